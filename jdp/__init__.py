@@ -1,0 +1,42 @@
+"""jdp: offline reinforcement learning with diffusion models in JAX.
+
+    import jdp
+    data = jdp.data.load("hopper-medium")
+
+Rooms are imported when first used, so that `import jdp` costs little.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jdp._version import __version__
+from jdp.errors import UserError
+
+if TYPE_CHECKING:
+    from jdp import agents, data, diffusion, evaluation, networks, plotting, synthesis, training, types
+    from jdp.synthesis.load import load_run
+
+_ROOMS = (
+    "types",
+    "data",
+    "networks",
+    "diffusion",
+    "agents",
+    "synthesis",
+    "training",
+    "evaluation",
+    "plotting",
+)
+__all__ = [*_ROOMS, "UserError", "__version__", "load_run"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"jdp.{name}")
+    if name == "load_run":
+        return importlib.import_module("jdp.synthesis.load").load_run
+    raise AttributeError(f"module 'jdp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,225 @@
+"""Implicit Q-learning (Kostrikov, Nair and Levine 2021, arXiv 2110.06169)."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from numpy.typing import ArrayLike
+
+from jdp.agents import common
+from jdp.agents.common import Learner, Standardiser
+from jdp.errors import UserError
+from jdp.networks.mlp import mlp
+from jdp.types import Agent, Bound, Metrics, Network, Normal, Params, Spec, Transition, named_keys
+
+ACTION_LIMIT = 1 - 1e-5  # data actions are clipped to it, as in the authors' loader
+
+
+@dataclass(frozen=True)
+class IQLConfig:
+    """Settings of IQL; the defaults are those for locomotion (paper, section 5 and appendix B)."""
+
+    expectile: float = 0.7
+    beta: float = 3.0  # inverse temperature of the advantage weights
+    weight_limit: float = 100.0
+    discount: float = 0.99
+    tau: float = 0.005  # share of the online network in one target update
+    learning_rate: float = 3e-4
+    adam_eps: float = 1e-8
+    steps: int = 1_000_000  # updates over which the actor's learning rate falls to 0 by a cosine
+    log_std_range: tuple[float, float] = (-5.0, 2.0)
+    critics: int = 2
+    hidden: tuple[int, ...] = (256, 256)
+    reward_scale: float = 1.0  # multiplies rewards; see `iql_reward_scale`
+    normalise_observations: bool = False
+
+    def __post_init__(self) -> None:
+        common.check_settings(
+            "IQLConfig",
+            expectile=(self.expectile, 0, 1),
+            discount=(self.discount, 0, 1),
+            tau=(self.tau, 0, 1),
+            steps=(self.steps, 1, 1 << 62),
+            critics=(self.critics, 1, 1000),
+        )
+
+
+class IQLState(NamedTuple):
+    value: Learner
+    actor: Learner  # parameters {"mean": MLP, "log_std": [A]}
+    critic: Learner  # parameters [N, ...]: N critics
+    target_critic: Params  # [N, ...]
+    standardise: Standardiser  # of observations, [O]
+
+
+def iql_reward_scale(returns: ArrayLike) -> float:
+    """`1000 / (max - min)` of the dataset's episode returns `[E]`: the authors' scale for locomotion.
+
+    Raises:
+        UserError: if all returns are equal, so that they say nothing about a scale.
+    """
+    returns = np.asarray(returns, np.float64)
+    spread = float(np.ptp(returns)) if returns.size else 0.0
+    if not spread > 0:
+        raise UserError(
+            "all episode returns of the dataset are equal: set IQLConfig.reward_scale yourself"
+        )
+    return 1000.0 / spread
+
+
+class _Networks(NamedTuple):
+    value: Network
+    actor: Network
+    critic: Network
+
+
+def _networks(config: IQLConfig, spec: Spec) -> _Networks:
+    return _Networks(
+        value=mlp((*config.hidden, 1), initialiser="orthogonal"),
+        actor=mlp((*config.hidden, spec.action_dim), initialiser="orthogonal"),
+        critic=common.critic(config.hidden, size=config.critics, initialiser="orthogonal"),
+    )
+
+
+class _Optimisers(NamedTuple):
+    constant: optax.GradientTransformation  # value and critic
+    actor: optax.GradientTransformation
+
+
+def _optimisers(config: IQLConfig) -> _Optimisers:
+    cosine = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    return _Optimisers(
+        constant=optax.adam(config.learning_rate, eps=config.adam_eps),
+        actor=optax.adam(cosine, eps=config.adam_eps),
+    )
+
+
+def value_loss(
+    params: Params, observation: Array, q: Array, *, value: Network, expectile: float
+) -> tuple[Array, Metrics]:
+    """Expectile regression `|expectile - 1(u < 0)| u^2` of `u = q - V(s)` (equation 5); `q` is `[B]`."""
+    v = value.apply(params, observation)[..., 0]
+    u = q - v
+    weight = jnp.where(u < 0, 1 - expectile, expectile)
+    loss = jnp.mean(weight * jnp.square(u))
+    return loss, {"value_loss": loss, "v_mean": jnp.mean(v)}
+
+
+def policy(params: Params, actor: Network, observation: Array, config: IQLConfig) -> Normal:
+    """A Gaussian of mean `tanh(MLP(s))`; its std knows no state, and its samples are not squashed."""
+    mean = jnp.tanh(actor.apply(params["mean"], observation))
+    std = jnp.exp(jnp.clip(params["log_std"], *config.log_std_range))
+    return Normal(mean, jnp.broadcast_to(std, mean.shape))
+
+
+def actor_loss(
+    params: Params, actor: Network, batch: Transition, advantage: Array, config: IQLConfig
+) -> tuple[Array, Metrics]:
+    """`-min(exp(beta * advantage), limit) log pi(a | s)` (equation 7); `advantage` is `[B]`."""
+    weight = jnp.minimum(jnp.exp(config.beta * advantage), config.weight_limit)
+    pi = policy(params, actor, batch.observation, config)
+    log_prob = pi.log_prob(batch.action)
+    loss = -jnp.mean(weight * log_prob)
+    return loss, {
+        "actor_loss": loss,
+        "bc_loss": jnp.mean(jnp.square(pi.mean - batch.action)),
+        "advantage_mean": jnp.mean(advantage),
+        "weight_mean": jnp.mean(weight),
+    }
+
+
+def critic_loss(
+    params: Params, critic: Network, batch: Transition, target: Array
+) -> tuple[Array, Metrics]:
+    """Mean squared error to `target` `[B]`, summed over the critics (equation 6)."""
+    q = critic.apply(params, batch.observation, batch.action)  # [N, B]
+    loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
+    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
+
+
+def _init(key: Array, transitions: Transition, *, config: IQLConfig, spec: Spec) -> IQLState:
+    common.check_fits(transitions, spec)
+    keys = named_keys(key, "value", "actor", "critic")
+    observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
+    networks, optimisers = _networks(config, spec), _optimisers(config)
+    actor_params = {
+        "mean": networks.actor.init(keys["actor"], observation),
+        "log_std": jnp.zeros(spec.action_dim),
+    }
+    critic_params = networks.critic.init(keys["critic"], observation, action)
+    return IQLState(
+        value=common.learner(networks.value.init(keys["value"], observation), optimisers.constant),
+        actor=common.learner(actor_params, optimisers.actor),
+        critic=common.learner(critic_params, optimisers.constant),
+        # A copy: the fit loop donates the state, and one buffer cannot be donated twice.
+        target_critic=jax.tree.map(jnp.copy, critic_params),
+        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+    )
+
+
+def _prepare(batch: Transition, state: IQLState, config: IQLConfig) -> Transition:
+    return batch._replace(
+        observation=state.standardise(batch.observation),
+        next_observation=state.standardise(batch.next_observation),
+        action=jnp.clip(batch.action, -ACTION_LIMIT, ACTION_LIMIT),
+        reward=config.reward_scale * batch.reward,
+    )
+
+
+def _update(
+    key: Array, state: IQLState, batch: Transition, *, config: IQLConfig, spec: Spec
+) -> tuple[IQLState, Metrics]:
+    """V, then the actor, then Q, then the target: the order of the authors' code. `key` is unused."""
+    del key
+    networks, optimisers = _networks(config, spec), _optimisers(config)
+    batch = _prepare(batch, state, config)
+    q = jnp.min(networks.critic.apply(state.target_critic, batch.observation, batch.action), axis=0)
+    value, value_metrics = common.descend(
+        partial(value_loss, value=networks.value, expectile=config.expectile),
+        optimisers.constant,
+        state.value,
+        batch.observation,
+        q,
+    )
+    both = jnp.concatenate([batch.observation, batch.next_observation])
+    v, next_v = jnp.split(networks.value.apply(value.params, both)[..., 0], 2)  # of the new V
+    actor, actor_metrics = common.descend(
+        partial(actor_loss, actor=networks.actor, batch=batch, advantage=q - v, config=config),
+        optimisers.actor,
+        state.actor,
+    )
+    target = common.td_target(batch.reward, batch.terminal, next_v, config.discount)
+    critic, critic_metrics = common.descend(
+        partial(critic_loss, critic=networks.critic, batch=batch, target=target),
+        optimisers.constant,
+        state.critic,
+    )
+    state = IQLState(
+        value=value,
+        actor=actor,
+        critic=critic,
+        target_critic=common.polyak(state.target_critic, critic.params, config.tau),
+        standardise=state.standardise,
+    )
+    return state, {**value_metrics, **actor_metrics, **critic_metrics}
+
+
+def _act(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spec) -> Normal:
+    actor = _networks(config, spec).actor
+    return policy(state.actor.params, actor, state.standardise(observation), config)
+
+
+@lru_cache
+def iql(config: IQLConfig, spec: Spec) -> Agent:
+    """IQL as an agent; one minibatch an update. Equal arguments give the same agent.
+
+    Evaluate it with the mean of `act`, as the authors do. Rewards are multiplied by
+    `config.reward_scale`; for locomotion the authors use `iql_reward_scale(returns)`.
+    """
+    settings = (("config", config), ("spec", spec))
+    return Agent(init=Bound(_init, settings), update=Bound(_update, settings), act=Bound(_act, settings))

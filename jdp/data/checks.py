@@ -1,0 +1,77 @@
+"""What must hold for arrays that come from outside, before anything is built on them."""
+
+import numpy as np
+
+from jdp.errors import UserError
+
+ACTION_TOLERANCE = 1e-3  # of actions stored in another precision
+
+
+def float_rows(values: np.ndarray, key: str, where: str) -> np.ndarray:
+    """`[N, K]` float32, all finite.
+
+    Raises:
+        UserError: for another number of axes, a type that is no number, or NaN or infinity.
+    """
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.shape[1]:
+        raise UserError(
+            f"{where}: {key!r} is {values.dtype} {values.shape}; jdp reads flat, continuous {key} "
+            "of shape (rows, channels)"
+        )
+    return _finite(values, key, where)
+
+
+def float_column(values: np.ndarray, key: str, where: str) -> np.ndarray:
+    """`[N]` float32, all finite, from `[N]` or `[N, 1]`; raises like `float_rows`."""
+    return _finite(_column(values, key, where), key, where)
+
+
+def flag_column(values: np.ndarray, key: str, where: str) -> np.ndarray:
+    """`[N]` bool from `[N]` or `[N, 1]` of bools or numbers 0 and 1; raises like `float_rows`."""
+    flags = _column(values, key, where)
+    if flags.dtype.kind != "b" and not np.isin(flags, (0, 1)).all():
+        raise UserError(f"{where}: {key!r} holds other values than 0 and 1")
+    return flags.astype(bool)
+
+
+def same_length(columns: dict[str, np.ndarray], where: str) -> None:
+    """Raises `UserError` unless all arrays have the same number of rows, at least one."""
+    lengths = {key: len(values) for key, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{key} {n}" for key, n in lengths.items())
+        raise UserError(f"{where}: the numbers of rows differ ({found}); is the file cut or mixed?")
+    if not next(iter(lengths.values())):
+        raise UserError(f"{where}: it holds no rows")
+
+
+def scaled_actions(actions: np.ndarray, where: str) -> None:
+    """Raises `UserError` if an action leaves [-1, 1]."""
+    largest = float(np.abs(actions).max())
+    if largest > 1.0 + ACTION_TOLERANCE:
+        row = int(np.argmax(np.abs(actions).max(axis=1)))
+        raise UserError(
+            f"{where}: an action of {largest:.4g} at row {row}; jdp expects actions scaled to [-1, 1], "
+            "so rescale them by the bounds of the task's action space"
+        )
+
+
+def _column(values: np.ndarray, key: str, where: str) -> np.ndarray:
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or values.dtype.kind not in "fiub":
+        raise UserError(f"{where}: {key!r} is {values.dtype} {values.shape}, not one number a row")
+    return values
+
+
+def _finite(values: np.ndarray, key: str, where: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        result = values.astype(np.float32)
+    # A sum is one pass without a temporary; only a bad one is worth the search.
+    if not np.isfinite(result.sum(dtype=np.float64)):
+        bad = ~np.isfinite(result)
+        row = int(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0])
+        raise UserError(
+            f"{where}: {int(bad.sum())} values of {key!r} are NaN or infinite, the first in row {row}; "
+            "repair or drop those episodes"
+        )
+    return result

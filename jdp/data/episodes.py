@@ -1,0 +1,137 @@
+"""Experience on the host: flat rows in time order, cut into episodes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jdp.types import Spec, Transition
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dataset came from; written into every run and printed with every score."""
+
+    name: str  # the true name, e.g. "hopper-medium-v2 (D4RL)" or "my.hdf5 (file)"
+    kind: str  # "d4rl" | "minari" | "bundled" | "file"
+    path: str
+    sha256: str
+    size: int  # bytes
+    licence: str
+    notice: str = ""  # what the user should know before reading a score
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """`N` steps of `E` episodes; episode `e` is rows `starts[e]:stops[e]`.
+
+    `terminals` marks the steps that ended the task. `timeouts` marks the last row of every other
+    episode: a time limit, or the end of the file. No row carries both.
+    """
+
+    observations: np.ndarray  # [N, O] float32
+    actions: np.ndarray  # [N, A] float32, within [-1, 1]
+    rewards: np.ndarray  # [N] float32
+    next_observations: np.ndarray  # [N, O] float32
+    terminals: np.ndarray  # [N] bool
+    timeouts: np.ndarray  # [N] bool
+    next_valid: np.ndarray  # [N] bool, False where the source does not say what came next
+    starts: np.ndarray  # [E] int64
+    stops: np.ndarray  # [E] int64, exclusive
+    spec: Spec
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """`[E]` int64, steps in each episode."""
+        return self.stops - self.starts
+
+    @property
+    def returns(self) -> np.ndarray:
+        """`[E]` float64, undiscounted sum of the rewards of each episode."""
+        return np.add.reduceat(self.rewards, self.starts, dtype=np.float64)
+
+    @property
+    def terminated(self) -> np.ndarray:
+        """`[E]` bool, whether the episode ended in a terminal."""
+        return self.terminals[self.stops - 1]
+
+
+def find_timeouts(
+    observations: np.ndarray,
+    next_observations: np.ndarray | None,
+    terminals: np.ndarray,
+    max_episode_steps: int | None,
+) -> np.ndarray:
+    """`[N]` bool, the ends that are no terminals, for a source that does not mark them.
+
+    An episode ends where `next_observations[i]` is not `observations[i + 1]`, and after
+    `max_episode_steps` rows where that number is known.
+    """
+    ends = terminals.copy()
+    ends[-1] = True
+    if next_observations is not None:
+        ends[:-1] |= np.any(next_observations[:-1] != observations[1:], axis=-1)
+    if max_episode_steps is not None:
+        starts = np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1])
+        lengths = np.diff(starts, append=len(ends))
+        position = np.arange(len(ends)) - np.repeat(starts, lengths)
+        ends |= position % max_episode_steps == max_episode_steps - 1
+    return ends & ~terminals
+
+
+def make_episodes(
+    observations: np.ndarray,
+    actions: np.ndarray,
+    rewards: np.ndarray,
+    next_observations: np.ndarray | None,
+    terminals: np.ndarray,
+    timeouts: np.ndarray | None,
+    *,
+    spec: Spec,
+    origin: Origin,
+) -> Episodes:
+    """Cut checked rows `[N, ...]` into episodes; see `Episodes` and `find_timeouts`."""
+    if timeouts is None:
+        timeouts = find_timeouts(observations, next_observations, terminals, spec.max_episode_steps)
+    timeouts = timeouts & ~terminals
+    timeouts[-1] = not terminals[-1]
+    ends = terminals | timeouts
+    stops = np.flatnonzero(ends).astype(np.int64) + 1
+    next_valid = np.ones(len(ends), bool)
+    if next_observations is None:
+        next_observations = np.concatenate([observations[1:], observations[-1:]])
+        next_observations[ends] = observations[ends]
+        next_valid = ~ends
+    return Episodes(
+        observations=observations,
+        actions=np.clip(actions, -1.0, 1.0),
+        rewards=rewards,
+        next_observations=next_observations,
+        terminals=terminals,
+        timeouts=timeouts,
+        next_valid=next_valid,
+        starts=np.concatenate([np.zeros(1, np.int64), stops[:-1]]),
+        stops=stops,
+        spec=spec,
+        origin=origin,
+    )
+
+
+def transitions(episodes: Episodes) -> Transition:
+    """The steps with a known successor, fields `[n, ...]` float32 numpy arrays, `n <= N`.
+
+    A terminal needs no successor, so it stays even where the source does not give one: its own
+    observation stands in, masked by the terminal. Other steps without a successor are left out.
+    """
+    keep = episodes.terminals | episodes.next_valid
+    rows = slice(None) if keep.all() else keep
+    return Transition(
+        observation=episodes.observations[rows],  # type: ignore[arg-type]
+        action=episodes.actions[rows],  # type: ignore[arg-type]
+        reward=episodes.rewards[rows],  # type: ignore[arg-type]
+        next_observation=episodes.next_observations[rows],  # type: ignore[arg-type]
+        terminal=episodes.terminals[rows].astype(np.float32),  # type: ignore[arg-type]
+    )

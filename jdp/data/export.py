@@ -1,0 +1,178 @@
+"""Experience goes out: the D4RL layout and Minari, so that other libraries can use what jdp made.
+
+Both writers take `transitions` with fields `[N, ...]` in time order and `timeouts` `[N]` bool, True on
+the last row of each fragment that did not end in a terminal.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import numpy as np
+
+from jdp.data import checks
+from jdp.data.episodes import find_timeouts
+from jdp.errors import UserError
+from jdp.types import Transition
+
+
+class _Columns(NamedTuple):
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminals: np.ndarray
+    timeouts: np.ndarray
+
+
+def save_d4rl(
+    path: str | Path,
+    transitions: Transition,
+    timeouts: np.ndarray | None = None,
+    *,
+    env_id: str | None = None,
+    metadata: Mapping[str, str | int | float] | None = None,
+) -> None:
+    """Write a D4RL-layout HDF5 file, complete or not at all; an older file at `path` is replaced.
+
+    Without `timeouts`, a fragment ends where `next_observation` is not the next row's observation.
+
+    Raises:
+        UserError: for arrays that `jdp.data.checks` refuses, or a path that cannot be written.
+    """
+    import h5py
+
+    path = Path(path)
+    columns = _columns(transitions, timeouts, str(path))
+    entries = dict(metadata or {}) | ({"env_id": env_id} if env_id is not None else {})
+    part = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(part, "w") as file:
+            for key, values in columns._asdict().items():
+                file.create_dataset(
+                    key, data=values, compression="gzip", compression_opts=1, shuffle=True
+                )
+            for key, value in entries.items():
+                file.create_dataset(f"metadata/{key}", data=value)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def save_minari(
+    dataset_id: str,
+    transitions: Transition,
+    timeouts: np.ndarray | None = None,
+    *,
+    env_id: str | None = None,
+    score_range: tuple[float, float] | None = None,
+    algorithm: str | None = None,
+    description: str | None = None,
+) -> None:
+    """Write a local Minari dataset (`$MINARI_DATASETS_PATH`), each fragment an episode.
+
+    `score_range` goes into its metadata where `env_id` is given, as Minari has it.
+
+    Raises:
+        UserError: if the id exists, is malformed, the arrays are refused, or within a fragment
+            `next_observation` is not the next row's observation: Minari has no place for it.
+    """
+    from jdp.data.minari import minari_path
+
+    columns = _columns(transitions, timeouts, dataset_id)
+    _require_chained(columns, dataset_id)
+    folder = minari_path(dataset_id)
+    if folder.exists():
+        raise UserError(
+            f"a Minari dataset {dataset_id} lies at {folder} already; choose another version"
+        )
+    try:
+        _create(dataset_id, columns, env_id, score_range, algorithm, description)
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(f"could not write Minari dataset {dataset_id}: {error}") from error
+
+
+def _create(
+    dataset_id: str,
+    columns: _Columns,
+    env_id: str | None,
+    score_range: tuple[float, float] | None,
+    algorithm: str | None,
+    description: str | None,
+) -> None:
+    import minari
+    from gymnasium.spaces import Box
+
+    low, high = score_range if score_range is not None and env_id is not None else (None, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # one for each optional entry left out
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            _buffers(columns),
+            env=env_id,
+            algorithm_name=algorithm,
+            description=description,
+            observation_space=Box(-np.inf, np.inf, columns.observations.shape[1:], np.float32),
+            action_space=Box(-1.0, 1.0, columns.actions.shape[1:], np.float32),
+            ref_min_score=low,
+            ref_max_score=high,
+        )
+
+
+def _columns(transitions: Transition, timeouts: np.ndarray | None, where: str) -> _Columns:
+    observation, action, reward, next_observation, terminal = map(np.asarray, transitions)
+    terminals = checks.flag_column(terminal, "terminal", where)
+    observations = checks.float_rows(observation, "observation", where)
+    next_observations = checks.float_rows(next_observation, "next_observation", where)
+    checks.same_length({"observation": observations, "terminal": terminals}, where)
+    if timeouts is None:
+        timeouts = find_timeouts(observations, next_observations, terminals, None)
+    columns = _Columns(
+        observations,
+        checks.float_rows(action, "action", where),
+        checks.float_column(reward, "reward", where),
+        next_observations,
+        terminals,
+        checks.flag_column(np.asarray(timeouts), "timeouts", where) & ~terminals,
+    )
+    checks.same_length(columns._asdict(), where)
+    checks.scaled_actions(columns.actions, where)
+    columns.timeouts[-1] = not terminals[-1]
+    return columns
+
+
+def _require_chained(columns: _Columns, where: str) -> None:
+    inside = ~(columns.terminals | columns.timeouts)[:-1]
+    moved = np.any(columns.next_observations[:-1] != columns.observations[1:], axis=-1)
+    if np.any(inside & moved):
+        row = int(np.flatnonzero(inside & moved)[0])
+        raise UserError(
+            f"{where}: next_observation of row {row} is not the observation of row {row + 1}, and "
+            "timeouts marks no end there; mark it, or write the D4RL layout"
+        )
+
+
+def _buffers(columns: _Columns) -> list:
+    from minari.data_collector import EpisodeBuffer
+
+    stops = np.flatnonzero(columns.terminals | columns.timeouts) + 1
+    starts = np.concatenate([[0], stops[:-1]])
+    observations, actions, rewards, successors, terminals, timeouts = columns
+    return [
+        EpisodeBuffer(
+            observations=np.concatenate([observations[i:j], successors[j - 1 : j]]),  # type: ignore[arg-type]
+            actions=actions[i:j],  # type: ignore[arg-type]
+            rewards=rewards[i:j],  # type: ignore[arg-type]
+            terminations=terminals[i:j],  # type: ignore[arg-type]
+            truncations=timeouts[i:j],  # type: ignore[arg-type]
+        )
+        for i, j in zip(starts, stops, strict=True)
+    ]

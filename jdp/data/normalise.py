@@ -1,0 +1,128 @@
+"""Standardised trajectory channels: `[observation O, pre-tanh action A, reward 1, terminal 1]`."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jdp.data.episodes import Episodes
+from jdp.data.windows import Rows, padded_rows
+
+Array = Any  # numpy in, numpy out; jax in, jax out
+
+
+@struct.dataclass
+class Normaliser:
+    """Per-channel affine map; actions pass through `arctanh` first. `D = O + A + 2`.
+
+    The terminal flag stays 0/1 (mean 0, std 1): standardising a flag of probability 1/1000 would
+    put its two values 30 apart. Works on numpy arrays and, inside `jit`, on jax arrays.
+    """
+
+    mean: Array  # [D] float32
+    std: Array  # [D] float32
+    observation_dim: int = struct.field(pytree_node=False)
+    action_dim: int = struct.field(pytree_node=False)
+    clip: float = struct.field(pytree_node=False, default=0.999)
+
+    def encode(self, observation: Array, action: Array, reward: Array, terminal: Array) -> Array:
+        """`[..., O], [..., A], [...], [...] -> [..., D]`."""
+        xp = self._module(observation)
+        return xp.concatenate(
+            [
+                self.normalise_observation(observation),
+                self.encode_action(action),
+                self.encode_reward(reward)[..., None],
+                terminal[..., None],
+            ],
+            axis=-1,
+        )
+
+    def decode(self, x: Array) -> tuple[Array, Array, Array, Array]:
+        """`[..., D] -> observation [..., O], action [..., A], reward [...], raw flag [...]`.
+
+        The flag is near 0 or 1 and not rounded; the action lies within (-1, 1).
+        """
+        o, a = self.observation_dim, self.action_dim
+        return (
+            self.observation(x[..., :o]),
+            self.decode_action(x[..., o : o + a]),
+            self.decode_reward(x[..., o + a]),
+            x[..., o + a + 1],
+        )
+
+    def normalise_observation(self, observation: Array) -> Array:
+        """`[..., O]`, in units of the dataset to standardised."""
+        mean, std = self._channels(0, self.observation_dim, observation)
+        return (observation - mean) / std
+
+    def observation(self, normalised: Array) -> Array:
+        """`[..., O]`, the inverse of `normalise_observation`."""
+        mean, std = self._channels(0, self.observation_dim, normalised)
+        return normalised * std + mean
+
+    def encode_action(self, action: Array) -> Array:
+        """`[..., A]` within [-1, 1] to the standardised `arctanh(clip(action, -clip, clip))`."""
+        xp = self._module(action)
+        mean, std = self._channels(self.observation_dim, self.action_dim, action)
+        return (xp.arctanh(xp.clip(action, -self.clip, self.clip)) - mean) / std
+
+    def pre_tanh(self, normalised: Array) -> Array:
+        """`[..., A]`, standardised action channels to `u`, where `action = tanh(u)`."""
+        mean, std = self._channels(self.observation_dim, self.action_dim, normalised)
+        return normalised * std + mean
+
+    def decode_action(self, normalised: Array) -> Array:
+        """`[..., A]`, standardised action channels to actions within (-1, 1)."""
+        return self._module(normalised).tanh(self.pre_tanh(normalised))
+
+    def encode_reward(self, reward: Array) -> Array:
+        """`[...]`, in units of the dataset to standardised."""
+        return (reward - self.mean[-2]) / self.std[-2]
+
+    def decode_reward(self, normalised: Array) -> Array:
+        """`[...]`, the inverse of `encode_reward`."""
+        return normalised * self.std[-2] + self.mean[-2]
+
+    def _channels(self, start: int, count: int, like: Array) -> tuple[Array, Array]:
+        # Leading axes are written out, for the tests run with rank promotion forbidden.
+        shape = (1,) * (like.ndim - 1) + (count,)
+        stop = start + count
+        return self.mean[start:stop].reshape(shape), self.std[start:stop].reshape(shape)
+
+    def _module(self, x: Array) -> Any:
+        return np if isinstance(x, np.ndarray) and isinstance(self.mean, np.ndarray) else jnp
+
+
+def fit_normaliser(episodes: Episodes, clip: float = 0.999) -> Normaliser:
+    """Mean and std of observation, `arctanh(clip(action))` and reward over all rows of the dataset.
+
+    Over rows and not over windows, so that the horizon does not change the scale. A constant channel
+    keeps std 1.
+    """
+    u = np.arctanh(np.clip(episodes.actions, -clip, clip))
+    parts = (episodes.observations, u, episodes.rewards[:, None])
+    mean = np.concatenate([p.mean(0, dtype=np.float64) for p in parts] + [np.zeros(1)])
+    std = np.concatenate([p.std(0, dtype=np.float64) for p in parts] + [np.ones(1)])
+    std = np.where(std > 1e-7 * np.maximum(1.0, np.abs(mean)), std, 1.0)
+    return Normaliser(
+        mean=mean.astype(np.float32),
+        std=std.astype(np.float32),
+        observation_dim=episodes.spec.observation_dim,
+        action_dim=episodes.spec.action_dim,
+        clip=clip,
+    )
+
+
+def training_rows(episodes: Episodes, normaliser: Normaliser) -> tuple[np.ndarray, Rows]:
+    """The encoded rows `[M, D]` float32 that `windows` points at, and the rows they encode.
+
+    A pad row holds the observation that followed the terminal, the flag 1, and ZERO in the
+    normalised action and reward channels: the mean, which needs no signal to be generated.
+    """
+    rows = padded_rows(episodes)
+    packed = np.array(normaliser.encode(rows.observation, rows.action, rows.reward, rows.terminal))
+    o, a = normaliser.observation_dim, normaliser.action_dim
+    packed[rows.pad, o : o + a + 1] = 0.0
+    return packed, rows

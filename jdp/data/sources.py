@@ -1,0 +1,131 @@
+"""Which file a name stands for, and what it says about its task."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from jdp.data import d4rl, names
+from jdp.data.download import Progress, download
+from jdp.data.episodes import Episodes, Origin, make_episodes
+from jdp.errors import UserError
+from jdp.types import Spec
+
+Source = Literal["auto", "d4rl", "minari", "file", "bundled"]
+
+_BUNDLED_NOTICE = (
+    "{name} is the small set bundled with jdp, not D4RL data: D4RL-style rollouts of one SAC policy in "
+    "Hopper-v5; never compare its scores with published D4RL numbers"
+)
+
+
+def load(
+    name: str,
+    *,
+    source: Source = "auto",
+    env_id: str | None = None,
+    progress: Progress | None = None,
+) -> Episodes:
+    """The dataset `name`: a D4RL name, a Minari id, or the path of a D4RL-layout HDF5 file.
+
+    A D4RL name without a version means the newest. It is looked up on disk (`$D4RL_DATASET_DIR`, else
+    `~/.d4rl/datasets`), then downloaded; `hopper-medium` falls back on the bundled set, and
+    `origin.notice` then says so.
+
+    Args:
+        source: forces one way instead of the order above.
+        env_id: Gymnasium task for evaluation; beats what the source says.
+        progress: called with (bytes done, bytes in all or None) during a download.
+
+    Raises:
+        UserError: for an unknown name, a failed download, or a file that cannot be used.
+    """
+    match _resolve(name, source):
+        case "file":
+            return _load_file(Path(name).expanduser(), env_id)
+        case "minari":
+            from jdp.data.minari import load_minari
+
+            return load_minari(name, env_id=env_id)
+        case "bundled":
+            return _load_bundled(name, env_id)
+        case _:
+            return _load_d4rl(name, env_id, progress, fall_back=source == "auto")
+
+
+def _resolve(name: str, source: str) -> str:
+    sources = ("auto", "d4rl", "minari", "file", "bundled")
+    if source not in sources:
+        raise UserError(f"unknown source {source!r}: choose one of {', '.join(sources)}")
+    if source != "auto":
+        return source
+    path = Path(name).expanduser()
+    if path.is_file():
+        return "file"
+    if names.full_d4rl_name(name) is not None:
+        return "d4rl"
+    if path.is_dir() or path.suffix in (".hdf5", ".h5") or name.startswith(("/", ".", "~")):
+        return "file"  # whose reader says what is wrong with it
+    if "/" in name:
+        return "minari"
+    raise names.unknown(name)
+
+
+def _load_d4rl(name: str, env_id: str | None, progress: Progress | None, fall_back: bool) -> Episodes:
+    full = names.full_d4rl_name(name)
+    if full is None:
+        raise names.unknown(name)
+    reference = names.reference_table()[full]
+    path = d4rl.local_path(reference.url)
+    if not path.is_file():
+        try:
+            download(reference.url, path, check=d4rl.check_layout, progress=progress)
+        except UserError as error:
+            if fall_back and name in names.BUNDLED:
+                return _load_bundled(name, env_id, f"{full} is not on disk, and: {error}")
+            raise
+    notice = ""
+    task = env_id or names.d4rl_env_id(full)
+    if task == "Ant-v4":
+        notice = "D4RL's ant observations hold contact forces: make Ant-v4 with use_contact_forces=True"
+    origin = Origin(f"{full} (D4RL)", "d4rl", str(path), "", 0, d4rl.LICENCE, notice)
+    return _read(path, origin, env_id, names.d4rl_env_id(full), reference)
+
+
+def _load_bundled(name: str, env_id: str | None, why: str = "") -> Episodes:
+    if name not in names.BUNDLED:
+        raise UserError(f"no bundled dataset {name!r}: jdp brings {', '.join(names.BUNDLED)}")
+    path = names.BUNDLED_DIR / f"{name}.hdf5"
+    notice = _BUNDLED_NOTICE.format(name=name) + (f" (used because {why})" if why else "")
+    origin = Origin(f"{name} (bundled, d4rl-style)", "bundled", str(path), "", 0, "MIT", notice)
+    return _read(path, origin, env_id, None, None)
+
+
+def _load_file(path: Path, env_id: str | None) -> Episodes:
+    origin = Origin(f"{path.name} (file)", "file", str(path), "", 0, "unknown: a file of yours")
+    return _read(path, origin, env_id, None, None)
+
+
+def _read(
+    path: Path,
+    origin: Origin,
+    env_id: str | None,
+    named_env_id: str | None,
+    reference: names.Reference | None,
+) -> Episodes:
+    arrays = d4rl.read(path)
+    env_id = env_id or arrays.metadata.get("env_id") or named_env_id
+    reference = reference or names.locomotion_reference(env_id)
+    if origin.kind == "file" and reference is not None:
+        origin = replace(origin, notice=names.scale_notice(origin.name, env_id))
+    spec = Spec(
+        observation_dim=arrays.observations.shape[1],
+        action_dim=arrays.actions.shape[1],
+        env_id=env_id,
+        max_episode_steps=reference.max_episode_steps if reference else None,
+        score_range=reference.score_range if reference else None,
+    )
+    return make_episodes(
+        *arrays[:6],
+        spec=spec,
+        origin=replace(origin, sha256=d4rl.sha256(path), size=path.stat().st_size),
+    )

@@ -1,0 +1,60 @@
+"""Exact denoisers of Gaussians, Gaussian mixtures and points: oracles for tests and notebooks."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from jdp.types import bind, expand
+
+
+def _gaussian(mean: Array, std: Array, x: Array, sigma: Array) -> Array:
+    s2 = jnp.square(expand(sigma, x))
+    v = jnp.broadcast_to(jnp.square(std), x.shape)
+    return (v * x + s2 * jnp.broadcast_to(mean, x.shape)) / (v + s2)
+
+
+def gaussian(mean: Array | float, std: Array | float) -> Partial:
+    """Denoiser of independent `N(mean, std^2)`; `mean` and `std` broadcast to `x`."""
+    return bind(_gaussian, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
+def _correlated(mean: Array, values: Array, vectors: Array, x: Array, sigma: Array) -> Array:
+    # In the eigenbasis of the covariance each coordinate is a scalar Gaussian.
+    s2 = jnp.square(sigma)[..., None]
+    flat = x.reshape((*sigma.shape, -1))
+    z = (flat - jnp.broadcast_to(mean, flat.shape)) @ vectors
+    v = jnp.broadcast_to(values, z.shape)
+    shrunk = z * (v / (v + s2))
+    return (jnp.broadcast_to(mean, flat.shape) + shrunk @ vectors.T).reshape(x.shape)
+
+
+def correlated_gaussian(mean: Array, covariance: Array) -> Partial:
+    """Denoiser of `N(mean [N], covariance [N, N])`, where `x` is `[B, ...]` with N entries a row.
+
+    `sigma` is `[]` (for a single `x`) or `[B]`.
+    """
+    values, vectors = jnp.linalg.eigh(jnp.asarray(covariance, jnp.float32))
+    return bind(_correlated, jnp.asarray(mean, jnp.float32).reshape(-1), values, vectors)
+
+
+def _mixture(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:
+    # x [..., D], means [K, D], stds [K]
+    s = expand(sigma, x)[..., None, :]
+    v = jnp.square(stds)[:, None]
+    total = jnp.broadcast_to(v, (*x.shape[:-1], *v.shape)) + jnp.square(s)
+    gap = x[..., None, :] - jnp.broadcast_to(means, (*x.shape[:-1], *means.shape))
+    log_p = -0.5 * jnp.sum(jnp.square(gap) / total + jnp.log(total), axis=-1)
+    responsibility = jax.nn.softmax(log_p + jnp.broadcast_to(jnp.log(weights), log_p.shape), axis=-1)
+    posterior = x[..., None, :] - jnp.square(s) / total * gap
+    return jnp.sum(responsibility[..., None] * posterior, axis=-2)
+
+
+def mixture(weights: Array, means: Array, stds: Array) -> Partial:
+    """Denoiser of `sum_k weights[k] N(means[k], stds[k]^2 I)` over the last axis of `x`.
+
+    `weights` `[K]` sum to one, `means` `[K, D]`, `stds` `[K]`; zero `stds` are points. The levels
+    of one vector must be equal: `sigma.ndim < x.ndim`.
+    """
+    as_float = (jnp.asarray(a, jnp.float32) for a in (weights, means, stds))
+    return bind(_mixture, *as_float)

@@ -1,0 +1,198 @@
+"""Samplers: `(denoiser, x, sigmas) -> x0`, each a scan over a public step.
+
+`x` `[..., D]` is the noisy start at level `sigmas[0]` (for a pure sample `sigmas[0] * normal`), `sigmas`
+`[n + 1]` falls to 0 at the end, or to any level for a truncated chain. With `trace=True` the result is
+the chain `[n + 1, ...]` that begins with `x`. The denoiser is a pytree, so a jitted sampler takes it as
+an argument.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.types import Denoiser
+
+
+def _levels(sigma: Array, x: Array) -> Array:
+    return jnp.broadcast_to(sigma, x.shape[:1])
+
+
+def _chain(step: Callable, x: Array, carry, inputs, trace: bool) -> Array:
+    """Scan `step((x, carry), input) -> (x, carry)` over the inputs."""
+
+    def body(state, item):
+        state = step(state, item)
+        return state, state[0] if trace else None
+
+    (final, _), rest = jax.lax.scan(body, (x, carry), inputs)
+    return jnp.concatenate([x[None], rest]) if trace else final
+
+
+def euler_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) -> Array:
+    """One Euler step of `dx / dsigma = (x - D) / sigma`; in these coordinates it is DDIM's step.
+
+    Written as an interpolation between `D` and `x`, which stays finite as sigma falls to 0.
+    """
+    denoised = denoiser(x, _levels(sigma, x))
+    return denoised + sigma_next / sigma * (x - denoised)
+
+
+def euler(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False) -> Array:
+    """Euler, the deterministic DDIM (arXiv 2010.02502); one network call a step, first order."""
+    del key
+
+    def step(state, pair):
+        return euler_step(denoiser, state[0], pair[0], pair[1]), None
+
+    return _chain(step, x, None, (sigmas[:-1], sigmas[1:]), trace)
+
+
+ddim = euler
+
+
+def heun_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) -> Array:
+    """One Heun step (EDM, algorithm 1): two network calls, second order; `sigma_next > 0`."""
+    slope = (x - denoiser(x, _levels(sigma, x))) / sigma
+    predicted = x + (sigma_next - sigma) * slope
+    slope_next = (predicted - denoiser(predicted, _levels(sigma_next, x))) / sigma_next
+    return x + (sigma_next - sigma) * 0.5 * (slope + slope_next)
+
+
+def heun(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False) -> Array:
+    """Heun's method (arXiv 2206.00364, algorithm 1), `2 n - 1` network calls.
+
+    The last step, to level 0, is Euler's: a correction there would evaluate the network at 0.
+    `sigmas[:-1]` must be positive.
+    """
+    del key
+
+    def step(state, pair):
+        return heun_step(denoiser, state[0], pair[0], pair[1]), None
+
+    return _finish(denoiser, _chain(step, x, None, (sigmas[:-2], sigmas[1:-1]), trace), sigmas, trace)
+
+
+def _finish(denoiser: Denoiser, result: Array, sigmas: Array, trace: bool) -> Array:
+    last = result[-1] if trace else result
+    final = euler_step(denoiser, last, sigmas[-2], sigmas[-1])
+    return jnp.concatenate([result, final[None]]) if trace else final
+
+
+class Churn(NamedTuple):
+    """Noise added back before each step (arXiv 2206.00364, algorithm 2)."""
+
+    amount: float = 80.0  # S_churn
+    sigma_min: float = 0.05  # S_tmin
+    sigma_max: float = 50.0  # S_tmax
+    noise: float = 1.003  # S_noise
+
+
+def churn_step(key: Array, x: Array, sigma: Array, n: int, churn: Churn) -> tuple[Array, Array]:
+    """`(x_hat, sigma_hat)`: the state raised to a higher noise level; the key is consumed."""
+    gamma = min(churn.amount / n, 2**0.5 - 1)
+    active = (sigma >= churn.sigma_min) & (sigma <= churn.sigma_max)
+    sigma_hat = sigma * (1 + jnp.where(active, gamma, 0.0))
+    extra = jnp.sqrt(jnp.maximum(jnp.square(sigma_hat) - jnp.square(sigma), 0.0))
+    return x + extra * churn.noise * jax.random.normal(key, x.shape, x.dtype), sigma_hat
+
+
+def _churned(stepper: Callable, denoiser, x, sigmas, *, key, churn: Churn, trace: bool) -> Array:
+    if key is None:
+        raise ValueError("a churned sampler draws noise: pass key=")
+    n = sigmas.shape[0] - 1
+
+    def step(state, item):
+        # The whole step, predictor included, starts from x_hat: it carries the noise of sigma_hat.
+        k, sigma, sigma_next = item
+        x_hat, sigma_hat = churn_step(k, state[0], sigma, n, churn)
+        return stepper(denoiser, x_hat, sigma_hat, sigma_next), None
+
+    keys = jax.random.split(key, n)
+    result = _chain(step, x, None, (keys[:-1], sigmas[:-2], sigmas[1:-1]), trace)
+    last, sigma_hat = churn_step(keys[-1], result[-1] if trace else result, sigmas[-2], n, churn)
+    final = euler_step(denoiser, last, sigma_hat, sigmas[-1])
+    return jnp.concatenate([result, final[None]]) if trace else final
+
+
+def churned_heun(
+    denoiser: Denoiser,
+    x: Array,
+    sigmas: Array,
+    *,
+    key: Array | None,
+    churn: Churn = Churn(),  # noqa: B008 (an immutable tuple)
+    trace: bool = False,
+) -> Array:
+    """Heun with churn (arXiv 2206.00364, algorithm 2); the key is consumed."""
+    return _churned(heun_step, denoiser, x, sigmas, key=key, churn=churn, trace=trace)
+
+
+def churned_euler(
+    denoiser: Denoiser,
+    x: Array,
+    sigmas: Array,
+    *,
+    key: Array | None,
+    churn: Churn = Churn(),  # noqa: B008 (an immutable tuple)
+    trace: bool = False,
+) -> Array:
+    """Euler with churn; the key is consumed."""
+    return _churned(euler_step, denoiser, x, sigmas, key=key, churn=churn, trace=trace)
+
+
+def dpmpp_2m(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False) -> Array:
+    """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): second order, one network call a step.
+
+    With `lambda = -ln sigma`, `h` the step in it and `r = h_last / h`, the extrapolated
+    `D' = (1 + 1 / 2r) D - D_last / 2r` takes the place of `D` in the exponential Euler step. The
+    first step and the step to level 0 (where `h` is infinite) are first order.
+    """
+    del key
+
+    def step(state, item):
+        x, last = state
+        sigma, sigma_next, sigma_last, second = item
+        denoised = denoiser(x, _levels(sigma, x))
+        h, h_last = jnp.log(sigma) - jnp.log(sigma_next), jnp.log(sigma_last) - jnp.log(sigma)
+        slope = jnp.where(second, h / (2 * jnp.where(second, h_last, 1.0)), 0.0)
+        better = denoised + slope * (denoised - last)
+        return better + sigma_next / sigma * (x - better), denoised
+
+    second = jnp.arange(sigmas.shape[0] - 2) > 0
+    before = jnp.concatenate([sigmas[:1], sigmas[:-3]])
+    inputs = (sigmas[:-2], sigmas[1:-1], before, second)
+    return _finish(denoiser, _chain(step, x, jnp.zeros_like(x), inputs, trace), sigmas, trace)
+
+
+Sampler = Callable[..., Array]
+SAMPLERS: dict[str, Sampler] = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "churned_heun": churned_heun,
+    "churned_euler": churned_euler,
+}
+network_calls: dict[str, Callable[[int], int]] = {
+    "euler": lambda n: n,
+    "heun": lambda n: 2 * n - 1,
+    "dpmpp_2m": lambda n: n,
+    "churned_heun": lambda n: 2 * n - 1,
+    "churned_euler": lambda n: n,
+}
+__all__ = [
+    "SAMPLERS",
+    "Churn",
+    "churn_step",
+    "churned_euler",
+    "churned_heun",
+    "ddim",
+    "dpmpp_2m",
+    "euler",
+    "euler_step",
+    "heun",
+    "heun_step",
+    "network_calls",
+]

@@ -1,0 +1,26 @@
+"""Policies in the simulator, generated data against it, and statistics over seeds."""
+
+from jdp.evaluation.dynamics import DynamicsError, dynamics_error
+from jdp.evaluation.environments import make_env
+from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
+from jdp.evaluation.rollout import Returns, evaluate, make_policy_step
+from jdp.evaluation.scores import Interval, bootstrap_interval, interval, iqm, normalised_score
+from jdp.evaluation.simulator import Simulator, supports
+
+__all__ = [
+    "DynamicsError",
+    "Interval",
+    "Likelihood",
+    "Returns",
+    "Simulator",
+    "action_log_likelihood",
+    "bootstrap_interval",
+    "dynamics_error",
+    "evaluate",
+    "interval",
+    "iqm",
+    "make_env",
+    "make_policy_step",
+    "normalised_score",
+    "supports",
+]

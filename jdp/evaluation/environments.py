@@ -1,0 +1,35 @@
+"""Gymnasium tasks by name, with one clear line where a name is wrong."""
+
+import re
+import warnings
+
+import gymnasium as gym
+
+from jdp.errors import UserError
+
+_MUJOCO = (
+    "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedPendulum|InvertedDoublePendulum|"
+    "Pusher|Reacher|Swimmer|Walker2d"
+)
+
+
+def make_env(env_id: str | None, *, max_episode_steps: int | None = None) -> gym.Env:
+    """The task `env_id`, for instance "Hopper-v5"; `max_episode_steps` replaces its own time limit.
+
+    Raises:
+        UserError: if there is no such task, or what it needs is not installed.
+    """
+    if env_id is None:
+        raise UserError("this dataset names no simulator task: give an env_id, for instance 'Hopper-v5'")
+    if old := re.fullmatch(rf"({_MUJOCO})-v[0-3]", env_id):
+        raise UserError(
+            f"{env_id} needs the discontinued mujoco-py: use {old[1]}-v4 (same task and observations, "
+            f"fit for D4RL data) or {old[1]}-v5"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "v4 is out of date": D4RL data need it
+            return gym.make(env_id, max_episode_steps=max_episode_steps)
+    except (gym.error.Error, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"Gymnasium cannot make {env_id!r}: {reason}") from error

@@ -1,0 +1,105 @@
+"""A MuJoCo task that can be set to any observation."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jdp.errors import UserError
+from jdp.evaluation.environments import make_env
+from jdp.types import Spec
+
+CHECK_STEPS = 20
+CHECK_TOLERANCE = 1e-6
+
+
+class Simulator:
+    """Sets the task `env_id` to an observation and steps it with an action.
+
+    For tasks whose observation begins `[qpos[k:], qvel]`: Hopper, HalfCheetah, Walker2d, Swimmer, Ant
+    and others, v4 and v5. The k coordinates that it hides are where the root stands in the world, on
+    which neither dynamics nor rewards depend: they are set to 0. Whether a task is of this kind is not
+    believed but tried: a short real rollout must be reproduced from its observations alone.
+
+    Hopper and Walker2d clip the velocities they show to [-10, 10]; from a state with a clipped
+    velocity (a violent fall) the step differs from the real one.
+
+    Raises:
+        UserError: if there is no such task or its observation does not determine its state.
+    """
+
+    def __init__(self, env_id: str):
+        self.env_id = env_id
+        self._env: Any = make_env(env_id).unwrapped  # without wrappers: they cost half of the time
+        if not hasattr(self._env, "set_state") or not hasattr(self._env, "model"):
+            raise UserError(f"{env_id} is not a MuJoCo task: it cannot be set to an observation")
+        self._nq, self._nv = self._env.model.nq, self._env.model.nv
+        self.observation_dim = int(np.prod(self._env.observation_space.shape or (0,)))
+        self._hidden = self._hidden_coordinates()
+        self._action_low, self._action_high = self._env.action_space.low, self._env.action_space.high
+        if self._hidden is None or not self._reproduces():
+            raise UserError(f"the observation of {env_id} does not determine its MuJoCo state")
+
+    def _hidden_coordinates(self) -> int | None:
+        """How many leading entries of qpos the observation leaves out; None where that makes no sense."""
+        structure = getattr(self._env, "observation_structure", None)  # v5 tasks tell
+        hidden = structure["skipped_qpos"] if structure else self._nq + self._nv - self.observation_dim
+        return hidden if 0 <= hidden <= self._nq else None
+
+    def _reproduces(self) -> bool:
+        """Whether steps from observations alone equal those of a real rollout."""
+        rng = np.random.default_rng(0)
+        observation, _ = self._env.reset(seed=0)
+        real = []
+        for _ in range(CHECK_STEPS):
+            action = rng.uniform(self._action_low, self._action_high)
+            following, reward, *_ = self._env.step(action)
+            real.append((observation, action, reward, following))
+            observation = following
+        observations, actions, rewards, following = (np.stack(x) for x in zip(*real, strict=True))
+        again, rewards_again, _ = self.steps(observations, actions)
+        return bool(
+            np.allclose(again, following, rtol=0, atol=CHECK_TOLERANCE)
+            and np.allclose(rewards_again, rewards, rtol=0, atol=CHECK_TOLERANCE)
+        )
+
+    def step(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """`(next observation [O], reward, terminated)` after `action` `[A]` in `observation` `[O]`."""
+        qpos = np.zeros(self._nq)
+        split = self._nq - (self._hidden or 0)
+        qpos[self._nq - split :] = observation[:split]
+        self._env.set_state(qpos, observation[split : split + self._nv])
+        action = np.clip(action, self._action_low, self._action_high)
+        following, reward, terminated, _, _ = self._env.step(action)
+        return following, float(reward), bool(terminated)
+
+    def steps(
+        self, observations: ArrayLike, actions: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`(next observations [M, O], rewards [M], terminated [M])` of M separate steps.
+
+        From an observation or action that is not finite, what follows is NaN.
+        """
+        observations, actions = np.asarray(observations, np.float64), np.asarray(actions, np.float64)
+        count = len(observations)
+        following = np.full((count, self.observation_dim), np.nan)
+        rewards, terminated = np.full(count, np.nan), np.zeros(count, bool)
+        finite = np.isfinite(observations).all(axis=1) & np.isfinite(actions).all(axis=1)
+        for i in np.flatnonzero(finite):
+            following[i], rewards[i], terminated[i] = self.step(observations[i], actions[i])
+        return following, rewards, terminated
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def supports(env_id: str | None, spec: Spec) -> bool:
+    """Whether `Simulator(env_id)` exists and its observations have the dataset's size."""
+    if env_id is None:
+        return False
+    try:
+        simulator = Simulator(env_id)
+    except UserError:
+        return False
+    simulator.close()
+    return simulator.observation_dim == spec.observation_dim

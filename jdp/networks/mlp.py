@@ -1,0 +1,61 @@
+"""Multilayer perceptrons behind `init`/`apply`: the actors and critics of offline RL."""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+from jax import Array
+
+from jdp.types import Bound, Network, Params
+
+INITIALISERS = ("fan_in", "orthogonal")
+
+
+def _initialisers(name: str, fan_in: int):
+    """`(kernel, bias)` initialisers of one layer with `fan_in` inputs."""
+    if name == "fan_in":  # U(+-1/sqrt(fan_in)) for both, PyTorch's default: TD3 and TD3+BC rely on it
+        limit = 1 / math.sqrt(fan_in)
+
+        def bias(key, shape, dtype):
+            return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+        return nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), bias
+    if name == "orthogonal":  # the choice of IQL's code
+        return nn.initializers.orthogonal(math.sqrt(2)), nn.initializers.zeros
+    raise ValueError(f"unknown initialiser {name!r}; one of {', '.join(INITIALISERS)}")
+
+
+class MLP(nn.Module):
+    """ReLU layers of the widths in `features`; the last layer is linear."""
+
+    features: tuple[int, ...]
+    initialiser: str = "fan_in"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for i, width in enumerate(self.features):
+            kernel, bias = _initialisers(self.initialiser, x.shape[-1])
+            x = nn.Dense(width, kernel_init=kernel, bias_init=bias)(x)
+            if i < len(self.features) - 1:
+                x = nn.relu(x)
+        return x
+
+
+def _init(key: Array, x: Array, *, module: MLP) -> Params:
+    return module.init(key, x)["params"]
+
+
+def _apply(params: Params, x: Array, *, module: MLP) -> Array:
+    return module.apply({"params": params}, x)  # pyright: ignore[reportReturnType]
+
+
+def mlp(features: Sequence[int], *, initialiser: str = "fan_in") -> Network:
+    """An MLP of two functions: `init(key, x [..., D])` and `apply(params, x) -> [..., features[-1]]`.
+
+    Args:
+        features: width of every layer, the output last.
+        initialiser: "fan_in" (uniform, PyTorch's default) or "orthogonal" (gain sqrt 2, zero bias).
+    """
+    settings = (("module", MLP(tuple(features), initialiser)),)
+    return Network(init=Bound(_init, settings), apply=Bound(_apply, settings))

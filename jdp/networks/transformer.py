@@ -1,0 +1,85 @@
+"""Diffusion transformer over time steps, and a mixer of the same layout."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.networks.layers import Modulate, NoiseEmbedding
+
+
+def _positions(length: int, features: int) -> Array:
+    """`[T, features]` sinusoidal positions (arXiv 1706.03762), so that any length may be sampled."""
+    w = jnp.geomspace(1.0, 1e-4, features // 2, dtype=jnp.float32)
+    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * w[None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class _Gate(nn.Module):
+    """Multiplies a branch by a learned function of the noise level that starts at zero."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, embedding: Array) -> Array:
+        return x * nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros)(embedding)
+
+
+class DiffusionTransformer(nn.Module):
+    """DiT with adaptive layer norm, zero at the start (arXiv 2212.09748), one token a time step."""
+
+    features: int = 128
+    blocks: int = 3
+    heads: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, c_noise: Array) -> Array:
+        channels, length = x.shape[1:][::-1]
+        embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise)
+        hidden = nn.Dense(self.features, dtype=self.dtype)(x)
+        hidden = hidden + _positions(length, self.features).astype(hidden.dtype)[None]
+        for _ in range(self.blocks):
+            hidden = hidden + _Gate(self.dtype)(self._attend(hidden, embedding), embedding)
+            hidden = hidden + _Gate(self.dtype)(self._think(hidden, embedding), embedding)
+        hidden = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
+        return nn.Dense(channels, dtype=jnp.float32)(hidden)
+
+    def _attend(self, hidden: Array, embedding: Array) -> Array:
+        normed = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
+        return nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)(normed)
+
+    def _think(self, hidden: Array, embedding: Array) -> Array:
+        normed = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
+        wide = nn.gelu(nn.Dense(4 * self.features, dtype=self.dtype)(normed))
+        return nn.Dense(self.features, dtype=self.dtype)(wide)
+
+
+def _norm(x: Array, dtype: Any) -> Array:
+    return nn.LayerNorm(use_bias=False, use_scale=False, dtype=dtype)(x)
+
+
+class Mixer(nn.Module):
+    """Token and channel mixing (arXiv 2105.01601): matrix products only; fixed to one length."""
+
+    features: int = 128
+    blocks: int = 3
+    expansion: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, c_noise: Array) -> Array:
+        channels, length = x.shape[1:][::-1]
+        embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise)
+        hidden = nn.Dense(self.features, dtype=self.dtype)(x)
+        for _ in range(self.blocks):
+            normed = nn.LayerNorm(dtype=self.dtype)(hidden)
+            mixed = nn.silu(nn.Dense(2 * length, dtype=self.dtype)(jnp.swapaxes(normed, 1, 2)))
+            hidden = hidden + jnp.swapaxes(nn.Dense(length, dtype=self.dtype)(mixed), 1, 2)
+            normed = nn.LayerNorm(dtype=self.dtype)(hidden)
+            wide = nn.Dense(self.expansion * self.features, dtype=self.dtype)(normed)
+            wide = nn.silu(Modulate(self.dtype)(wide, embedding))
+            hidden = hidden + nn.Dense(self.features, dtype=self.dtype)(wide)
+        hidden = nn.silu(nn.LayerNorm(dtype=self.dtype)(hidden))
+        return nn.Dense(channels, dtype=jnp.float32)(hidden)

@@ -1,0 +1,145 @@
+"""The words that all rooms of the house share: data tuples and function types."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+PyTree = Any
+Params = PyTree
+Metrics = Mapping[str, Array]
+
+
+class Transition(NamedTuple):
+    """One environment step, or a batch of them with leading axes `[...]`."""
+
+    observation: Array  # [..., O]
+    action: Array  # [..., A], within [-1, 1]
+    reward: Array  # [...]
+    next_observation: Array  # [..., O]
+    terminal: Array  # [...], 1.0 where the step ended the task (never for a time limit)
+
+
+def pack(transition: Transition) -> Array:
+    """`[..., 2 O + A + 2]`: all fields in one array, so that drawing a batch is one gather."""
+    observation, action, reward, next_observation, terminal = transition
+    return jnp.concatenate(
+        [observation, action, reward[..., None], next_observation, terminal[..., None]], axis=-1
+    )
+
+
+def unpack(packed: Array, observation_dim: int, action_dim: int) -> Transition:
+    """The inverse of `pack`."""
+    o, a = observation_dim, action_dim
+    return Transition(
+        observation=packed[..., :o],
+        action=packed[..., o : o + a],
+        reward=packed[..., o + a],
+        next_observation=packed[..., o + a + 1 : 2 * o + a + 1],
+        terminal=packed[..., 2 * o + a + 1],
+    )
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a dataset says about its task."""
+
+    observation_dim: int
+    action_dim: int
+    env_id: str | None = None  # Gymnasium task for evaluation, e.g. "Hopper-v5"
+    max_episode_steps: int | None = None
+    score_range: tuple[float, float] | None = None  # returns that mean 0 and 100
+
+
+class Normal(NamedTuple):
+    """A diagonal Gaussian over actions; `std` zero stands for a deterministic actor."""
+
+    mean: Array  # [..., A]
+    std: Array  # [..., A]
+
+    def log_prob(self, action: Array) -> Array:
+        """`[...]`, log density of `action` `[..., A]`. Infinite where `std` is zero."""
+        z = (action - self.mean) / self.std
+        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(self.std) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+
+class Denoiser(Protocol):
+    """`(x, sigma) -> x0_hat`, the posterior mean `E[x0 | x]` for `x = x0 + sigma * eps`.
+
+    `x` is `[..., D]` or `[..., T, D]`; `sigma.shape` is a prefix of `x.shape`; entries at
+    `sigma = 0` stay as they are. Every denoiser is a pytree (see `bind`), so it is passed to a
+    jitted function as an argument, and new weights compile nothing.
+    """
+
+    def __call__(self, x: Array, sigma: Array) -> Array: ...
+
+
+class Network(NamedTuple):
+    """A module system behind two functions; nothing else knows which system it is."""
+
+    init: Callable[..., Params]  # init(key, x [B, T, D], c_noise [B] or [B, T])
+    apply: Callable[..., Array]  # apply(params, x, c_noise) -> [B, T, D]
+
+
+class Agent(NamedTuple):
+    """An offline-RL algorithm as three pure functions."""
+
+    init: Callable[[Array, Transition], PyTree]  # init(key, transitions) -> state
+    update: Callable[[Array, PyTree, Transition], tuple[PyTree, Metrics]]  # (key, state, batch)
+    act: Callable[[PyTree, Array], Normal]  # act(state, observation [..., O]), unnormalised
+    batches: int = 1  # minibatches one update uses: its batch has batches * batch_size rows
+
+
+class Diffuser(NamedTuple):
+    """A trainable denoiser as three pure functions."""
+
+    init: Callable[[Array, Array], PyTree]  # init(key, x0 [B, T, D]) -> state
+    update: Callable[[Array, PyTree, Array], tuple[PyTree, Metrics]]  # (key, state, x0)
+    denoiser: Callable[[PyTree], Denoiser]  # of the averaged weights
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A module-level function with static settings; equal settings compare equal.
+
+    `jax.jit` recognises it as the program it has compiled already, which it cannot do for a
+    lambda, a `functools.partial` or a bound method.
+    """
+
+    function: Callable[..., Any]
+    settings: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args, **dict(self.settings))
+
+
+def bind(function: Callable[..., Any], *leaves: PyTree, **static: Any) -> Partial:
+    """`function` with its first arguments bound: a function that is a pytree.
+
+    `leaves` (parameters, arrays, other bound functions) are the leaves of the pytree; `static`
+    settings are hashable and belong to the program. Two calls with equal `static` and leaves of
+    equal shapes share one compilation.
+    """
+    return Partial(Bound(function, tuple(sorted(static.items()))), *leaves)
+
+
+def expand(sigma: Array, x: Array) -> Array:
+    """`sigma` with trailing axes of length 1, aligned with `x` from the LEFT.
+
+    Raises:
+        ValueError: if `sigma.shape` is not a prefix of `x.shape` (axes of length 1 are allowed).
+    """
+    sigma = jnp.asarray(sigma, x.dtype)
+    prefix = x.shape[: sigma.ndim]
+    if sigma.ndim > x.ndim or any(s not in (1, n) for s, n in zip(sigma.shape, prefix, strict=True)):
+        raise ValueError(f"sigma of shape {sigma.shape} is not a prefix of x of shape {x.shape}")
+    return sigma.reshape(sigma.shape + (1,) * (x.ndim - sigma.ndim))
+
+
+def named_keys(key: Array, *names: str) -> dict[str, Array]:
+    """One typed key for each named use; `key` is consumed."""
+    return dict(zip(names, jax.random.split(key, len(names)), strict=True))
