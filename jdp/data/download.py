@@ -1,5 +1,6 @@
 """Fetching one file over HTTP: checked, then moved into place; nothing is left behind otherwise."""
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -48,7 +49,8 @@ def download(
             f"fetch it by hand and put it at {target}"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _fetch(url: str, part: Path, progress: Progress | None, connect: float, read: float) -> None:

@@ -4,6 +4,7 @@ Both writers take `transitions` with fields `[N, ...]` in time order and `timeou
 the last row of each fragment that did not end in a terminal.
 """
 
+import contextlib
 import os
 import shutil
 import warnings
@@ -63,7 +64,8 @@ def save_d4rl(
     except OSError as error:
         raise UserError(f"could not write {path}: {error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def save_minari(

@@ -2,7 +2,7 @@
 
 An episode that ended in a terminal gets one absorbing pad row after its last row, and the indices of a
 window are clamped to it. So a window may run past a terminal, and the terminal stands at every
-position of a window as often as at any other.
+position of a window, equally often where the episode is at least as long as the window.
 """
 
 from typing import NamedTuple

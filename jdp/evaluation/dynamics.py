@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from jdp.errors import UserError
 from jdp.evaluation.simulator import Simulator
 
+MINIMAL_STD = 1e-6  # below it an observed number is taken for a constant
+
 
 class DynamicsError(NamedTuple):
     """Errors of generated transitions; entries that are not `valid` are NaN."""
@@ -47,7 +49,7 @@ def dynamics_error(
         actions: `[N, L, A]`; clipped to the action space, as in the task's own data collection.
         rewards: `[N, L]`.
         valid: `[N, L - 1]`, whether transition t of a trajectory counts; False after a terminal.
-        observation_std: `[O]`, of the real data.
+        observation_std: `[O]`, of the real data; 0 (a constant number) counts as 1.
         reward_std: of the real data.
         terminals: `[N, L]`, generated flags; above 0.5 says that step t ended the task. None compares
             no flags: the mismatch is NaN.
@@ -62,7 +64,8 @@ def dynamics_error(
         )
     rows, times = np.nonzero(valid)
     true_next, true_reward, ended = simulator.steps(observations[rows, times], actions[rows, times])
-    z = (observations[rows, times + 1] - true_next) / np.asarray(observation_std, np.float64)
+    std = np.asarray(observation_std, np.float64)
+    z = (observations[rows, times + 1] - true_next) / np.where(std > MINIMAL_STD, std, 1.0)
     error = np.mean(np.square(z), axis=-1)
     reward_error = np.square((rewards[rows, times] - true_reward) / reward_std)
     if terminals is None:

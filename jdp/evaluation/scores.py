@@ -45,7 +45,7 @@ def iqm(values: ArrayLike) -> float:
 
     Agarwal et al. 2021, arXiv 2108.13264, section 4.3.
     """
-    return float(stats.trim_mean(np.asarray(values, np.float64), 0.25, axis=None))
+    return float(stats.trim_mean(np.asarray(values, np.float64).ravel(), 0.25))
 
 
 def bootstrap_interval(

@@ -48,4 +48,6 @@ def random_episodes(seed: int, episodes: int = 12, longest: int = 20) -> Episode
         int(stops[-1]), terminal_rows=stops[terminal] - 1, timeout_rows=stops[~terminal] - 1, seed=seed
     )
     values["observations"][:, 0] = np.arange(stops[-1])
+    inside = np.setdiff1d(np.arange(stops[-1]), stops - 1)
+    values["next_observations"][inside] = values["observations"][inside + 1]
     return make_episodes(**values, spec=Spec(3, 2), origin=ORIGIN)

@@ -1,0 +1,108 @@
+"""Sampling many trajectories from a denoiser, in batches that fit the device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from jdp.diffusion.guidance import inpaint
+from jdp.diffusion.samplers import SAMPLERS
+from jdp.diffusion.schedules import karras
+from jdp.errors import UserError
+from jdp.training.mesh import replicate, split_batch
+from jdp.types import Denoiser, named_keys
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How trajectories are sampled."""
+
+    name: Literal["dpmpp_2m", "heun", "euler", "churned_heun", "churned_euler"] = "dpmpp_2m"
+    """dpmpp_2m: second order, one network call a step; heun: two calls; euler: DDIM."""
+    steps: int = 14
+    """Noise levels of the Karras schedule."""
+    sigma_max: float = 20.0
+    """Where sampling begins, in units of the data's standard deviation."""
+    sigma_min: float = 0.002
+    """The last level before 0."""
+    batch: int = 256
+    """Trajectories sampled at once."""
+
+    def sigmas(self) -> Array:
+        return karras(self.steps, self.sigma_min, self.sigma_max)
+
+
+@lru_cache(maxsize=64)
+def sampling_program(name: str, shape: tuple[int, int, int], mesh: Mesh | None, conditioned: bool) -> Callable:
+    """The jitted `(denoiser, key, sigmas, initial) -> x0` for one batch of `shape` `[B, T, D]`."""
+
+    def sample(denoiser: Denoiser, key: Array, sigmas: Array, initial: Array | None) -> Array:
+        keys = named_keys(key, "start", "churn")
+        x = sigmas[0] * jax.random.normal(keys["start"], shape, jnp.float32)
+        x = split_batch(x, mesh)
+        if conditioned:
+            assert initial is not None
+            known = jnp.zeros(shape).at[:, 0, : initial.shape[-1]].set(initial)
+            mask = jnp.zeros(shape, bool).at[:, 0, : initial.shape[-1]].set(True)
+            denoiser = inpaint(denoiser, known, mask)
+        return SAMPLERS[name](denoiser, x, sigmas, key=keys["churn"])
+
+    return jax.jit(sample)
+
+
+def generate(
+    key: Array,
+    denoiser: Denoiser,
+    config: SamplerConfig,
+    *,
+    count: int,
+    length: int,
+    channels: int,
+    agents: int = 1,
+    initial: np.ndarray | None = None,
+    mesh: Mesh | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """`[S, count, T, D]` normalised trajectories, `count` for each of `agents` = S (see `target_policy`).
+
+    The denoiser is an argument of the compiled program: new weights, and new policies in its guidance,
+    compile nothing. Batch `i` uses `fold_in(key, i)`; the last batch is cut.
+
+    Args:
+        initial: `[count, O]` or None: normalised first observations to begin from (inpainted).
+        progress: called with (trajectories made, trajectories to make).
+
+    Raises:
+        UserError: if a batch does not fit on the device.
+    """
+    per_agent = max(min(config.batch // agents, count), 1)
+    if mesh is not None:
+        per_agent = -(-per_agent // mesh.size) * mesh.size
+    shape = (agents * per_agent, length, channels)
+    program = sampling_program(config.name, shape, mesh, initial is not None)
+    denoiser, sigmas = replicate(denoiser, mesh), config.sigmas()
+    parts = []
+    for i in range(-(-count // per_agent)):
+        start = None
+        if initial is not None:
+            rows = np.arange(i * per_agent, (i + 1) * per_agent) % len(initial)
+            start = jnp.asarray(np.tile(initial[rows], (agents, 1)))
+        try:
+            x = np.asarray(program(denoiser, jax.random.fold_in(key, i), sigmas, start))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"sampling {shape[0]} trajectories of {length} steps at once does not fit on "
+                f"{jax.devices()[0].device_kind}: choose a smaller --sampler.batch"
+            ) from error
+        parts.append(x.reshape(agents, per_agent, length, channels))
+        if progress is not None:
+            progress(min((i + 1) * per_agent, count) * agents, count * agents)
+    return np.concatenate(parts, axis=1)[:, :count]

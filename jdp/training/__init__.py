@@ -1,0 +1,23 @@
+"""Fit loop, device mesh, checkpoints, run directories. Nothing here knows diffusion or RL."""
+
+from jdp.training import checkpoints
+from jdp.training.compilations import Compilations, count_compilations
+from jdp.training.fit import chunk_program, fit
+from jdp.training.mesh import check_divisible, data_mesh, replicate, split_batch
+from jdp.training.runs import Run, provenance, resume_run, start_run
+
+__all__ = [
+    "Compilations",
+    "Run",
+    "check_divisible",
+    "checkpoints",
+    "chunk_program",
+    "count_compilations",
+    "data_mesh",
+    "fit",
+    "provenance",
+    "replicate",
+    "resume_run",
+    "split_batch",
+    "start_run",
+]

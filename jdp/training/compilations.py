@@ -1,0 +1,48 @@
+"""Counting what XLA compiles: a run should compile each program once."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+_COMPILE = "/jax/core/compile/backend_compile_duration"
+_HIT = "/jax/compilation_cache/cache_hits"
+
+
+@dataclass
+class Compilations:
+    """Programs compiled (or fetched from the persistent cache) since counting began."""
+
+    seconds: float = 0.0
+    cache_hits: int = 0
+    programs: Counter = field(default_factory=Counter)  # name -> how often
+
+    @property
+    def count(self) -> int:
+        return sum(self.programs.values())
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "programs": self.count,
+            "seconds": round(self.seconds, 2),
+            "from_cache": self.cache_hits,
+            "repeated": {k: n for k, n in self.programs.items() if n > 1},
+        }
+
+
+def count_compilations() -> Compilations:
+    """Begins counting; the returned record grows for the rest of the process."""
+    record = Compilations()
+
+    def on_duration(event: str, duration: float, **facts: Any) -> None:
+        if event == _COMPILE:
+            record.seconds += duration
+            record.programs[str(facts.get("fun_name", "unnamed"))] += 1
+
+    def on_event(event: str, **_: Any) -> None:
+        record.cache_hits += event == _HIT
+
+    jax.monitoring.register_event_duration_secs_listener(on_duration)
+    jax.monitoring.register_event_listener(on_event)
+    return record

@@ -1,0 +1,86 @@
+"""The fit loop: chunks of updates in one compiled program; it knows neither diffusion nor RL."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jdp.training.mesh import replicate, split_batch
+from jdp.types import Metrics, PyTree, named_keys
+
+Update = Callable[[Array, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, state, batch)
+Draw = Callable[[Array, PyTree], PyTree]  # draw(key, data) -> batch
+AfterChunk = Callable[[int, PyTree, dict[str, Any]], None]
+
+
+@lru_cache(maxsize=64)
+def chunk_program(update: Update, draw: Draw, mesh: Mesh | None, batch_axis: int) -> Callable:
+    """The jitted `(state, data, key, start, stop) -> (state, mean metrics)`; the state is donated.
+
+    The bounds are arguments, so chunks of any length share one program. Equal functions are the same
+    program too: make them once, or with `jdp.types.bind`.
+    """
+
+    def one(data: PyTree, key: Array, step: Array, state: PyTree) -> tuple[PyTree, Metrics]:
+        # The key of an update depends on its number alone: chunks and interruptions change nothing.
+        keys = named_keys(jax.random.fold_in(key, step), "draw", "update")
+        batch = split_batch(draw(keys["draw"], data), mesh, batch_axis)
+        return update(keys["update"], state, batch)
+
+    def chunk(state: PyTree, data: PyTree, key: Array, start: Array, stop: Array):
+        shapes = jax.eval_shape(one, data, key, start, state)[1]
+        sums = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def body(step: Array, carry):
+            state, sums = carry
+            state, metrics = one(data, key, step, state)
+            return state, jax.tree.map(jnp.add, sums, metrics)
+
+        state, sums = jax.lax.fori_loop(start, stop, body, (state, sums))
+        count = jnp.maximum(stop - start, 1)
+        return state, jax.tree.map(lambda s: s / count.astype(s.dtype), sums)
+
+    shardings = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return jax.jit(chunk, donate_argnums=0, out_shardings=shardings)
+
+
+def fit(
+    update: Update,
+    draw: Draw,
+    state: PyTree,
+    data: PyTree,
+    *,
+    key: Array,
+    start: int = 0,
+    stop: int,
+    chunk: int = 500,
+    mesh: Mesh | None = None,
+    batch_axis: int = 0,
+    after: AfterChunk | None = None,
+) -> PyTree:
+    """Makes updates `start .. stop - 1` and returns the new state; `state` is donated.
+
+    Args:
+        update: `(key, state, batch) -> (state, metrics)`, pure.
+        draw: `(key, data) -> batch`, pure; a uniform draw is one gather.
+        data: what batches are drawn from, an argument of the compiled program.
+        key: typed; update `i` uses `fold_in(key, i)`, so a run that was cut continues bit for bit.
+        chunk: updates between two calls of `after`.
+        mesh: from `data_mesh`; every batch is split over it along `batch_axis`.
+        after: called as `after(step, state, metrics)` after each chunk, with the number of updates made
+            and the metrics averaged over the chunk (numpy). It must not keep `state`, which the next
+            chunk overwrites.
+    """
+    program = chunk_program(update, draw, mesh, batch_axis)
+    state, data = replicate(state, mesh), replicate(data, mesh)
+    while start < stop:
+        end = min((start // chunk + 1) * chunk, stop)
+        state, metrics = program(state, data, key, jnp.int32(start), jnp.int32(end))
+        start = end
+        if after is not None:
+            after(start, state, jax.device_get(metrics))
+    return state
