@@ -87,11 +87,7 @@ def main() -> None:
         for seeds in (1, 3)
         for name, config in (("td3_bc", TD3BCConfig()), ("iql", IQLConfig()))
     ]
-    print(
-        json.dumps(
-            {"machine": machine(), "batch": BATCH, "rows": args.rows, "results": results}, indent=1
-        )
-    )
+    print(json.dumps({"machine": machine(), "batch": BATCH, "rows": args.rows, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -50,9 +50,7 @@ class Config:
 
 def main(config: Config) -> None:
     data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_progress)
-    reference = (
-        None if config.reference is None else jdp.data.load(config.reference, progress=show_progress)
-    )
+    reference = None if config.reference is None else jdp.data.load(config.reference, progress=show_progress)
     card = dataset_card(data, reference=reference)
     print(table(card))
 
@@ -105,9 +103,7 @@ def saturation(shares: tuple[float, ...]) -> str:
 
 
 def summary_line(key: str, s: Summary) -> str:
-    return f"{key:<16}" + "".join(
-        f"{v:9.1f}" for v in (s.mean, s.std, s.minimum, *s.quantiles, s.maximum)
-    )
+    return f"{key:<16}" + "".join(f"{v:9.1f}" for v in (s.mean, s.std, s.minimum, *s.quantiles, s.maximum))
 
 
 def draw(data: Episodes, card: DatasetCard) -> plt.Figure:
@@ -124,9 +120,7 @@ def draw(data: Episodes, card: DatasetCard) -> plt.Figure:
     returns.set_ylabel("episodes")
     share = np.full(len(data), 1 / len(data))
     for i in range(data.spec.action_dim):
-        histogram(
-            actions[i], data.actions[:, i], f"action {i}", bins=np.linspace(-1, 1, 41), weights=share
-        )
+        histogram(actions[i], data.actions[:, i], f"action {i}", bins=np.linspace(-1, 1, 41), weights=share)
     actions[0].set_ylabel("share of steps")
     for axis in actions[data.spec.action_dim :]:
         axis.set_visible(False)

@@ -27,7 +27,7 @@ _ROOMS = (
     "evaluation",
     "plotting",
 )
-__all__ = [*_ROOMS, "UserError", "__version__", "load_run"]  # noqa: PLE0604
+__all__ = [*_ROOMS, "UserError", "__version__", "load_run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -66,9 +66,7 @@ def iql_reward_scale(returns: ArrayLike) -> float:
     returns = np.asarray(returns, np.float64)
     spread = float(np.ptp(returns)) if returns.size else 0.0
     if not spread > 0:
-        raise UserError(
-            "all episode returns of the dataset are equal: set IQLConfig.reward_scale yourself"
-        )
+        raise UserError("all episode returns of the dataset are equal: set IQLConfig.reward_scale yourself")
     return 1000.0 / spread
 
 
@@ -133,9 +131,7 @@ def actor_loss(
     }
 
 
-def critic_loss(
-    params: Params, critic: Network, batch: Transition, target: Array
-) -> tuple[Array, Metrics]:
+def critic_loss(params: Params, critic: Network, batch: Transition, target: Array) -> tuple[Array, Metrics]:
     """Mean squared error to `target` `[B]`, summed over the critics (equation 6)."""
     q = critic.apply(params, batch.observation, batch.action)  # [N, B]
     loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))

@@ -59,9 +59,7 @@ def _adam(config: TD3BCConfig) -> optax.GradientTransformation:
     return optax.adam(config.learning_rate, eps=config.adam_eps)
 
 
-def target_value(
-    key: Array, state: TD3BCState, batch: Transition, config: TD3BCConfig, spec: Spec
-) -> Array:
+def target_value(key: Array, state: TD3BCState, batch: Transition, config: TD3BCConfig, spec: Spec) -> Array:
     """`[B]`, the critics' regression target with target-policy smoothing (TD3, equations 10 and 14).
 
     Observations in `batch` are standardised; `key` is consumed.
@@ -74,9 +72,7 @@ def target_value(
     return common.td_target(batch.reward, batch.terminal, jnp.min(next_q, axis=0), config.discount)
 
 
-def critic_loss(
-    params: Params, critic: Network, batch: Transition, target: Array
-) -> tuple[Array, Metrics]:
+def critic_loss(params: Params, critic: Network, batch: Transition, target: Array) -> tuple[Array, Metrics]:
     """Mean squared error to `target` `[B]`, summed over the critics."""
     q = critic.apply(params, batch.observation, batch.action)  # [N, B]
     loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
@@ -119,9 +115,7 @@ def _update(
     """Two critic steps on the two halves of `batch`, an actor step on the second half, then targets."""
     rows = batch.reward.shape[0]
     if rows % CRITIC_STEPS:
-        raise UserError(
-            f"TD3+BC draws {CRITIC_STEPS} minibatches an update; {rows} rows cannot be halved"
-        )
+        raise UserError(f"TD3+BC draws {CRITIC_STEPS} minibatches an update; {rows} rows cannot be halved")
     actor, critic = _networks(config, spec)
     adam = _adam(config)
     batch = batch._replace(

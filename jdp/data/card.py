@@ -47,9 +47,7 @@ class DatasetCard:
     saco_reference: str  # what `saco` is relative to
 
 
-def dataset_card(
-    episodes: Episodes, *, reference: Episodes | None = None, bins: int = 100
-) -> DatasetCard:
+def dataset_card(episodes: Episodes, *, reference: Episodes | None = None, bins: int = 100) -> DatasetCard:
     """The card of `episodes`.
 
     Args:
@@ -86,9 +84,7 @@ def normalised_returns(returns: np.ndarray, score_range: tuple[float, float]) ->
     return (returns - low) / (high - low)
 
 
-def state_action_coverage(
-    episodes: Episodes, reference: Episodes | None = None, *, bins: int = 100
-) -> float:
+def state_action_coverage(episodes: Episodes, reference: Episodes | None = None, *, bins: int = 100) -> float:
     """SACo: distinct binned `(observation, action)` pairs, relative to those of `reference`.
 
     `bins` linear bins per channel span the range of both sets together. The count is exact, but
@@ -107,9 +103,7 @@ def state_action_coverage(
             f"{rows.shape[1]}: SACo needs a reference of the same task"
         )
     low, high = np.minimum(rows.min(0), others.min(0)), np.maximum(rows.max(0), others.max(0))
-    return len(np.unique(_hashes(rows, low, high, bins))) / len(
-        np.unique(_hashes(others, low, high, bins))
-    )
+    return len(np.unique(_hashes(rows, low, high, bins))) / len(np.unique(_hashes(others, low, high, bins)))
 
 
 def _pairs(episodes: Episodes) -> np.ndarray:

@@ -77,9 +77,7 @@ def read(path: Path) -> Arrays:
             if "next_observations" in file
             else None,
             terminals=checks.flag_column(get("terminals"), "terminals", where),
-            timeouts=checks.flag_column(get("timeouts"), "timeouts", where)
-            if "timeouts" in file
-            else None,
+            timeouts=checks.flag_column(get("timeouts"), "timeouts", where) if "timeouts" in file else None,
             metadata=_metadata(file),
         )
     _check(arrays, where)
@@ -122,9 +120,7 @@ def _metadata(file) -> dict[str, str]:
     if not isinstance(group, h5py.Group):
         return {}
     scalars = {k: v[()] for k, v in group.items() if isinstance(v, h5py.Dataset) and v.shape == ()}
-    return {
-        k: v.decode(errors="replace") if isinstance(v, bytes) else str(v) for k, v in scalars.items()
-    }
+    return {k: v.decode(errors="replace") if isinstance(v, bytes) else str(v) for k, v in scalars.items()}
 
 
 def _check(arrays: Arrays, where: str) -> None:

@@ -79,9 +79,7 @@ def _reason(error: Exception, part: Path, read_timeout: float) -> str:
         return f"no connection ({error.reason})"
     if isinstance(error, TimeoutError):
         return f"the server sent nothing for {read_timeout:g} s"
-    return (
-        (str(error) or type(error).__name__).replace(str(part), "the file received").replace("\n", " ")
-    )
+    return (str(error) or type(error).__name__).replace(str(part), "the file received").replace("\n", " ")
 
 
 # urllib knows one timeout for everything. A dead host should fail in seconds and a slow one should

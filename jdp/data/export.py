@@ -55,9 +55,7 @@ def save_d4rl(
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(part, "w") as file:
             for key, values in columns._asdict().items():
-                file.create_dataset(
-                    key, data=values, compression="gzip", compression_opts=1, shuffle=True
-                )
+                file.create_dataset(key, data=values, compression="gzip", compression_opts=1, shuffle=True)
             for key, value in entries.items():
                 file.create_dataset(f"metadata/{key}", data=value)
         os.replace(part, path)
@@ -92,9 +90,7 @@ def save_minari(
     _require_chained(columns, dataset_id)
     folder = minari_path(dataset_id)
     if folder.exists():
-        raise UserError(
-            f"a Minari dataset {dataset_id} lies at {folder} already; choose another version"
-        )
+        raise UserError(f"a Minari dataset {dataset_id} lies at {folder} already; choose another version")
     try:
         _create(dataset_id, columns, env_id, score_range, algorithm, description)
     except Exception as error:

@@ -57,9 +57,7 @@ def windows(episodes: Episodes, length: int, *, stride: int = 1) -> Windows:
         UserError: if `length` or `stride` is below 1, or there is not one usable window.
     """
     if length < 1 or stride < 1:
-        raise UserError(
-            f"a window needs length >= 1 and stride >= 1, not length {length}, stride {stride}"
-        )
+        raise UserError(f"a window needs length >= 1 and stride >= 1, not length {length}, stride {stride}")
     lengths, terminated = episodes.lengths, episodes.terminated
     usable = np.where(terminated, lengths, np.maximum(lengths - length + 1, 0))
     counts = -(-usable // stride)

@@ -72,9 +72,7 @@ def trajectory_diffuser(
 
     def update(key: Array, state: DiffuserState, x0: Array) -> tuple[DiffuserState, Metrics]:
         def loss_fn(params: Params) -> tuple[Array, Metrics]:
-            return losses.denoising(
-                key, net.apply, params, x0, p_mean=config.p_mean, p_std=config.p_std
-            )
+            return losses.denoising(key, net.apply, params, x0, p_mean=config.p_mean, p_std=config.p_std)
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimiser.update(grads, state.opt_state)

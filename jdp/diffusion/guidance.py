@@ -187,7 +187,7 @@ def _reference_guided(
     g = jax.grad(lambda a: log_prob(observation, a).sum())(z[..., actions])
     g = normalise_safely(g) if normalise else g
     delta = jnp.zeros_like(x).at[..., actions].set(weight * g)
-    # An Euler step to sigma' from the moved x + delta is the step from x with D + delta sigma' / (sigma - sigma').
+    # An Euler step to sigma' from x + delta is the step from x with D + delta sigma' / (sigma - sigma').
     gain = sigmas[k + 1] / (sigmas[k] - sigmas[k + 1])
     return denoiser(x + delta, sigma) + gain * delta
 

@@ -40,7 +40,9 @@ def euler_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) ->
     return denoised + sigma_next / sigma * (x - denoised)
 
 
-def euler(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False) -> Array:
+def euler(
+    denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False
+) -> Array:
     """Euler, the deterministic DDIM (arXiv 2010.02502); one network call a step, first order."""
     del key
 
@@ -61,7 +63,9 @@ def heun_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) -> 
     return x + (sigma_next - sigma) * 0.5 * (slope + slope_next)
 
 
-def heun(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False) -> Array:
+def heun(
+    denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False
+) -> Array:
     """Heun's method (arXiv 2206.00364, algorithm 1), `2 n - 1` network calls.
 
     The last step, to level 0, is Euler's: a correction there would evaluate the network at 0.
@@ -143,7 +147,9 @@ def churned_euler(
     return _churned(euler_step, denoiser, x, sigmas, key=key, churn=churn, trace=trace)
 
 
-def dpmpp_2m(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False) -> Array:
+def dpmpp_2m(
+    denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False
+) -> Array:
     """DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2): second order, one network call a step.
 
     With `lambda = -ln sigma`, `h` the step in it and `r = h_last / h`, the extrapolated

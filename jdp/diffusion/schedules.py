@@ -13,6 +13,8 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
         ValueError: if `n < 2` or not `0 < sigma_min < sigma_max`.
     """
     if n < 2 or not 0 < sigma_min < sigma_max:
-        raise ValueError(f"karras needs n >= 2 and 0 < sigma_min < sigma_max: {n=}, {sigma_min=}, {sigma_max=}")
+        raise ValueError(
+            f"karras needs n >= 2 and 0 < sigma_min < sigma_max: {n=}, {sigma_min=}, {sigma_max=}"
+        )
     ramp = jnp.linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), n, dtype=jnp.float32)
     return jnp.append(ramp**rho, jnp.zeros((), jnp.float32))

@@ -59,9 +59,7 @@ def dynamics_error(
     observations, actions = np.asarray(observations, np.float64), np.asarray(actions, np.float64)
     rewards, valid = np.asarray(rewards, np.float64), np.asarray(valid, bool)
     if valid.shape != (observations.shape[0], observations.shape[1] - 1):
-        raise UserError(
-            f"valid has shape {valid.shape}; {observations.shape[:2]} observations need one less"
-        )
+        raise UserError(f"valid has shape {valid.shape}; {observations.shape[:2]} observations need one less")
     rows, times = np.nonzero(valid)
     true_next, true_reward, ended = simulator.steps(observations[rows, times], actions[rows, times])
     std = np.asarray(observation_std, np.float64)

@@ -13,7 +13,9 @@ _MUJOCO = (
 )
 
 
-def make_env(env_id: str | None, *, max_episode_steps: int | None = None) -> gym.Env:
+def make_env(
+    env_id: str | None, *, max_episode_steps: int | None = None, render_mode: str | None = None
+) -> gym.Env:
     """The task `env_id`, for instance "Hopper-v5"; `max_episode_steps` replaces its own time limit.
 
     Raises:
@@ -29,7 +31,7 @@ def make_env(env_id: str | None, *, max_episode_steps: int | None = None) -> gym
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "v4 is out of date": D4RL data need it
-            return gym.make(env_id, max_episode_steps=max_episode_steps)
+            return gym.make(env_id, max_episode_steps=max_episode_steps, render_mode=render_mode)
     except (gym.error.Error, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"Gymnasium cannot make {env_id!r}: {reason}") from error

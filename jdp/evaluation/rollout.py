@@ -85,9 +85,7 @@ def evaluate(
     agents = jax.tree.leaves(state)[0].shape[0]
     envs: list[gym.Env] = []
     try:
-        envs.extend(
-            make_env(env_id, max_episode_steps=max_episode_steps) for _ in range(agents * episodes)
-        )
+        envs.extend(make_env(env_id, max_episode_steps=max_episode_steps) for _ in range(agents * episodes))
         return _play(policy_step, state, envs, agents, _reset_seeds(seed, agents, episodes), progress)
     finally:
         for env in envs:

@@ -46,9 +46,7 @@ class Simulator:
     def _hidden_coordinates(self) -> int | None:
         """How many leading entries of qpos the observation leaves out; None if it is of another kind."""
         structure = getattr(self._env, "observation_structure", None)  # v5 tasks tell
-        hidden = (
-            structure.get("skipped_qpos", 0) if structure else self._nq + self._nv - self.observation_dim
-        )
+        hidden = structure.get("skipped_qpos", 0) if structure else self._nq + self._nv - self.observation_dim
         return hidden if 0 <= hidden <= self._nq else None
 
     def _reproduces(self) -> bool:
@@ -78,9 +76,7 @@ class Simulator:
         following, reward, terminated, _, _ = self._env.step(action)
         return following, float(reward), bool(terminated)
 
-    def steps(
-        self, observations: ArrayLike, actions: ArrayLike
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def steps(self, observations: ArrayLike, actions: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`(next observations [M, O], rewards [M], terminated [M])` of M separate steps.
 
         From an observation or action that is not finite, what follows is NaN.

@@ -78,7 +78,16 @@ def pool(real: Transition, made: Experience | None = None) -> Pool:
     return Pool(packed, rows, sizes)
 
 
-def _draw(key: Array, data: Pool, *, agents: int, batches: int, real: int, synthetic: int, dims: tuple[int, int]):
+def _draw(
+    key: Array,
+    data: Pool,
+    *,
+    agents: int,
+    batches: int,
+    real: int,
+    synthetic: int,
+    dims: tuple[int, int],
+):
     def one(key: Array, rows: Array | None, size: Array | None) -> Transition:
         key_real, key_synthetic = jax.random.split(key)
         index = jax.random.randint(key_real, (batches, real), 0, data.real.shape[0])

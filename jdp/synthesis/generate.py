@@ -39,7 +39,9 @@ class SamplerConfig:
 
 
 @lru_cache(maxsize=64)
-def sampling_program(name: str, shape: tuple[int, int, int], mesh: Mesh | None, conditioned: bool) -> Callable:
+def sampling_program(
+    name: str, shape: tuple[int, int, int], mesh: Mesh | None, conditioned: bool
+) -> Callable:
     """The jitted `(denoiser, key, sigmas, initial) -> x0` for one batch of `shape` `[B, T, D]`."""
 
     def sample(denoiser: Denoiser, key: Array, sigmas: Array, initial: Array | None) -> Array:
@@ -81,7 +83,7 @@ def generate(
     Raises:
         UserError: if a batch does not fit on the device.
     """
-    per_agent = max(min(config.batch // agents, count), 1)
+    per_agent = max(config.batch // agents, 1)  # also for small counts: one shape, one program
     if mesh is not None:
         per_agent = -(-per_agent // mesh.size) * mesh.size
     shape = (agents * per_agent, length, channels)

@@ -17,12 +17,12 @@ def _per_agent(act: Callable, states: PyTree, observation: Array) -> Normal:
     """Blocks of rows `[S * B, ...]`, each to its own agent of the S stacked in `states`."""
     agents = jax.tree.leaves(states)[0].shape[0]
     blocks = observation.reshape((agents, -1, *observation.shape[1:]))
-    return jax.tree.map(
-        lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), jax.vmap(act)(states, blocks)
-    )
+    return jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), jax.vmap(act)(states, blocks))
 
 
-def _target_policy(states: PyTree, normaliser: Normaliser, policy_std: Array, observation: Array, *, act: Callable):
+def _target_policy(
+    states: PyTree, normaliser: Normaliser, policy_std: Array, observation: Array, *, act: Callable
+):
     policy = _per_agent(act, states, normaliser.observation(observation))
     mean = normaliser.encode_action(policy.mean)
     # First order in the std: d arctanh(a) = da / (1 - a^2).
@@ -33,7 +33,10 @@ def _target_policy(states: PyTree, normaliser: Normaliser, policy_std: Array, ob
 
 
 def target_policy(
-    act: Callable[[PyTree, Array], Normal], states: PyTree, normaliser: Normaliser, policy_std: float = 1.0
+    act: Callable[[PyTree, Array], Normal],
+    states: PyTree,
+    normaliser: Normaliser,
+    policy_std: float = 1.0,
 ) -> Partial:
     """`act` of S agents as the Gaussian that `policy_guided` takes, in standardised pre-tanh units.
 
@@ -58,7 +61,10 @@ def _target_log_prob(states, normaliser, policy_std, observation, action, *, act
 
 
 def target_log_prob(
-    act: Callable[[PyTree, Array], Normal], states: PyTree, normaliser: Normaliser, policy_std: float = 1.0
+    act: Callable[[PyTree, Array], Normal],
+    states: PyTree,
+    normaliser: Normaliser,
+    policy_std: float = 1.0,
 ) -> Partial:
     """Log density in ACTION space of normalised actions, for `reference_guided`.
 

@@ -18,7 +18,17 @@ import numpy as np
 
 from jdp.errors import UserError
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "mujoco", "minari", "numpy")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "gymnasium",
+    "mujoco",
+    "minari",
+    "numpy",
+)
 
 
 def to_json(value: Any) -> Any:
@@ -129,7 +139,7 @@ def _hold(path: Path) -> Run:
 
 
 def start_run(
-    out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], **facts: Any
+    out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Run:
     """A new run directory with its `config.json`; `<run>` is the start time and the config's hash.
 
@@ -151,7 +161,12 @@ def start_run(
 
 
 def resume_run(
-    out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], which: str, **facts: Any
+    out: str | Path,
+    experiment: str,
+    dataset: str,
+    config: Mapping[str, Any],
+    which: str,
+    facts: Mapping[str, Any],
 ) -> Run:
     """The unfinished run `which` (a path), or the newest one of the same config for "latest".
 
@@ -171,13 +186,17 @@ def resume_run(
     else:
         path = Path(which)
         if not (path / "config.json").exists():
-            raise UserError(f"{path} is no run directory (it has no config.json): name one, or plain --resume")
+            raise UserError(
+                f"{path} is no run directory (it has no config.json): name one, or plain --resume"
+            )
     began = json.loads((path / "config.json").read_text())
     differ = _differences(began["config"], to_json(config)) + [
         key for key, value in facts.items() if began.get(key) != to_json(value)
     ]
     if differ:
-        raise UserError(f"{path} has another configuration ({', '.join(differ[:4])}): resume with its own flags")
+        raise UserError(
+            f"{path} has another configuration ({', '.join(differ[:4])}): resume with its own flags"
+        )
     return _hold(path)
 
 

@@ -30,9 +30,7 @@ def test_the_d4rl_layout_round_trips(tmp_path, with_timeouts):
     data = random_episodes(0)
     timeouts = data.timeouts if with_timeouts else None
     path = tmp_path / "new" / "folder" / "x.hdf5"
-    save_d4rl(
-        path, transitions(data), timeouts, env_id="Hopper-v5", metadata={"seed": 3, "made_by": "test"}
-    )
+    save_d4rl(path, transitions(data), timeouts, env_id="Hopper-v5", metadata={"seed": 3, "made_by": "test"})
     found = jdp.data.load(str(path))
     assert_equal(found, data)
     assert found.spec.env_id == "Hopper-v5"
@@ -87,9 +85,7 @@ def test_bad_transitions_are_refused_before_a_file_exists(tmp_path):
     with pytest.raises(UserError, match=r"\[-1, 1\]"):
         save_d4rl(tmp_path / "x.hdf5", steps)
     with pytest.raises(UserError, match="NaN"):
-        save_d4rl(
-            tmp_path / "x.hdf5", steps._replace(action=values["actions"], reward=np.full(5, np.nan))
-        )  # type: ignore[arg-type]
+        save_d4rl(tmp_path / "x.hdf5", steps._replace(action=values["actions"], reward=np.full(5, np.nan)))  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
@@ -137,8 +133,6 @@ def test_dict_observations_are_refused_with_their_keys(minari_home):
     box = Box(-1, 1, (2,), np.float32)
     space = Dict({"achieved_goal": box, "observation": box})
     with pytest.warns(UserWarning):
-        minari.create_dataset_from_buffers(
-            "maze-v0", [episode], observation_space=space, action_space=box
-        )
+        minari.create_dataset_from_buffers("maze-v0", [episode], observation_space=space, action_space=box)
     with pytest.raises(UserError, match="keys achieved_goal, observation"):
         jdp.data.load("maze-v0", source="minari")

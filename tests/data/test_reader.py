@@ -24,10 +24,7 @@ def test_what_a_file_says_arrives_unchanged(tmp_path):
         data.returns, [values["rewards"][i:j].sum() for i, j in ((0, 4), (4, 7), (7, 10))], rtol=1e-6
     )
     assert data.next_valid.all() and len(data) == 10 and len(jdp.data.transitions(data).reward) == 10
-    assert (
-        data.origin.name == "my.hdf5 (file)"
-        and data.origin.size == (tmp_path / "my.hdf5").stat().st_size
-    )
+    assert data.origin.name == "my.hdf5 (file)" and data.origin.size == (tmp_path / "my.hdf5").stat().st_size
 
 
 def test_columns_may_have_a_second_axis_and_other_types(tmp_path):

@@ -38,9 +38,7 @@ def test_windows_equal_their_enumeration(seed, length, stride):
         return
     index = indices(windows(data, length, stride=stride), length)
     # observations[:, 0] is the number of the row; a pad holds 100 + that of its terminal.
-    found = np.where(
-        rows.pad[index], -(rows.observation[index, 0] - 100) - 1, rows.observation[index, 0]
-    )
+    found = np.where(rows.pad[index], -(rows.observation[index, 0] - 100) - 1, rows.observation[index, 0])
     np.testing.assert_array_equal(found, expected)
 
 
@@ -67,9 +65,7 @@ def test_the_share_of_terminals_per_position():
     length = 6
     data = random_episodes(4, episodes=60)
     flags = padded_rows(data).terminal[indices(windows(data, length), length)]
-    brute = [
-        [float(r < 0 or data.terminals[r]) for r in rows] for rows in enumerate_windows(data, length, 1)
-    ]
+    brute = [[float(r < 0 or data.terminals[r]) for r in rows] for rows in enumerate_windows(data, length, 1)]
     np.testing.assert_array_equal(flags.mean(0), np.mean(np.asarray(brute, np.float32), axis=0))
 
 
@@ -95,9 +91,7 @@ def test_a_pad_without_a_known_successor_repeats_the_observation():
 
 def test_no_usable_window():
     data = make_episodes(**columns(7, timeout_rows=[2, 6]), spec=Spec(3, 2), origin=ORIGIN)
-    with pytest.raises(
-        UserError, match=r"longest of the 2 episodes has 4 steps.* horizon 5.*--horizon <= 4"
-    ):
+    with pytest.raises(UserError, match=r"longest of the 2 episodes has 4 steps.* horizon 5.*--horizon <= 4"):
         windows(data, 5)
     assert len(windows(data, 4).starts) == 1
     with pytest.raises(UserError, match="length >= 1"):

@@ -1,0 +1,128 @@
+"""Learning curves, scores, dynamics error by position, generated marginals beside the data's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = {
+    "data": "#404040",
+    "dataset": "#404040",
+    "unguided": "#4878a8",
+    "guided": "#c44e52",
+}
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", dpi=200)
+
+
+def _tidy(axis: Axes, x: str, y: str) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=7)
+    axis.set_xlabel(x, fontsize=8)
+    axis.set_ylabel(y, fontsize=8)
+
+
+def curves(
+    loss: tuple[Sequence[float], Sequence[float]],
+    scores: Mapping[str, tuple[Sequence[float], np.ndarray]],
+    *,
+    behaviour: float | None,
+    title: str,
+) -> Figure:
+    """The diffuser's loss against steps, and the score of every arm against updates.
+
+    `scores[arm]` is (updates `[n]`, scores `[n, S]`); thin lines are seeds, the thick one their mean.
+    `behaviour` is the mean score of the dataset's own episodes.
+    """
+    figure = _figure(6.6, 2.4)
+    left, right = figure.subplots(1, 2)
+    left.plot(*loss, color=COLOURS["data"], linewidth=1)
+    left.set_yscale("log")
+    _tidy(left, "diffuser steps", "denoising loss")
+    for arm, (updates, values) in scores.items():
+        colour = COLOURS.get(arm)
+        right.plot(updates, values, color=colour, linewidth=0.5, alpha=0.5)
+        right.plot(updates, np.mean(values, axis=1), color=colour, linewidth=1.6, label=arm)
+    if behaviour is not None:
+        right.axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--", label="behaviour policy")
+    _tidy(right, "agent updates", "normalised score")
+    right.legend(frameon=False, fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def dynamics_by_position(errors: Mapping[str, np.ndarray], *, title: str) -> Figure:
+    """Median squared one-step error (standardised) against the position in the window.
+
+    `errors[name]` is `[N, T - 1]` with NaN where a step does not count; the band is from the 25 % to the
+    75 % quantile.
+    """
+    figure = _figure(3.6, 2.6)
+    axis = figure.subplots()
+    for name, values in errors.items():
+        low, middle, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=0)
+        steps = np.arange(len(middle))
+        axis.plot(steps, middle, color=COLOURS.get(name), linewidth=1.4, label=name)
+        axis.fill_between(steps, low, high, color=COLOURS.get(name), alpha=0.15, linewidth=0)
+    axis.set_yscale("log")
+    _tidy(axis, "position in the window", "squared error of the next state")
+    axis.legend(frameon=False, fontsize=7)
+    axis.set_title(title, fontsize=8)
+    return figure
+
+
+def marginals(sets: Mapping[str, np.ndarray], names: Sequence[str], *, title: str) -> Figure:
+    """Histograms of every column of `sets[name]` `[N, C]`, on common bins."""
+    columns = min(len(names), 5)
+    rows = -(-len(names) // columns)
+    figure = _figure(1.6 * columns, 1.25 * rows + 0.5)
+    axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for i, (axis, label) in enumerate(zip(axes, names, strict=False)):
+        everything = np.concatenate([values[:, i] for values in sets.values()])
+        bins = np.linspace(*np.quantile(everything, (0.002, 0.998)), 41).tolist()
+        if bins[0] == bins[-1]:
+            bins = [bins[0] - 0.5, bins[0] + 0.5]
+        for name, values in sets.items():
+            axis.hist(
+                values[:, i],
+                bins=bins,
+                density=True,
+                histtype="step",
+                color=COLOURS.get(name),
+                label=name,
+            )
+        _tidy(axis, label, "")
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+    for axis in axes[len(names) :]:
+        axis.set_visible(False)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper right", ncols=len(sets), frameon=False, fontsize=7)
+    figure.suptitle(title, fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+def bars(scores: Mapping[str, Any], *, behaviour: float | None, title: str) -> Figure:
+    """The score of every arm: a dot a seed, the mean and its interval.
+
+    `scores[arm]` is `{"seeds": [S], "interval": (mean, low, high)}`.
+    """
+    figure = _figure(3.0, 2.6)
+    axis = figure.subplots()
+    for i, (arm, score) in enumerate(scores.items()):
+        seeds, (mean, low, high) = score["seeds"], score["interval"]
+        colour = COLOURS.get(arm)
+        axis.plot([i - 0.12] * len(seeds), seeds, "o", color=colour, markersize=3, alpha=0.6)
+        if np.isfinite([low, high]).all():
+            axis.plot([i + 0.12] * 2, [low, high], color=colour, linewidth=1.2)
+        axis.plot([i + 0.12], [mean], "s", color=colour, markersize=5)
+    if behaviour is not None:
+        axis.axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--")
+    axis.set_xticks(range(len(scores)), list(scores))
+    _tidy(axis, "", "normalised score, last checkpoint")
+    axis.set_title(title, fontsize=8)
+    return figure

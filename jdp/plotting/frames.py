@@ -1,0 +1,53 @@
+"""Frames of a trajectory, if this machine can render."""
+
+import os
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def render(env_id: str, observations: np.ndarray) -> np.ndarray | None:
+    """`[n, H, W, 3]` frames of MuJoCo states given as observations `[n, O]`; None without a renderer.
+
+    The hidden coordinates (the position along the track) are 0, so the body stays in the middle.
+    """
+    from jdp.evaluation.environments import make_env
+
+    before = os.environ.get("MUJOCO_GL")
+    if before is None and not os.environ.get("DISPLAY"):
+        os.environ["MUJOCO_GL"] = "egl"  # without a screen
+    try:
+        env = make_env(env_id, render_mode="rgb_array").unwrapped
+        env.reset(seed=0)
+        model = env.model  # type: ignore[attr-defined]
+        hidden = model.nq + model.nv - observations.shape[1]
+        frames = []
+        for observation in observations:
+            qpos = np.concatenate([np.zeros(hidden), observation[: model.nq - hidden]])
+            env.set_state(qpos, observation[model.nq - hidden :])  # type: ignore[attr-defined]
+            frames.append(np.asarray(env.render()))
+        env.close()
+        return np.stack(frames)
+    except Exception:  # drivers fail in many ways, and a picture is not worth a run
+        return None
+    finally:
+        if before is None:
+            os.environ.pop("MUJOCO_GL", None)
+
+
+def strip(frames: dict[str, np.ndarray], times: list[int], *, title: str) -> Figure:
+    """Rows of frames: `frames[name]` `[n, H, W, 3]` at `times` `[n]`."""
+    rows, columns = len(frames), len(times)
+    figure = Figure(figsize=(1.05 * columns, 1.15 * rows + 0.3), layout="constrained", dpi=200)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for r, (name, row) in enumerate(frames.items()):
+        for axis, time, frame in zip(axes[r], times, row, strict=True):
+            axis.imshow(frame)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+            if r == 0:
+                axis.set_title(f"t = {time}", fontsize=7)
+        axes[r][0].set_ylabel(name, fontsize=8)
+    figure.suptitle(title, fontsize=8)
+    return figure

@@ -1,0 +1,34 @@
+"""Synthetic experience: target policies, generation, transitions, mixing with real data."""
+
+from jdp.synthesis.experience import (
+    Experience,
+    Pool,
+    draw_batches,
+    draw_windows,
+    experience,
+    pool,
+    to_transitions,
+)
+from jdp.synthesis.generate import SamplerConfig, generate
+from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
+from jdp.synthesis.load import LoadedRun, load_run
+from jdp.synthesis.policy import target_log_prob, target_policy
+
+__all__ = [
+    "Experience",
+    "GuidanceConfig",
+    "LoadedRun",
+    "Pool",
+    "SamplerConfig",
+    "check_guidance",
+    "draw_batches",
+    "draw_windows",
+    "experience",
+    "generate",
+    "guide",
+    "load_run",
+    "pool",
+    "target_log_prob",
+    "target_policy",
+    "to_transitions",
+]
