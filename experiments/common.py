@@ -1,5 +1,6 @@
 """What experiment scripts share: command line, progress bars, one clear line for a mistake."""
 
+import logging
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ def fail(line: str) -> NoReturn:
 
 def run_main(main: Callable[[], None]) -> None:
     """Runs a script: a user's mistake or a full disk ends in one line and exit status 2."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is no one's fault
     # SIGTERM unwinds like Ctrl-C, so that bars and files are closed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -54,9 +54,7 @@ class EvaluationConfig:
     """Scores in the simulator, and checks of the synthetic sets."""
 
     episodes: int = 10
-    """Episodes of every seed's last checkpoint."""
-    curve_episodes: int = 3
-    """Episodes of every seed for the learning curve, at each regeneration."""
+    """Episodes of every seed, at each regeneration for the learning curve and of the last checkpoint."""
     trajectories: int = 150
     """Generated trajectories of every kind that the simulator judges."""
 
@@ -121,7 +119,7 @@ PRESETS = {
         synthetic=SyntheticConfig(trajectories=128, every=200),
         td3_bc=TD3BCConfig(hidden=(64, 64)),
         iql=IQLConfig(hidden=(64, 64), steps=400),
-        evaluation=EvaluationConfig(episodes=2, curve_episodes=1, trajectories=30),
+        evaluation=EvaluationConfig(episodes=2, trajectories=30),
     ),
     "cpu": Config(iql=IQLConfig(steps=20_000)),
     # The reference's network and agents. 100,000 diffuser steps are 45 PFLOP, and 50 regenerations of
@@ -134,7 +132,6 @@ PRESETS = {
         sampler=SamplerConfig(steps=20, sigma_max=80.0, batch=1024),
         synthetic=SyntheticConfig(trajectories=8_192, every=10_000),
         iql=IQLConfig(steps=500_000),
-        evaluation=EvaluationConfig(curve_episodes=2),
     ),
 }
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "diffuser")
@@ -152,10 +149,11 @@ def main() -> None:
     training.check_divisible(config.diffusion.batch_size, mesh, "--diffusion.batch-size")
     report.opening(config, data, jax.devices())
 
+    borrowed = borrow_diffuser(config, data)
     run = open_run(config, data)
     keys = jdp.types.named_keys(jax.random.key(config.seed), "diffuser", "agents", "generate", "check")
     job = Job(config, data, run, mesh, keys)
-    diffuser_state, normaliser = train_diffuser(job)
+    diffuser_state, normaliser = borrowed or train_diffuser(job)
     real = jdp.data.transitions(data)
     agents = {arm: train_arm(job, arm, real, diffuser_state, normaliser) for arm in config.arms}
 
@@ -272,31 +270,38 @@ def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any]) -> Callab
     return after
 
 
+def diffuser_like(config: Config, data: Any, normaliser: Any) -> dict[str, Any]:
+    """The shapes of the diffuser's checkpoint."""
+    diffuser = trajectory_diffuser(config.network, config.diffusion, config.precision)
+    channels = data.spec.observation_dim + data.spec.action_dim + 2
+    state = loading.state_like(diffuser, config.diffusion.batch_size, config.horizon, channels)
+    return {"state": state, "normaliser": normaliser}
+
+
+def borrow_diffuser(config: Config, data: Any) -> tuple[Any, Any] | None:
+    """The diffuser of the run that `--diffuser` names, with its normaliser."""
+    if config.diffuser is None:
+        return None
+    normaliser = jdp.data.fit_normaliser(data)
+    folder = Path(config.diffuser) / "checkpoints" / "diffuser"
+    saved = checkpoints.restore(folder, diffuser_like(config, data, normaliser))
+    if not np.allclose(saved["normaliser"].mean, normaliser.mean, rtol=1e-4, atol=1e-4):
+        raise jdp.UserError(f"the diffuser of {config.diffuser} was trained on other data than {config.env}")
+    print(f"diffuser   of {config.diffuser}, step {int(saved['state'].step):,}")
+    return saved["state"], saved["normaliser"]
+
+
 def train_diffuser(job: Job) -> tuple[Any, Any]:
-    """The trained state and its normaliser; restored where a checkpoint or `--diffuser` has them."""
+    """The trained state and its normaliser, from the last checkpoint on where there is one."""
     config, diffuser = job.config, job.diffuser
     normaliser = jdp.data.fit_normaliser(job.data)
     rows, _ = jdp.data.training_rows(job.data, normaliser)
     windows = jdp.data.windows(job.data, config.horizon)
     batch, length = config.diffusion.batch_size, config.horizon
-    like = {
-        "state": loading.state_like(diffuser, batch, length, job.channels),
-        "normaliser": normaliser,
-    }
-    if config.diffuser is not None:
-        folder = Path(config.diffuser) / "checkpoints" / "diffuser"
-        saved = checkpoints.restore(folder, like)
-        if not np.allclose(saved["normaliser"].mean, normaliser.mean, rtol=1e-4, atol=1e-4):
-            raise jdp.UserError(
-                f"the diffuser of {config.diffuser} was trained on other data than {config.env}"
-            )
-        print(f"diffuser   of {config.diffuser}")
-        return saved["state"], saved["normaliser"]
-
     folder = job.run.folder("diffuser")
     start = checkpoints.latest(folder) or 0
     if start:
-        state = checkpoints.restore(folder, like)["state"]
+        state = checkpoints.restore(folder, diffuser_like(config, job.data, normaliser))["state"]
         job.run.cut("diffuser", start)
     else:
         zeros = np.zeros((batch, length, job.channels), np.float32)
@@ -370,9 +375,7 @@ def train_arm(job: Job, arm: Arm, real: Any, diffuser_state: Any, normaliser: An
             checkpoints.save(folder, end, states)
             step = end
         if not evaluated(job, arm, end):
-            last = end == config.updates
-            count = config.evaluation.episodes if last else config.evaluation.curve_episodes
-            evaluate(job, arm, end, states, count)
+            evaluate(job, arm, end, states)
     return states
 
 
@@ -447,8 +450,9 @@ def evaluated(job: Job, arm: Arm, step: int) -> bool:
     return any(r["step"] == step for r in job.run.records(f"{arm}/evaluation"))
 
 
-def evaluate(job: Job, arm: Arm, step: int, states: Any, episodes: int) -> None:
+def evaluate(job: Job, arm: Arm, step: int, states: Any) -> None:
     """Plays episodes with every seed and logs all returns; the reset seeds depend on nothing else."""
+    episodes = job.config.evaluation.episodes
     with Bar(f"{arm}: evaluate", job.config.seeds * episodes, "episode") as bar:
         played = jdp.evaluation.evaluate(
             jdp.evaluation.make_policy_step(job.agent),

@@ -54,14 +54,14 @@ def windows(episodes: Episodes, length: int, *, stride: int = 1) -> Windows:
     an episode that ended in a terminal, at any row. The indices are those of `padded_rows`.
 
     Raises:
-        UserError: if `length` or `stride` is below 1, or there is not one usable window.
+        UserError: if `length` or `stride` is below 1, or no episode is that long.
     """
     if length < 1 or stride < 1:
         raise UserError(f"a window needs length >= 1 and stride >= 1, not length {length}, stride {stride}")
     lengths, terminated = episodes.lengths, episodes.terminated
     usable = np.where(terminated, lengths, np.maximum(lengths - length + 1, 0))
     counts = -(-usable // stride)
-    if not counts.sum():
+    if not counts.sum() or length > lengths.max():
         raise UserError(
             f"{episodes.origin.name}: the longest of the {len(lengths)} episodes has {lengths.max()} "
             f"steps, shorter than the horizon {length}: choose --horizon <= {lengths.max()}"

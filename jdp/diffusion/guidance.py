@@ -33,17 +33,19 @@ def _dot(a: Array, b: Array) -> Array:
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)
 
 
-def _solve(matrix: Callable[[Array], Array], b: Array, steps: int) -> Array:
+def _solve(matrix: Callable[[Array], Array], floor: Array, b: Array, steps: int) -> Array:
     """`steps` iterations of conjugate gradients for `matrix(v) = b`, one system a trajectory.
 
-    One iteration is the Rayleigh quotient of `b`: `v = b <b, b> / <b, matrix(b)>`.
+    One iteration is the Rayleigh quotient of `b`: `v = b <b, b> / <b, matrix(b)>`. The matrix is
+    `diag(floor)` plus a covariance; where an imperfect network makes that "covariance" negative, the
+    quotient stays at `floor`, which keeps the pull no larger than that of "denoised".
     """
     v, r, p = jnp.zeros_like(b), b, b
     tiny = jnp.finfo(b.dtype).tiny
     for _ in range(steps):
         q = matrix(p)
         rr = _dot(r, r)
-        alpha = rr / jnp.maximum(_dot(p, q), tiny)
+        alpha = rr / jnp.maximum(jnp.maximum(_dot(p, q), _dot(p, floor * p)), tiny)
         v, r = v + alpha * p, r - alpha * q
         p = r + _dot(r, r) / jnp.maximum(rr, tiny) * p
     return v
@@ -93,7 +95,7 @@ def _policy_guided(
             spread = push(s2 * transpose_p(v)[0])
             return variance * v + c * spread
 
-        v = _solve(matrix, c * e, solver_steps)
+        v = _solve(matrix, variance, c * e, solver_steps)
 
     pull = transpose_p(v)[0]
     if at == "denoised_stopped":

@@ -168,7 +168,7 @@ def dpmpp_2m(
         return better + sigma_next / sigma * (x - better), denoised
 
     second = jnp.arange(sigmas.shape[0] - 2) > 0
-    before = jnp.concatenate([sigmas[:1], sigmas[:-3]])
+    before = jnp.concatenate([sigmas[:1], sigmas[:-2]])[:-1]
     inputs = (sigmas[:-2], sigmas[1:-1], before, second)
     return _finish(denoiser, _chain(step, x, jnp.zeros_like(x), inputs, trace), sigmas, trace)
 

@@ -22,19 +22,25 @@ def _max_pool(x: Array) -> Array:
 
 
 class _Sinusoid(nn.Module):
-    """The embedding of the reference: frequencies from 1 down to 1e-4."""
+    """The embedding of the reference: frequencies from 1 down to 1e-4; levels as in `NoiseEmbedding`."""
 
     features: int
     dtype: Any
 
     @nn.compact
     def __call__(self, c_noise: Array) -> Array:
+        per_channel = c_noise if c_noise.ndim == 3 else None
+        if per_channel is not None:
+            c_noise = per_channel.mean(-1)
         levels = c_noise[:, None] if c_noise.ndim == 1 else c_noise
         w = jnp.geomspace(1.0, 1e-4, self.features // 8, dtype=jnp.float32)
         angles = levels[..., None] * w[None, None]
         hidden = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         hidden = nn.silu(nn.Dense(self.features, dtype=self.dtype)(hidden))
-        return nn.silu(nn.Dense(self.features, dtype=self.dtype)(hidden))
+        hidden = nn.Dense(self.features, dtype=self.dtype)(hidden)
+        if per_channel is not None:
+            hidden = hidden + nn.Dense(self.features, dtype=self.dtype, name="channels")(per_channel)
+        return nn.silu(hidden)
 
 
 class TemporalUNet(nn.Module):

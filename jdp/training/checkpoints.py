@@ -62,8 +62,8 @@ def restore(folder: Path, like: PyTree, step: int | None = None) -> PyTree:
     wanted = sorted(str(tuple(leaf.shape)) for leaf in jax.tree.leaves(like))
     if found is not None and found != wanted:
         raise UserError(
-            f"checkpoint {folder / str(step)} is of another network or configuration: it holds "
-            f"{len(found)} arrays, not the {len(wanted)} of this one, or of other shapes"
+            f"checkpoint {folder / str(step)} is of another network or configuration (other arrays or "
+            "other shapes): give the flags it was made with"
         )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     try:
