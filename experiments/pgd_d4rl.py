@@ -256,13 +256,13 @@ def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any]) -> Callab
 
     def after(step: int, state: Any, metrics: dict[str, Any], bar: Bar) -> None:
         nonlocal clock
-        loss = metrics.get("loss", metrics.get("critic_loss"))
-        if not np.isfinite(np.asarray(loss)).all():
+        loss = np.asarray(metrics["loss"] if "loss" in metrics else metrics["critic_loss"])
+        if not np.isfinite(loss).all():
             raise jdp.UserError(
                 f"{phase}: the loss is not finite at step {step}; lower the learning rate and start again"
             )
         job.run.log(phase, step, metrics)
-        bar.at(step, loss=float(np.mean(loss)))
+        bar.at(step, loss=float(loss.mean()))
         if step == last or time.monotonic() - clock > 60 * job.config.checkpoint_minutes:
             checkpoints.save(job.run.folder(phase), step, wrap(state))
             clock = time.monotonic()

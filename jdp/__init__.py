@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     from jdp import agents, data, diffusion, evaluation, networks, plotting, synthesis, training, types
     from jdp.synthesis.load import load_run
 
-_ROOMS = (
-    "types",
-    "data",
-    "networks",
-    "diffusion",
+__all__ = [
+    "UserError",
+    "__version__",
     "agents",
+    "data",
+    "diffusion",
+    "evaluation",
+    "load_run",
+    "networks",
+    "plotting",
     "synthesis",
     "training",
-    "evaluation",
-    "plotting",
-)
-__all__ = [*_ROOMS, "UserError", "__version__", "load_run"]
+    "types",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"jdp.{name}")
     if name == "load_run":
         return importlib.import_module("jdp.synthesis.load").load_run
+    if name in __all__:
+        return importlib.import_module(f"jdp.{name}")
     raise AttributeError(f"module 'jdp' has no attribute {name!r}")
 
 

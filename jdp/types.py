@@ -10,18 +10,19 @@ from jax import Array
 from jax.tree_util import Partial
 
 PyTree = Any
+AnyArray = Any  # a jax array, or a numpy array on the host
 Params = PyTree
 Metrics = Mapping[str, Array]
 
 
 class Transition(NamedTuple):
-    """One environment step, or a batch of them with leading axes `[...]`."""
+    """One environment step, or a batch of them with leading axes `[...]`; numpy on the host."""
 
-    observation: Array  # [..., O]
-    action: Array  # [..., A], within [-1, 1]
-    reward: Array  # [...]
-    next_observation: Array  # [..., O]
-    terminal: Array  # [...], 1.0 where the step ended the task (never for a time limit)
+    observation: AnyArray  # [..., O]
+    action: AnyArray  # [..., A], within [-1, 1]
+    reward: AnyArray  # [...]
+    next_observation: AnyArray  # [..., O]
+    terminal: AnyArray  # [...], 1.0 where the step ended the task (never for a time limit)
 
 
 def pack(transition: Transition) -> Array:

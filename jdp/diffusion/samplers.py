@@ -28,7 +28,7 @@ def _chain(step: Callable, x: Array, carry, inputs, trace: bool) -> Array:
         return state, state[0] if trace else None
 
     (final, _), rest = jax.lax.scan(body, (x, carry), inputs)
-    return jnp.concatenate([x[None], rest]) if trace else final
+    return final if rest is None else jnp.concatenate([x[None], rest])
 
 
 def euler_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) -> Array:

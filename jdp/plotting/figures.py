@@ -83,7 +83,8 @@ def marginals(sets: Mapping[str, np.ndarray], names: Sequence[str], *, title: st
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for i, (axis, label) in enumerate(zip(axes, names, strict=False)):
         everything = np.concatenate([values[:, i] for values in sets.values()])
-        bins = np.linspace(*np.quantile(everything, (0.002, 0.998)), 41).tolist()
+        low, high = np.quantile(everything, (0.002, 0.998))
+        bins = np.linspace(low, high, 41).tolist()
         if bins[0] == bins[-1]:
             bins = [bins[0] - 0.5, bins[0] + 0.5]
         for name, values in sets.items():

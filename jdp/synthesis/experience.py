@@ -1,6 +1,6 @@
 """Generated trajectories become transitions, and transitions become batches beside the real ones."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,9 @@ def to_transitions(made: Experience) -> tuple[Transition, np.ndarray]:
 class Pool(NamedTuple):
     """What batches are drawn from. S agents share the real data; each has its own synthetic set."""
 
-    real: Array  # [N, P] packed transitions
-    synthetic: Array | None  # [S, capacity, P]; None: real data only
-    sizes: Array | None  # [S] int32, how many rows of `synthetic` are filled
+    real: Array | np.ndarray  # [N, P] packed transitions
+    synthetic: Array | np.ndarray | None  # [S, capacity, P]; None: real data only
+    sizes: Array | np.ndarray | None  # [S] int32, how many rows of `synthetic` are filled
 
 
 def pool(real: Transition, made: Experience | None = None) -> Pool:
@@ -88,7 +88,7 @@ def _draw(
     synthetic: int,
     dims: tuple[int, int],
 ):
-    def one(key: Array, rows: Array | None, size: Array | None) -> Transition:
+    def one(key: Array, rows: Any, size: Any) -> Transition:
         key_real, key_synthetic = jax.random.split(key)
         index = jax.random.randint(key_real, (batches, real), 0, data.real.shape[0])
         batch = data.real[index]
@@ -101,7 +101,8 @@ def _draw(
     if data.synthetic is None or data.sizes is None:
         return jax.vmap(lambda k: one(k, None, None))(keys)
     if data.synthetic.shape[0] == 1:  # one set for all agents
-        return jax.vmap(lambda k: one(k, data.synthetic[0], data.sizes[0]))(keys)
+        rows, size = data.synthetic[0], data.sizes[0]
+        return jax.vmap(lambda k: one(k, rows, size))(keys)
     return jax.vmap(one)(keys, data.synthetic, data.sizes)
 
 

@@ -58,7 +58,7 @@ def agent_like(agent: Agent, spec: Spec, seeds: int) -> PyTree:
     """Shapes of the stacked states of `seeds` agents."""
     o, a, f = spec.observation_dim, spec.action_dim, jnp.float32
     shapes = ((2, o), (2, a), (2,), (2, o), (2,))
-    rows = Transition(*(jax.ShapeDtypeStruct(s, f) for s in shapes))
+    rows: Any = Transition(*(jax.ShapeDtypeStruct(s, f) for s in shapes))  # type: ignore[arg-type]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
     return jax.eval_shape(jax.vmap(agent.init, in_axes=(0, None)), keys, rows)
 

@@ -81,4 +81,4 @@ def _shapes(checkpoint: Path) -> list[str] | None:
     metadata = ocp.StandardCheckpointer().metadata((checkpoint / "default").absolute()).item_metadata
     leaves = jax.tree.leaves(metadata, is_leaf=lambda leaf: hasattr(leaf, "shape"))
     shapes = [getattr(leaf, "shape", None) for leaf in leaves]
-    return None if None in shapes else sorted(str(tuple(s)) for s in shapes)
+    return None if None in shapes else sorted(str(tuple(s)) for s in shapes if s is not None)

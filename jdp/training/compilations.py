@@ -35,12 +35,13 @@ def count_compilations() -> Compilations:
     """Begins counting; the returned record grows for the rest of the process."""
     record = Compilations()
 
-    def on_duration(event: str, duration: float, **facts: Any) -> None:
+    def on_duration(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == _COMPILE:
-            record.seconds += duration
-            record.programs[str(facts.get("fun_name", "unnamed"))] += 1
+            record.seconds += duration_secs
+            record.programs[str(kwargs.get("fun_name", "unnamed"))] += 1
 
-    def on_event(event: str, **_: Any) -> None:
+    def on_event(event: str, **kwargs: str | int) -> None:
+        del kwargs
         record.cache_hits += event == _HIT
 
     jax.monitoring.register_event_duration_secs_listener(on_duration)

@@ -1,0 +1,138 @@
+"""The reference's U-Net (128 features): training step, guided generation, and what few steps cost.
+
+    python benchmarks/sampling.py
+
+Prints JSON. The sampler of the public code of policy-guided diffusion is restated here as it was
+published (256 Heun steps, churn 80, the predictor starting from the state without its churn noise), so
+that speed and error stand beside ours, on one network trained for `--steps`.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from common import gflops, interleaved, machine, matmul
+from trajectories import Bench
+
+import jdp
+from jdp import training
+from jdp.agents import TD3BCConfig, td3_bc
+from jdp.diffusion import DiffuserConfig, exact, samplers, schedules, trajectory_diffuser
+from jdp.networks import NetworkConfig, parameter_count
+from jdp.synthesis import GuidanceConfig, SamplerConfig, guide
+
+NETWORK = NetworkConfig("unet", 128, 3)
+CHURN = samplers.Churn()
+
+
+def published(denoiser: Any, x: jax.Array, sigmas: jax.Array, *, key: jax.Array) -> jax.Array:
+    """The published sampler: its predictor moves the un-churned x with the slope at the churned x_hat."""
+    n = sigmas.shape[0] - 1
+
+    def step(x: jax.Array, item: Any) -> tuple[jax.Array, None]:
+        k, sigma, after = item
+        x_hat, sigma_hat = samplers.churn_step(k, x, sigma, n, CHURN)
+        slope = (x_hat - denoiser(x_hat, sigma_hat)) / sigma_hat
+        predicted = x + (after - sigma_hat) * slope
+        slope_after = (predicted - denoiser(predicted, after)) / after
+        return x + (after - sigma_hat) * 0.5 * (slope + slope_after), None
+
+    keys = jax.random.split(key, n)
+    x, _ = jax.lax.scan(step, x, (keys[:-1], sigmas[:-2], sigmas[1:-1]))
+    return denoiser(x, sigmas[-2])
+
+
+def std_errors(sampler: Any, sigmas: jax.Array) -> dict[str, float]:
+    """Relative error of the std on exact N(0, s^2)."""
+    run, found = jax.jit(sampler), {}
+    for s in (1.0, 0.3, 0.1, 0.03):
+        x = sigmas[0] * jax.random.normal(jax.random.key(0), (20_000, 1))
+        x0 = run(exact.gaussian(0.0, s), x, sigmas, key=jax.random.key(1))
+        found[f"{s:g}"] = round(float(x0.std() / s / (x.std() / sigmas[0]) - 1), 4)
+    return found
+
+
+def paper_memory() -> dict[str, float]:
+    """Peak of a training step of the paper preset against its state, from XLA's own plan."""
+    config = DiffuserConfig(batch_size=32)
+    diffuser = trajectory_diffuser(NetworkConfig("unet", 1024, 3), config)
+    x0 = jax.ShapeDtypeStruct((32, 32, 16), jnp.float32)
+    state = jax.eval_shape(diffuser.init, jax.random.key(0), x0)
+    rows, index = jax.ShapeDtypeStruct((1000, 16), jnp.float32), jax.ShapeDtypeStruct((900,), jnp.int32)
+    program = training.chunk_program(diffuser.update, jdp.synthesis.draw_windows(32, 32), None, 0)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    plan = program.lower(state, (rows, index, index), jax.random.key(0), number, number).compile()
+    memory: Any = plan.memory_analysis()
+    peak = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    peak += memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    gib = 2.0**30
+    return {"state_gib": size / gib, "peak_gib": peak / gib, "ratio": peak / size}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=3000, help="training steps of the network")
+    parser.add_argument("--batch", type=int, default=64, help="trajectories sampled at once")
+    parser.add_argument("--memory", action="store_true", help="also plan the paper preset's step (slow)")
+    args = parser.parse_args()
+    bench = Bench()
+    diffuser, state, seconds = bench.train(NETWORK, DiffuserConfig(steps=args.steps, batch_size=32))
+    denoiser = diffuser.denoiser(state)
+
+    agent = td3_bc(TD3BCConfig(), bench.data.spec)
+    real = jax.tree.map(jnp.asarray, jdp.data.transitions(bench.data))
+    states = jax.tree.map(lambda leaf: leaf[None], agent.init(jax.random.key(3), real))
+    ours, theirs = SamplerConfig().sigmas(), schedules.karras(256)
+    guided = guide(denoiser, agent.act, states, bench.normaliser, GuidanceConfig(), ours)
+    fast, slow = jax.jit(samplers.dpmpp_2m), jax.jit(published)
+    x, x80 = bench.noise(args.batch, float(ours[0])), bench.noise(args.batch, 80.0)
+    times = interleaved(
+        {
+            "unguided": lambda: fast(denoiser, x, ours),
+            "guided": lambda: fast(guided, x, ours),
+            "matmul": matmul(),
+        },
+        repeats=5,
+    )
+    # An eighth of the published chain is timed (its cost is linear in the steps); all of it is judged.
+    few = jnp.concatenate([theirs[::8], theirs[-1:]])
+    part = interleaved({"slow": lambda: slow(denoiser, x80, few, key=jax.random.key(9))}, repeats=3)
+    scale = 256 / (few.shape[0] - 1)
+    judged = {
+        "ours": bench.error(fast(denoiser, x, ours), args.batch),
+        "published": bench.error(slow(denoiser, x80, theirs, key=jax.random.key(9)), args.batch),
+    }
+    peak = gflops(times["matmul"])
+    result = {
+        "network": {"kind": "unet", "features": 128, "parameters": parameter_count(state.params)},
+        "matmul_gflops": round(peak, 1),
+        "training_step_s": round(seconds / (args.steps - 20), 4),
+        "training_step_at_145_gflops_s": round(seconds / (args.steps - 20) * peak / 145, 4),
+        "target_step_s": 0.12,
+        "ours": {
+            "sampler": f"dpmpp_2m, {SamplerConfig().steps} steps from {float(ours[0]):g}",
+            "unguided_per_s": round(args.batch / times["unguided"], 1),
+            "guided_per_s": round(args.batch / times["guided"], 1),
+            "guided_per_s_at_145_gflops": round(args.batch / times["guided"] * 145 / peak, 1),
+            "target_guided_per_s": 20,
+            "std_error": std_errors(samplers.dpmpp_2m, ours),
+            "dynamics_error_median_mean": judged["ours"],
+        },
+        "published": {
+            "sampler": "Heun with churn 80, 256 steps, as published",
+            "unguided_per_s": round(args.batch / (part["slow"] * scale), 2),
+            "std_error": std_errors(published, theirs),
+            "dynamics_error_median_mean": judged["published"],
+        },
+        "machine": machine(),
+    }
+    if args.memory:
+        result["paper_step_memory"] = paper_memory()
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
