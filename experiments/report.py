@@ -186,9 +186,7 @@ def draw_sets(job: Any, errors: dict, columns: dict, sets: dict, normaliser: Any
     folder.mkdir(exist_ok=True)
     synthetic = {k: v for k, v in errors.items() if k != "data"}
     if synthetic:
-        plotting.dynamics_by_position(synthetic, title=f"dynamics error, {name}").savefig(
-            folder / "dynamics_error.png"
-        )
+        plotting.dynamics_by_position(synthetic, title=name).savefig(folder / "dynamics_error.png")
     o, a = normaliser.observation_dim, normaliser.action_dim
     names = [*(f"state {i}" for i in range(o)), *(f"action {i}" for i in range(a)), "reward"]
     shown = [*range(min(o, 11)), *range(o, o + min(a, 8)), o + a]

@@ -50,8 +50,7 @@ def ema_decay(decay: float, step: Array) -> Array:
 def learning_rate(config: DiffuserConfig) -> optax.Schedule:
     """Warm-up from a tenth of the peak over a tenth of the steps, then a cosine to 0."""
     peak, warm_up = config.learning_rate, max(config.steps // 10, 1)
-    schedule = optax.warmup_cosine_decay_schedule(peak / 10, peak, warm_up, max(config.steps, warm_up + 1))
-    return lambda count: schedule(jnp.asarray(count, jnp.float32))  # optax divides an integer count
+    return optax.warmup_cosine_decay_schedule(peak / 10, peak, warm_up, max(config.steps, warm_up + 1))
 
 
 @lru_cache(maxsize=32)  # equal settings are the same functions, so they compile once

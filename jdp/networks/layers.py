@@ -56,7 +56,9 @@ class NoiseEmbedding(nn.Module):
 
 
 def halve(x: Array) -> Array:
-    """Mean of neighbouring steps, `[B, T, C] -> [B, T // 2, C]`; a last odd step is dropped."""
+    """Mean of neighbouring steps, `[B, T, C] -> [B, T // 2, C]`; a last odd step is dropped, a single step stays."""
+    if x.shape[1] == 1:
+        return x
     length = x.shape[1] // 2 * 2
     return (x[:, 0:length:2] + x[:, 1:length:2]) * jnp.asarray(0.5, x.dtype)
 

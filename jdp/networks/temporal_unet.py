@@ -17,6 +17,8 @@ from jdp.networks.layers import (
 
 
 def _max_pool(x: Array) -> Array:
+    if x.shape[1] == 1:
+        return x
     length = x.shape[1] // 2 * 2
     return jnp.maximum(x[:, 0:length:2], x[:, 1:length:2])
 

@@ -21,7 +21,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _tidy(axis: Axes, x: str, y: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=7)
+    axis.tick_params(which="both", labelsize=7)
     axis.set_xlabel(x, fontsize=8)
     axis.set_ylabel(y, fontsize=8)
 
@@ -61,7 +61,7 @@ def dynamics_by_position(errors: Mapping[str, np.ndarray], *, title: str) -> Fig
     `errors[name]` is `[N, T - 1]` with NaN where a step does not count; the band is from the 25 % to the
     75 % quantile.
     """
-    figure = _figure(3.6, 2.6)
+    figure = _figure(4.2, 2.6)
     axis = figure.subplots()
     for name, values in errors.items():
         low, middle, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=0)

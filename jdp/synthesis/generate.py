@@ -25,7 +25,7 @@ class SamplerConfig:
 
     name: Literal["dpmpp_2m", "heun", "euler", "churned_heun", "churned_euler"] = "dpmpp_2m"
     """dpmpp_2m: second order, one network call a step; heun: two calls; euler: DDIM."""
-    steps: int = 14
+    steps: int = 20
     """Noise levels of the Karras schedule."""
     sigma_max: float = 20.0
     """Where sampling begins, in units of the data's standard deviation."""

@@ -86,7 +86,8 @@ def test_updates_equal_adam_and_a_moving_average_in_numpy():
     for k in range(6):
         key = jax.random.key(10 + k)
         g = flat(gradient(state.params, key))
-        state, _ = update(key, state, x0)
+        with jax.numpy_dtype_promotion("standard"):  # optax's own arithmetic mixes int32 with floats
+            state, _ = update(key, state, x0)
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
         unbiased = first / (1 - 0.9 ** (k + 1)), second / (1 - 0.999 ** (k + 1))
         rate = 1e-3 + k / 4 * 9e-3 if k < 4 else 5e-3 * (1 + np.cos(np.pi * (k - 4) / 36))

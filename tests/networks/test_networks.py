@@ -106,6 +106,16 @@ def test_odd_lengths(kind):
     assert (jnp.abs(last - out)[:, -1] > 1e-4).any()  # the odd last step is not lost
 
 
+@pytest.mark.parametrize("kind", ANY_LENGTH)
+def test_lengths_shorter_than_the_resolutions(kind):
+    """Three resolutions of two steps: 2, 1, 1."""
+    net = make(NetworkConfig(kind, features=8, blocks=3))
+    x = jax.random.normal(jax.random.key(0), (2, 2, D))
+    params = shaken(jax.jit(net.init)(jax.random.key(1), x, jnp.zeros(2)))
+    whole, steps = net.apply(params, x, jnp.zeros(2)), net.apply(params, x, jnp.zeros((2, 2)))
+    np.testing.assert_allclose(steps, whole, atol=1e-4)
+
+
 def test_halve_and_stretch():
     x = jnp.arange(10.0).reshape(1, 5, 2)
     np.testing.assert_array_equal(halve(x)[0, :, 0], [1.0, 5.0])
@@ -128,10 +138,7 @@ def test_bf16_is_near_and_leaves_as_float32(networks, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_parameters_are_float32_in_bf16(kind):
     net = make(NetworkConfig(kind, features=8, blocks=1), "bf16")
-    params = jax.eval_shape(
-        net.init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct((B, T, D), jnp.float32),
-        jax.ShapeDtypeStruct((B,), jnp.float32),
-    )
+    x, levels = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in [(B, T, D), (B,)])
+    with jax.numpy_dtype_promotion("standard"):  # as above
+        params = jax.eval_shape(net.init, jax.random.key(0), x, levels)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}

@@ -1,0 +1,96 @@
+"""Run directories: found again, held by one process, and cut where a run goes on."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jdp.errors import UserError
+from jdp.training import resume_run, start_run
+from jdp.training.runs import config_hash, to_json
+
+CONFIG = {"env": "hopper", "agent": {"rate": 3e-4, "widths": (256, 256)}, "seed": 0}
+FACTS = {"sha256": "abc"}
+
+
+def begin(out, config=CONFIG):
+    run = start_run(out, "pgd", "hopper/medium v2", config, FACTS)
+    run.lock.close()
+    return run
+
+
+def again(out, which="latest", config=CONFIG, facts=FACTS):
+    return resume_run(out, "pgd", "hopper/medium v2", config, which, facts)
+
+
+def test_resume_finds_the_newest_unfinished_run_of_its_configuration(tmp_path):
+    runs = [begin(tmp_path) for _ in range(3)]
+    begin(tmp_path, {**CONFIG, "seed": 1})
+    assert len({run.path for run in runs}) == 3
+    found = again(tmp_path)
+    assert found.path == runs[2].path
+    found.write("scores.json", {"score": 1.0})
+    found.lock.close()
+    assert again(tmp_path).path == runs[1].path
+
+
+def test_nothing_to_resume(tmp_path):
+    begin(tmp_path).write("scores.json", {})
+    for config in (CONFIG, {**CONFIG, "seed": 5}):
+        with pytest.raises(UserError, match="no unfinished run"):
+            again(tmp_path, config=config)
+    with pytest.raises(UserError, match="no run directory"):
+        again(tmp_path, which=str(tmp_path))
+
+
+def test_another_configuration_is_refused_by_the_name_of_its_field(tmp_path):
+    path = str(begin(tmp_path).path)
+    other = {**CONFIG, "agent": {**CONFIG["agent"], "rate": 1e-3}}
+    with pytest.raises(UserError, match=r"agent\.rate: 0\.0003 there, 0\.001 here"):
+        again(tmp_path, path, other)
+    with pytest.raises(UserError, match="sha256"):
+        again(tmp_path, facts={"sha256": "other data"})
+    assert str(again(tmp_path, path).path) == path
+
+
+def test_a_run_in_use_is_refused(tmp_path):
+    run = start_run(tmp_path, "pgd", "hopper/medium v2", CONFIG, FACTS)
+    with pytest.raises(UserError, match="in use"):
+        again(tmp_path)
+    run.lock.close()
+    assert again(tmp_path).path == run.path
+
+
+def test_cut_drops_what_will_be_made_again(tmp_path):
+    run = begin(tmp_path)
+    for step in (10, 20, 30):
+        run.log("diffuser", step, {"loss": np.float32(step)})
+    run.log("agent", 30, {"q": math.nan})
+    run.cut("diffuser", 20)
+    assert [(r["phase"], r["step"]) for r in run.records()] == [
+        ("diffuser", 10),
+        ("diffuser", 20),
+        ("agent", 30),
+    ]
+    assert run.records("agent") == [{"phase": "agent", "step": 30, "q": None}]
+
+
+@pytest.mark.parametrize("left", ['{"phase": "diffuser", "st', '{"phase": "lost", "step": 1}'])
+def test_a_half_written_last_line_is_dropped_and_spoils_no_other(tmp_path, left):
+    run = begin(tmp_path)
+    run.log("diffuser", 10, {"loss": 1.0})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write(left)  # killed here, before the end of the line
+    assert [r["step"] for r in run.records("diffuser")] == [10]
+    found = again(tmp_path)
+    found.log("diffuser", 20, {"loss": 0.5})
+    assert [r["step"] for r in found.records("diffuser")] == [10, 20]
+    for line in (run.path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line)
+
+
+def test_hashes_see_values_and_not_containers():
+    assert config_hash({"a": (1, 2), "b": np.float64(0.5)}) == config_hash({"b": 0.5, "a": [1, 2]})
+    assert config_hash({"a": 1}) != config_hash({"a": 2})
+    assert to_json({"x": np.arange(2), "y": (math.inf, 1)}) == {"x": [0, 1], "y": [None, 1]}
