@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from tqdm import tqdm
 
-from jdp.errors import UserError
+from jdp.errors import StorageError, UserError
 
 C = TypeVar("C")
 
@@ -42,11 +42,15 @@ def fail(line: str) -> NoReturn:
 
 def run_main(main: Callable[[], None]) -> None:
     """Runs a script: a user's mistake or a full disk ends in one line and exit status 2."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of what is no one's fault
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs as an error it also raises
     # SIGTERM unwinds like Ctrl-C, so that bars and files are closed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(2)
     except UserError as error:
         fail(str(error))
     except OSError as error:

@@ -101,6 +101,8 @@ class Config:
     """A run directory whose trained diffuser is used again."""
     save_synthetic: bool = False
     """Write the last synthetic set of every arm as D4RL-layout HDF5 (and as Minari where it can be)."""
+    log: tuple[training.SinkName, ...] = ()
+    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
     resume: str | None = None
     """Go on with the newest unfinished run of this configuration, or with the run directory given."""
     out: Path = Path("results")
@@ -134,7 +136,7 @@ PRESETS = {
         iql=IQLConfig(steps=500_000),
     ),
 }
-NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "diffuser")
+NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "diffuser", "log", "save_synthetic")
 
 
 def main() -> None:
@@ -247,7 +249,9 @@ def open_run(config: Config, data: Any) -> training.Run:
         if run.read("scores.json") is not None:
             raise jdp.UserError(f"{run.path} is finished: its table is in {run.path / 'report.txt'}")
     print(f"run        {run.path}")
-    return run
+    return dataclasses.replace(
+        run, sinks=tuple(training.make_sink(name, run.path, settings) for name in config.log)
+    )
 
 
 def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any]) -> Callable[..., None]:

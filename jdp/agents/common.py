@@ -10,6 +10,7 @@ from jax import Array
 
 from jdp.errors import UserError
 from jdp.networks.mlp import mlp
+from jdp.networks.optimiser import step
 from jdp.types import Bound, Metrics, Network, Params, PyTree, Spec, Transition
 
 
@@ -83,9 +84,7 @@ def descend(
 ) -> tuple[Learner, Metrics]:
     """One optimiser step in `params` on `loss(params, *args) -> (scalar, metrics)`."""
     gradient, metrics = jax.grad(loss, has_aux=True)(learner.params, *args)
-    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer counts
-        updates, state = optimiser.update(gradient, learner.optimiser, learner.params)
-    return Learner(optax.apply_updates(learner.params, updates), state), metrics
+    return Learner(*step(optimiser, gradient, learner.optimiser, learner.params)), metrics
 
 
 def polyak(target: Params, online: Params, tau: float) -> Params:

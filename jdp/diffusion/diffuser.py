@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
 from jdp.networks import NetworkConfig, Precision, make
+from jdp.networks.optimiser import step
 from jdp.types import Diffuser, Metrics, Params
 
 
@@ -75,8 +76,7 @@ def trajectory_diffuser(
             return losses.denoising(key, net.apply, params, x0, p_mean=config.p_mean, p_std=config.p_std)
 
         grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimiser.update(grads, state.opt_state)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state = step(optimiser, grads, state.opt_state, state.params)
         decay = ema_decay(config.ema, state.step)
         ema = optax.incremental_update(params, state.ema, 1 - decay)
         return DiffuserState(params, ema, opt_state, state.step + 1), metrics

@@ -56,7 +56,7 @@ class NoiseEmbedding(nn.Module):
 
 
 def halve(x: Array) -> Array:
-    """Mean of neighbouring steps, `[B, T, C] -> [B, T // 2, C]`; a last odd step is dropped, a single step stays."""
+    """Mean of neighbours, `[B, T, C] -> [B, T // 2, C]`; an odd last step is dropped, a single one stays."""
     if x.shape[1] == 1:
         return x
     length = x.shape[1] // 2 * 2

@@ -1,11 +1,13 @@
 """Orbax checkpoints of pytrees: complete or absent, restored into a tree of the same shapes."""
 
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jdp.errors import UserError
+from jdp.errors import StorageError, UserError
 from jdp.types import PyTree
 
 
@@ -26,13 +28,23 @@ def save(folder: Path, step: int, tree: PyTree, *, keep: int = 2) -> None:
     """Writes `tree` as checkpoint `step` of `folder` and keeps the newest `keep`.
 
     A write that is cut short leaves a temporary folder that later calls ignore and remove.
+
+    Raises:
+        StorageError: if it cannot be written, for instance to a full disk; older checkpoints stay.
     """
     import orbax.checkpoint as ocp
 
-    with _manager(folder, keep) as manager:
-        if step not in manager.all_steps():
-            manager.save(step, args=ocp.args.StandardSave(tree), force=True)
-            manager.wait_until_finished()
+    try:
+        # The writer's threads print tracebacks of what it also raises.
+        with contextlib.redirect_stderr(io.StringIO()), _manager(folder, keep) as manager:
+            if step not in manager.all_steps():
+                manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+                manager.wait_until_finished()
+    except Exception as error:  # a full disk reaches us as one of many exceptions of the writer
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StorageError(
+            f"cannot write checkpoint {folder / str(step)} ({reason[:200]}): make room and add --resume"
+        ) from error
 
 
 def latest(folder: Path) -> int | None:

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 
 from jdp.errors import UserError
+from jdp.training.sinks import Sink
 
 PACKAGES = (
     "jax",
@@ -55,14 +56,17 @@ class Run:
 
     path: Path
     lock: IO[str]
+    sinks: tuple[Sink, ...] = ()
 
     def folder(self, name: str) -> Path:
         return self.path / "checkpoints" / name
 
     def log(self, phase: str, step: int, metrics: Mapping[str, Any]) -> None:
-        """Appends one line to `metrics.jsonl`."""
+        """Appends one line to `metrics.jsonl`, and tells the sinks."""
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"phase": phase, "step": step, **to_json(metrics)}) + "\n")
+        for sink in self.sinks:
+            sink(phase, step, metrics)
 
     def records(self, phase: str | None = None) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`, of one phase or all; a half-written last line is left out."""
@@ -78,9 +82,10 @@ class Run:
 
     def cut(self, phase: str, step: int) -> None:
         """Drops what `phase` logged after `step`: it will be made again."""
-        kept = [r for r in self.records() if r["phase"] != phase or r["step"] <= step]
-        text = "".join(json.dumps(r) + "\n" for r in kept)
-        replace_text(self.path / "metrics.jsonl", text)
+        self._rewrite([r for r in self.records() if r["phase"] != phase or r["step"] <= step])
+
+    def _rewrite(self, records: list[dict[str, Any]]) -> None:
+        replace_text(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
 
     def write(self, name: str, value: Any) -> None:
         """`value` as the JSON file `name`, whole or not at all."""
@@ -197,7 +202,9 @@ def resume_run(
         raise UserError(
             f"{path} has another configuration ({', '.join(differ[:4])}): resume with its own flags"
         )
-    return _hold(path)
+    run = _hold(path)
+    run._rewrite(run.records())  # else the next line would be joined to a half-written last one
+    return run
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -62,9 +62,11 @@ def test_the_learning_rate_reaches_its_peak_and_zero(steps):
     cosine = 1e-3 * (1 + np.cos(np.pi * (k - warm) / (steps - warm)))
     expected = np.where(k < warm, 2e-4 + k / warm * 1.8e-3, cosine)
     np.testing.assert_allclose(
-        [rate(i) for i in k[:: max(steps // 50, 1)]], expected[:: max(steps // 50, 1)], atol=1e-8
+        [float(rate(float(i))) for i in k[:: max(steps // 50, 1)]],
+        expected[:: max(steps // 50, 1)],
+        atol=1e-8,
     )
-    np.testing.assert_allclose([rate(warm), rate(steps)], [2e-3, 0.0], atol=1e-9)
+    np.testing.assert_allclose([rate(float(warm)), rate(float(steps))], [2e-3, 0.0], atol=1e-9)
 
 
 def test_the_average_warms_up():

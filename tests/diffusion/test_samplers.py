@@ -1,5 +1,7 @@
 """Samplers against float64 recursions, the spread of Gaussians, and their orders of convergence."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,7 @@ def test_spread_of_churned_heun(jitted):
     x = SIGMA_MAX * jax.random.normal(jax.random.key(1), (30_000, 4))
     final = np.asarray(jitted["churned_heun"](DENOISER, x, karras(160), key=jax.random.key(2)))
     sigmas, variance = np.asarray(karras(160), float), np.full(4, SIGMA_MAX**2)
-    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, following in itertools.pairwise(sigmas):
         hat = sigma * (1 + (np.sqrt(2) - 1 if 0.05 <= sigma <= 50 else 0))  # 80 / 160 is above the bound
         variance += (hat**2 - sigma**2) * 1.003**2
         variance *= numpy_heun(np.ones(4), hat, following) ** 2

@@ -151,6 +151,31 @@ def test_sigterm_says_how_to_go_on(tmp_path):
     assert "--resume" in stopped.stderr and "Traceback" not in stopped.stderr
 
 
+def test_a_full_disk_is_one_line_and_loses_nothing(whole, tmp_path):
+    # A limit on the size of a file stands for a full disk: the writer meets the same OSError.
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(EXPERIMENTS)!r})
+import pgd_d4rl
+from common import run_main
+original, calls = pgd_d4rl.checkpoints.save, 0
+def save(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == 2:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    return original(*args, **kwargs)
+pgd_d4rl.checkpoints.save = save
+run_main(pgd_d4rl.main)
+"""
+    full = script(tmp_path, code=code)
+    assert full.returncode == 2, (full.returncode, full.stderr)
+    assert len(full.stderr.strip().splitlines()) == 1 and "--resume" in full.stderr, full.stderr[:3000]
+    done = script(tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path) == results(whole[0])
+
+
 def hdf5(path: Path, rows: int = 40, **changes: np.ndarray | None) -> Path:
     """A hopper-shaped D4RL file, with columns replaced or left out (None)."""
     rng = np.random.default_rng(0)
