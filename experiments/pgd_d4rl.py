@@ -149,6 +149,7 @@ def main() -> None:
     config = fit_to_data(config, data)
     mesh = training.data_mesh()
     training.check_divisible(config.diffusion.batch_size, mesh, "--diffusion.batch-size")
+    training.check_divisible(config.batch_size, mesh, "--batch-size")
     report.opening(config, data, jax.devices())
 
     borrowed = borrow_diffuser(config, data)
