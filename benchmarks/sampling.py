@@ -28,7 +28,7 @@ CHURN = samplers.Churn()
 
 
 def published(denoiser: Any, x: jax.Array, sigmas: jax.Array, *, key: jax.Array) -> jax.Array:
-    """The published sampler: its predictor moves the un-churned x with the slope at the churned x_hat."""
+    """The published sampler: its predictor, not its corrector, starts from the un-churned x."""
     n = sigmas.shape[0] - 1
 
     def step(x: jax.Array, item: Any) -> tuple[jax.Array, None]:
@@ -37,11 +37,11 @@ def published(denoiser: Any, x: jax.Array, sigmas: jax.Array, *, key: jax.Array)
         slope = (x_hat - denoiser(x_hat, sigma_hat)) / sigma_hat
         predicted = x + (after - sigma_hat) * slope
         slope_after = (predicted - denoiser(predicted, after)) / after
-        return x + (after - sigma_hat) * 0.5 * (slope + slope_after), None
+        return x_hat + (after - sigma_hat) * 0.5 * (slope + slope_after), None
 
     keys = jax.random.split(key, n)
     x, _ = jax.lax.scan(step, x, (keys[:-1], sigmas[:-2], sigmas[1:-1]))
-    return denoiser(x, sigmas[-2])
+    return denoiser(x, sigmas[-2])  # below S_tmin there is no churn, and the step to 0 ends at D
 
 
 def std_errors(sampler: Any, sigmas: jax.Array) -> dict[str, float]:

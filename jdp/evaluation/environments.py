@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from typing import Any
 
 import gymnasium as gym
 
@@ -31,7 +32,9 @@ def make_env(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "v4 is out of date": D4RL data need it
-            return gym.make(env_id, max_episode_steps=max_episode_steps, render_mode=render_mode)
+            # Not every task takes a render_mode, so none is passed where none is wanted.
+            rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+            return gym.make(env_id, max_episode_steps=max_episode_steps, **rendering)
     except (gym.error.Error, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"Gymnasium cannot make {env_id!r}: {reason}") from error

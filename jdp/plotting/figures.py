@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = {
     "data": "#404040",
@@ -50,6 +51,8 @@ def curves(
     if behaviour is not None:
         right.axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--", label="behaviour policy")
     _tidy(right, "agent updates", "normalised score")
+    for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(4))
     right.legend(frameon=False, fontsize=7)
     figure.suptitle(title, fontsize=8)
     return figure

@@ -38,9 +38,7 @@ class Adam:
         self.v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, self.v or zeros, g)
         lr = self.lr(self.t - 1) if callable(self.lr) else self.lr
         a, b = 1 - 0.9**self.t, 1 - 0.999**self.t
-        return jax.tree.map(
-            lambda p, m, v: p - lr * (m / a) / (np.sqrt(v / b) + self.eps), p, self.m, self.v
-        )
+        return jax.tree.map(lambda p, m, v: p - lr * (m / a) / (np.sqrt(v / b) + self.eps), p, self.m, self.v)
 
 
 def member(params, i):

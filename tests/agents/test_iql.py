@@ -97,7 +97,7 @@ def test_three_updates_equal_numpy(agent, update):
         batch = transitions(20 + i)
         state, metrics = update(jax.random.key(i), state, batch)
         for name, value in reference_update(p, adams, to_numpy(batch), CONFIG).items():
-            np.testing.assert_allclose(metrics[name], value, rtol=1e-4)
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=5e-5)
     found = {
         "value": state.value.params,
         "actor": state.actor.params,
@@ -115,7 +115,9 @@ def test_the_actor_stops_after_its_steps(agent, update):
         state, _ = update(jax.random.key(i), state, transitions(i))
     after, _ = update(jax.random.key(0), state, transitions(0))
     jax.tree.map(np.testing.assert_array_equal, after.actor.params, state.actor.params)
-    assert not np.array_equal(after.value.params["Dense_0"]["kernel"], state.value.params["Dense_0"]["kernel"])
+    assert not np.array_equal(
+        after.value.params["Dense_0"]["kernel"], state.value.params["Dense_0"]["kernel"]
+    )
 
 
 def test_nothing_is_bootstrapped_beyond_a_terminal(agent, update):
@@ -176,9 +178,7 @@ def test_vmapped_seeds_equal_single_runs(agent, update):
     together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone
-        )
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
 
 
 def test_std_knows_no_state_and_is_clipped(agent):
@@ -190,7 +190,7 @@ def test_std_knows_no_state_and_is_clipped(agent):
 
 def test_reward_scale():
     assert iql_reward_scale([100.0, 300.0, 200.0]) == pytest.approx(5.0)
-    with pytest.raises(UserError, match="all equal|all episode returns"):
+    with pytest.raises(UserError, match="all episode returns"):
         iql_reward_scale([3.0, 3.0])
 
 

@@ -97,7 +97,7 @@ def test_three_updates_equal_numpy(agent, update):
         noise = to_numpy(jax.random.normal(key, (ROWS, 2)))
         expected = reference_update(p, adams, noise, to_numpy(batch), CONFIG)
         for name, value in expected.items():
-            np.testing.assert_allclose(metrics[name], value, rtol=1e-4)
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=5e-5)
     found = {
         "actor": state.actor.params,
         "critic": state.critic.params,
@@ -148,9 +148,7 @@ def test_vmapped_seeds_equal_single_runs(agent, update):
     together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone
-        )
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
 
 
 def test_actor_is_deterministic_and_bounded(agent, state):
@@ -162,23 +160,24 @@ def test_actor_is_deterministic_and_bounded(agent, state):
 
 def test_bandit_with_a_known_answer():
     """One state, Q(a) = 1 - (a - .5)^2: the actor must stop where lambda dQ/da = d(BC)/da."""
-    spec, config = Spec(1, 1), TD3BCConfig(hidden=(32,), learning_rate=3e-3, normalise_observations=False)
+    spec, config = Spec(1, 1), TD3BCConfig(hidden=(64, 64), learning_rate=1e-3, normalise_observations=False)
     agent = td3_bc(config, spec)
     action = jax.random.uniform(jax.random.key(0), (4096, 1), minval=-1.0)
     ones = jnp.ones(len(action))
     data = Transition(ones[:, None], action, 1 - jnp.square(action[:, 0] - 0.5), ones[:, None], ones)
 
     def step(state, key):
-        rows = jax.random.randint(key, (256,), 0, len(action))
-        return agent.update(key, state, jax.tree.map(lambda x: x[rows], data))[0], None
+        draw, use = jax.random.split(key)
+        rows = jax.random.randint(draw, (256,), 0, len(action))
+        return agent.update(use, state, jax.tree.map(lambda x: x[rows], data))[0], None
 
-    train = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 1000))[0])
+    train = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 1200))[0])
     found = agent.act(train(agent.init(jax.random.key(2), data)), jnp.ones(1)).mean[0]
     mean, best = float(action.mean()), 0.5
     for _ in range(100):  # a = (w / 2 + mean) / (w + 1), w = alpha / Q(a)
         w = config.alpha / (1 - (best - 0.5) ** 2)
         best = (0.5 * w + mean) / (w + 1)
-    assert found == pytest.approx(best, abs=0.06)
+    assert found == pytest.approx(best, abs=0.03)
 
 
 def test_equal_settings_are_one_agent():
