@@ -124,14 +124,15 @@ PRESETS = {
         evaluation=EvaluationConfig(episodes=2, trajectories=30),
     ),
     "cpu": Config(iql=IQLConfig(steps=20_000)),
-    # The reference's network and agents. 100,000 diffuser steps are 45 PFLOP, and 50 regenerations of
-    # 8,192 trajectories 40 PFLOP (guided, 20 steps): hours on one accelerator.
+    # The reference's network and agents, and a sampler that was measured against the reference's
+    # (benchmarks/sampling.py). The diffuser's 100,000 steps are 45 PFLOP; 49 regenerations for three
+    # seeds are 180 PFLOP unguided and 540 guided: hours on one accelerator (by count, not measured).
     "paper": Config(
         preset="paper",
         updates=500_000,
         network=NetworkConfig("unet", 1024, 3),
         diffusion=DiffuserConfig(steps=100_000, batch_size=32, ema=0.9995),
-        sampler=SamplerConfig(steps=20, sigma_max=80.0, batch=1024),
+        sampler=SamplerConfig("dpmpp_2m_sde", steps=32, sigma_max=10.0, sigma_min=0.005, batch=1024),
         synthetic=SyntheticConfig(trajectories=8_192, every=10_000),
         iql=IQLConfig(steps=500_000),
     ),

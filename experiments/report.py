@@ -9,7 +9,7 @@ from common import Bar, table
 
 import jdp
 from jdp import plotting
-from jdp.diffusion import exact, samplers
+from jdp.diffusion import exact
 from jdp.evaluation import (
     Simulator,
     action_log_likelihood,
@@ -54,8 +54,8 @@ def behaviour(data: Any) -> float:
 
 def sampler_error(config: Any) -> dict[str, float]:
     """Relative error of the sampled std on exact Gaussians N(0, s^2): what the few steps cost."""
-    sampler, sigmas = samplers.SAMPLERS[config.name], config.sigmas()
-    sample = jax.jit(sampler)
+    sigmas = config.sigmas()
+    sample = jax.jit(config.sampler())
     errors = {}
     for s in (1.0, 0.3, 0.1, 0.03):
         x = sigmas[0] * jax.random.normal(jax.random.key(0), (4096, 1))

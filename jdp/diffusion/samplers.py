@@ -147,6 +147,30 @@ def churned_euler(
     return _churned(euler_step, denoiser, x, sigmas, key=key, churn=churn, trace=trace)
 
 
+def _multistep(
+    denoiser: Denoiser, x: Array, sigmas: Array, keys: Array | None, eta: float, trace: bool
+) -> Array:
+    """DPM-Solver++(2M); with `keys` its stochastic form, where `eta` scales the noise."""
+
+    def step(state, item):
+        x, last = state
+        sigma, sigma_next, sigma_last, second, key = item
+        denoised = denoiser(x, _levels(sigma, x))
+        h, h_last = jnp.log(sigma) - jnp.log(sigma_next), jnp.log(sigma_last) - jnp.log(sigma)
+        slope = jnp.where(second, h / (2 * jnp.where(second, h_last, 1.0)), 0.0)
+        better = denoised + slope * (denoised - last)
+        x = better + (sigma_next / sigma) ** (1 + eta) * (x - better)
+        if key is not None:
+            spread = sigma_next * jnp.sqrt(-jnp.expm1(-2 * eta * h))
+            x = x + spread * jax.random.normal(key, x.shape, x.dtype)
+        return x, denoised
+
+    second = jnp.arange(sigmas.shape[0] - 2) > 0
+    before = jnp.concatenate([sigmas[:1], sigmas[:-2]])[:-1]
+    inputs = (sigmas[:-2], sigmas[1:-1], before, second, keys)
+    return _finish(denoiser, _chain(step, x, jnp.zeros_like(x), inputs, trace), sigmas, trace)
+
+
 def dpmpp_2m(
     denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None, trace: bool = False
 ) -> Array:
@@ -157,20 +181,29 @@ def dpmpp_2m(
     first step and the step to level 0 (where `h` is infinite) are first order.
     """
     del key
+    return _multistep(denoiser, x, sigmas, None, 0.0, trace)
 
-    def step(state, item):
-        x, last = state
-        sigma, sigma_next, sigma_last, second = item
-        denoised = denoiser(x, _levels(sigma, x))
-        h, h_last = jnp.log(sigma) - jnp.log(sigma_next), jnp.log(sigma_last) - jnp.log(sigma)
-        slope = jnp.where(second, h / (2 * jnp.where(second, h_last, 1.0)), 0.0)
-        better = denoised + slope * (denoised - last)
-        return better + sigma_next / sigma * (x - better), denoised
 
-    second = jnp.arange(sigmas.shape[0] - 2) > 0
-    before = jnp.concatenate([sigmas[:1], sigmas[:-2]])[:-1]
-    inputs = (sigmas[:-2], sigmas[1:-1], before, second)
-    return _finish(denoiser, _chain(step, x, jnp.zeros_like(x), inputs, trace), sigmas, trace)
+def dpmpp_2m_sde(
+    denoiser: Denoiser,
+    x: Array,
+    sigmas: Array,
+    *,
+    key: Array | None,
+    eta: float = 1.0,
+    trace: bool = False,
+) -> Array:
+    """SDE-DPM-Solver++(2M) (arXiv 2211.01095, section 5): fresh noise corrects errors on the way.
+
+    `x' = q x + (1 - q) D' + sigma' sqrt(1 - e^(-2 eta h)) n` with `q = e^(-(1 + eta) h)`; `eta = 0` is
+    `dpmpp_2m`, 1 the reverse-time SDE. One network call a step; of a trained network its samples obey
+    the dynamics better than the ODE's at as many steps, at a somewhat larger error of spread. The key
+    is consumed.
+    """
+    if key is None:
+        raise ValueError("a stochastic sampler draws noise: pass key=")
+    keys = jax.random.split(key, sigmas.shape[0] - 1)[:-1]
+    return _multistep(denoiser, x, sigmas, keys, eta, trace)
 
 
 Sampler = Callable[..., Array]
@@ -178,6 +211,7 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
     "heun": heun,
     "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
     "churned_heun": churned_heun,
     "churned_euler": churned_euler,
 }
@@ -185,6 +219,7 @@ network_calls: dict[str, Callable[[int], int]] = {
     "euler": lambda n: n,
     "heun": lambda n: 2 * n - 1,
     "dpmpp_2m": lambda n: n,
+    "dpmpp_2m_sde": lambda n: n,
     "churned_heun": lambda n: 2 * n - 1,
     "churned_euler": lambda n: n,
 }
@@ -196,6 +231,7 @@ __all__ = [
     "churned_heun",
     "ddim",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
     "euler",
     "euler_step",
     "heun",

@@ -38,14 +38,16 @@ def numpy_chain(name, x, sigmas, noise):
     n, chain, last = len(sigmas) - 1, [x], None
     for k in range(n):
         sigma, following = sigmas[k], sigmas[k + 1]
-        if name == "dpmpp_2m":
+        if name.startswith("dpmpp"):
             d = denoised = posterior_mean(x, sigma)
             if 0 < k < n - 1:
                 h, h_last = np.log(sigma / following), np.log(sigmas[k - 1] / sigma)
                 r = h_last / h
                 d = (1 + 1 / (2 * r)) * denoised - last / (2 * r)
-            ratio = following / sigma
+            eta = float(name == "dpmpp_2m_sde" and k < n - 1)  # the last step brings no noise
+            ratio = (following / sigma) ** (1 + eta)
             x, last = ratio * x + (1 - ratio) * d, denoised
+            x = x + eta * following * np.sqrt(1 - (following / sigma) ** 2) * noise[k]
         else:
             hat = sigma
             if name.startswith("churned") and 0.05 <= sigma <= 50:

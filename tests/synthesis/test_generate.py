@@ -168,7 +168,7 @@ def test_a_flag_keeps_its_share_through_sampling(p):
 
 @pytest.mark.parametrize(("p", "kept"), [(0.5, 0.980), (0.1, 0.973), (0.01, 0.917), (0.002, 0.857)])
 def test_what_the_default_sampler_costs_a_rare_flag(p, kept):
-    """The price of 20 steps from level 20 (instead of 64 from 80), which a change of the defaults may only lower."""
+    """The price of 20 steps from level 20, which a change of the defaults may only lower."""
     share = share_of_ones(SamplerConfig().sigmas(), p) / p
     assert kept - 0.01 < share < 1.01
 
