@@ -68,7 +68,7 @@ def draw(results: list[dict[str, Any]], path: str) -> None:
     axes[0].set_ylabel("median dynamics error", fontsize=8)
     for axis in axes:
         axis.set_yscale("log")
-        axis.tick_params(labelsize=7)
+        axis.tick_params(which="both", labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].set_xscale("log")
     axes[0].legend(frameon=False, fontsize=7)

@@ -31,12 +31,12 @@ class NoiseEmbedding(nn.Module):
     """`c_noise` `[B]` -> `[B, 1, features]`; `[B, T]` -> `[B, T, features]`.
 
     A level per channel, `[B, T, D]`, enters as a linear map of the levels, added to the embedding
-    of their mean. Frequencies are geometric between `1` and `max_frequency`.
+    of their mean. Frequencies are geometric between 1 and `last_frequency`.
     """
 
     features: int
     frequencies: int = 32
-    max_frequency: float = 64.0
+    last_frequency: float = 64.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -45,7 +45,7 @@ class NoiseEmbedding(nn.Module):
         if per_channel is not None:
             c_noise = per_channel.mean(-1)
         levels = c_noise[:, None] if c_noise.ndim == 1 else c_noise
-        w = jnp.geomspace(1.0, self.max_frequency, self.frequencies, dtype=jnp.float32)
+        w = jnp.geomspace(1.0, self.last_frequency, self.frequencies, dtype=jnp.float32)
         angles = levels[..., None] * w[None, None]
         hidden = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
         hidden = nn.silu(nn.Dense(self.features, dtype=self.dtype)(hidden))

@@ -23,28 +23,6 @@ def _max_pool(x: Array) -> Array:
     return jnp.maximum(x[:, 0:length:2], x[:, 1:length:2])
 
 
-class _Sinusoid(nn.Module):
-    """The embedding of the reference: frequencies from 1 down to 1e-4; levels as in `NoiseEmbedding`."""
-
-    features: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, c_noise: Array) -> Array:
-        per_channel = c_noise if c_noise.ndim == 3 else None
-        if per_channel is not None:
-            c_noise = per_channel.mean(-1)
-        levels = c_noise[:, None] if c_noise.ndim == 1 else c_noise
-        w = jnp.geomspace(1.0, 1e-4, self.features // 8, dtype=jnp.float32)
-        angles = levels[..., None] * w[None, None]
-        hidden = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-        hidden = nn.silu(nn.Dense(self.features, dtype=self.dtype)(hidden))
-        hidden = nn.Dense(self.features, dtype=self.dtype)(hidden)
-        if per_channel is not None:
-            hidden = hidden + nn.Dense(self.features, dtype=self.dtype, name="channels")(per_channel)
-        return nn.silu(hidden)
-
-
 class TemporalUNet(nn.Module):
     """The U-Net of policy-guided diffusion (arXiv 2404.06356; sizes of its public code).
 
@@ -60,7 +38,8 @@ class TemporalUNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, c_noise: Array) -> Array:
         channels = x.shape[-1]
-        embeddings = embedding_pyramid(_Sinusoid(self.features, self.dtype)(c_noise), self.blocks)
+        embed = NoiseEmbedding(self.features, self.features // 8, 1e-4, self.dtype)
+        embeddings = embedding_pyramid(embed(c_noise), self.blocks)
 
         def conv(hidden: Array, width: int, kernel_size: int, embedding: Array | None = None) -> Array:
             hidden = TemporalConv(width, kernel_size, self.dtype)(hidden)

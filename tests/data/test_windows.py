@@ -27,12 +27,12 @@ def enumerate_windows(data, length, stride):
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize(("length", "stride"), [(1, 1), (4, 1), (7, 3), (25, 2)])
+@pytest.mark.parametrize(("length", "stride"), [(1, 1), (4, 1), (7, 3), (18, 2), (25, 2)])
 def test_windows_equal_their_enumeration(seed, length, stride):
     data = random_episodes(seed)
     rows = padded_rows(data)
     expected = enumerate_windows(data, length, stride)
-    if not expected:
+    if not expected or length > data.lengths.max():  # a window of nothing but pads teaches nothing
         with pytest.raises(UserError):
             windows(data, length, stride=stride)
         return
