@@ -191,6 +191,8 @@ class Job:
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
     jdp.synthesis.check_guidance(config.guidance, config.sampler.name)
+    for sink in config.log:
+        training.check_sink(sink)
     positive = {
         "--seeds": config.seeds,
         "--updates": config.updates,

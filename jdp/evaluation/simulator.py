@@ -25,7 +25,7 @@ class Simulator:
     - Hopper and Walker2d clip the velocities they show to [-10, 10]; from a state with a clipped
       velocity (a violent fall) the step differs from the real one.
     - Ant and Humanoid measure their speed with body positions that lag one substep behind, so their
-      rewards differ by about 1e-2 (and 1e-4) from those of an uninterrupted episode.
+      rewards differ by up to 5e-2 (and 1e-3) from those of an uninterrupted episode.
 
     Raises:
         UserError: if there is no such task or its observation does not determine its state.

@@ -5,7 +5,7 @@ from jdp.training.compilations import Compilations, count_compilations
 from jdp.training.fit import chunk_program, fit
 from jdp.training.mesh import check_divisible, data_mesh, replicate, split_batch
 from jdp.training.runs import Run, provenance, resume_run, start_run
-from jdp.training.sinks import Sink, SinkName, make_sink
+from jdp.training.sinks import Sink, SinkName, check_sink, make_sink
 
 __all__ = [
     "Compilations",
@@ -13,6 +13,7 @@ __all__ = [
     "Sink",
     "SinkName",
     "check_divisible",
+    "check_sink",
     "checkpoints",
     "chunk_program",
     "count_compilations",

@@ -1,5 +1,6 @@
 """Optional second homes of metrics, beside `metrics.jsonl`: TensorBoard and Weights & Biases."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -45,13 +46,23 @@ def _wandb(path: Path, config: Mapping[str, Any]) -> Sink:
     return log
 
 
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+_MAKERS = {"tensorboard": _tensorboard, "wandb": _wandb}
+
+
+def check_sink(name: SinkName) -> None:
+    """Raises `UserError` if the package of the sink `name` is not installed."""
+    try:
+        importlib.import_module(_PACKAGES[name])
+    except ImportError as error:
+        raise UserError(f"--log {name} needs its package: pip install 'jdp[{name}]'") from error
+
+
 def make_sink(name: SinkName, path: Path, config: Mapping[str, Any]) -> Sink:
     """The sink `name` of the run directory `path`.
 
     Raises:
         UserError: if its package is not installed.
     """
-    try:
-        return {"tensorboard": _tensorboard, "wandb": _wandb}[name](path, config)
-    except ImportError as error:
-        raise UserError(f"--log {name} needs its package: pip install 'jdp[{name}]'") from error
+    check_sink(name)
+    return _MAKERS[name](path, config)
