@@ -50,16 +50,6 @@ def published(denoiser: Any, x: jax.Array, sigmas: jax.Array, *, key: jax.Array)
     return denoiser(x, sigmas[-2])  # below S_tmin there is no churn, and the step to 0 ends at D
 
 
-def std_errors(sampler: Any, sigmas: jax.Array) -> dict[str, float]:
-    """Relative error of the std on exact N(0, s^2)."""
-    run, found = jax.jit(sampler), {}
-    for s in (1.0, 0.3, 0.1, 0.03):
-        x = sigmas[0] * jax.random.normal(jax.random.key(0), (20_000, 1))
-        x0 = run(exact.gaussian(0.0, s), x, sigmas, key=jax.random.key(1))
-        found[f"{s:g}"] = round(float(x0.std() / s / (x.std() / sigmas[0]) - 1), 4)
-    return found
-
-
 def judge(
     bench: Bench, denoiser: Any, agent: Any, states: Any, config: SamplerConfig, batch: int
 ) -> dict[str, Any]:
@@ -81,7 +71,7 @@ def judge(
         "guided_per_s": round(batch / times["guided"], 1),
         "matmul_gflops": round(peak, 1),
         "guided_per_s_at_145_gflops": round(batch / times["guided"] * 145 / peak, 1),
-        "std_error": std_errors(config.sampler(), sigmas),
+        "std_error": exact.std_errors(config.sampler(), sigmas, samples=20_000),
         "dynamics_error_median_mean": bench.error(sample(denoiser, x, sigmas, key=key), batch),
     }
 
@@ -138,7 +128,7 @@ def main() -> None:
         "published": {
             "sampler": "Heun with churn 80, 256 steps, as published",
             "unguided_per_s": round(args.batch / (times["slow"] * scale), 2),
-            "std_error": std_errors(published, theirs),
+            "std_error": exact.std_errors(published, theirs, samples=20_000),
             "dynamics_error_median_mean": bench.error(
                 slow(denoiser, x80, theirs, key=jax.random.key(9)), args.batch
             ),

@@ -1,7 +1,6 @@
 """What the diffusion benchmarks share: a trained diffuser of the bundled set, judged by the simulator."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,10 +70,3 @@ class Bench:
             float(self.normaliser.std[-2]),
         )
         return error.median, error.mean
-
-
-def rate(sample: Callable[[], jax.Array], count: int, repeats: int = 3) -> float:
-    """Trajectories a second, the median of `repeats` after one call for compilation."""
-    from common import median_seconds
-
-    return count / median_seconds(sample, repeats)

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import tyro
 from tqdm import tqdm
@@ -98,10 +98,11 @@ class Bar:
         self._bar.close()
 
 
-def show_download(done: int, total: int | None) -> None:
+def show_download(done: int, total: int | None, *, file: TextIO | None = None) -> None:
+    """Progress of a download on one line of `file` (standard output)."""
     size = "" if total is None else f" of {total / 1e6:.0f}"
     end = "\n" if done == total else ""
-    print(f"\rdownloading {done / 1e6:.0f}{size} MB", end=end, flush=True)
+    print(f"\rdownloading {done / 1e6:.0f}{size} MB", end=end, file=file, flush=True)
 
 
 def table(rows: list[list[str]]) -> str:

@@ -11,11 +11,13 @@ import math
 import re
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import tyro
+from common import fail, show_download
 
 import jdp.data
 from jdp.data.card import QUANTILES, DatasetCard, Summary, dataset_card
@@ -49,6 +51,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    show_progress = partial(show_download, file=sys.stderr)  # standard output is the table
     data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_progress)
     reference = None if config.reference is None else jdp.data.load(config.reference, progress=show_progress)
     card = dataset_card(data, reference=reference)
@@ -62,12 +65,6 @@ def main(config: Config) -> None:
     except OSError as error:
         raise UserError(f"could not write to {folder}: {error}; choose another --out") from error
     print(f"\nwrote {folder}/card.json and card.png")
-
-
-def show_progress(done: int, total: int | None) -> None:
-    size = "" if total is None else f" of {total / 1e6:.0f}"
-    end = "\n" if done == total else ""
-    print(f"\rdownloading {done / 1e6:.0f}{size} MB", end=end, file=sys.stderr, flush=True)
 
 
 def table(card: DatasetCard) -> str:
@@ -150,5 +147,4 @@ if __name__ == "__main__":
     try:
         main(tyro.cli(Config))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))

@@ -161,8 +161,8 @@ def main() -> None:
     real = jdp.data.transitions(data)
     agents = {arm: train_arm(job, arm, real, diffuser_state, normaliser) for arm in config.arms}
 
-    checks = report.check_sets(job, real, agents, diffuser_state, normaliser)
-    report.closing(job, agents, checks, compilations, time.monotonic() - began)
+    checks = report.check_sets(job, agents, diffuser_state, normaliser, generate)
+    report.closing(job, checks, compilations, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -278,12 +278,12 @@ def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any]) -> Callab
     return after
 
 
-def diffuser_like(config: Config, data: Any, normaliser: Any) -> dict[str, Any]:
+def diffuser_like(config: Config, spec: Any) -> dict[str, Any]:
     """The shapes of the diffuser's checkpoint."""
     diffuser = trajectory_diffuser(config.network, config.diffusion, config.precision)
-    channels = data.spec.observation_dim + data.spec.action_dim + 2
-    state = loading.state_like(diffuser, config.diffusion.batch_size, config.horizon, channels)
-    return {"state": state, "normaliser": normaliser}
+    return loading.diffuser_like(
+        diffuser, spec, batch_size=config.diffusion.batch_size, horizon=config.horizon
+    )
 
 
 def borrow_diffuser(config: Config, data: Any) -> tuple[Any, Any] | None:
@@ -292,7 +292,7 @@ def borrow_diffuser(config: Config, data: Any) -> tuple[Any, Any] | None:
         return None
     normaliser = jdp.data.fit_normaliser(data)
     folder = Path(config.diffuser) / "checkpoints" / "diffuser"
-    saved = checkpoints.restore(folder, diffuser_like(config, data, normaliser))
+    saved = checkpoints.restore(folder, diffuser_like(config, data.spec))
     if not np.allclose(saved["normaliser"].mean, normaliser.mean, rtol=1e-4, atol=1e-4):
         raise jdp.UserError(f"the diffuser of {config.diffuser} was trained on other data than {config.env}")
     print(f"diffuser   of {config.diffuser}, step {int(saved['state'].step):,}")
@@ -309,7 +309,7 @@ def train_diffuser(job: Job) -> tuple[Any, Any]:
     folder = job.run.folder("diffuser")
     start = checkpoints.latest(folder) or 0
     if start:
-        state = checkpoints.restore(folder, diffuser_like(config, job.data, normaliser))["state"]
+        state = checkpoints.restore(folder, diffuser_like(config, job.data.spec))["state"]
         job.run.cut("diffuser", start)
     else:
         zeros = np.zeros((batch, length, job.channels), np.float32)
@@ -359,7 +359,7 @@ def train_arm(job: Job, arm: Arm, real: Any, diffuser_state: Any, normaliser: An
     step = start
     for begin in range(0, config.updates, config.synthetic.every):
         end = min(begin + config.synthetic.every, config.updates)
-        if start >= end and (evaluated(job, arm, end) or end < start):
+        if end < start:
             continue
         if step < end:
             made = None

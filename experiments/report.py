@@ -1,5 +1,6 @@
 """What `pgd_d4rl.py` prints, checks and draws: the report of a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +53,14 @@ def behaviour(data: Any) -> float:
     return float(scores_of(data.returns, data.spec).mean())
 
 
-def sampler_error(config: Any) -> dict[str, float]:
-    """Relative error of the sampled std on exact Gaussians N(0, s^2): what the few steps cost."""
-    sigmas = config.sigmas()
-    sample = jax.jit(config.sampler())
-    errors = {}
-    for s in (1.0, 0.3, 0.1, 0.03):
-        x = sigmas[0] * jax.random.normal(jax.random.key(0), (4096, 1))
-        x0 = sample(exact.gaussian(0.0, s), x, sigmas, key=jax.random.key(1))
-        errors[f"{s:g}"] = float(x0.std() / s / (x.std() / sigmas[0]) - 1)
-    return errors
-
-
-def check_sets(job: Any, real: Any, agents: Any, diffuser_state: Any, normaliser: Any) -> dict[str, Any]:
+def check_sets(
+    job: Any, agents: Any, diffuser_state: Any, normaliser: Any, generate: Callable[..., np.ndarray]
+) -> dict[str, Any]:
     """Dynamics error and action likelihood of data, unguided and guided sets, under one target policy.
 
     The target policies are those of the last arm that was trained (guided, where it is there): every
-    seed judges its own share of the trajectories.
+    seed judges its own share of the trajectories. `generate` is that of `pgd_d4rl.py`.
     """
-    import pgd_d4rl
-
     config, data = job.config, job.data
     found = job.run.read("checks.json")
     if found is not None:
@@ -83,10 +72,9 @@ def check_sets(job: Any, real: Any, agents: Any, diffuser_state: Any, normaliser
     kinds = {"unguided": None, "guided": states}
     for kind in (k for k in kinds if k in config.arms):
         with Bar(f"check: {kind}", per_seed * config.seeds, "trajectory") as bar:
-            x = pgd_d4rl.generate(
-                job, job.keys["check"], kinds[kind], diffuser_state, normaliser, per_seed, bar
-            )
+            x = generate(job, job.keys["check"], kinds[kind], diffuser_state, normaliser, per_seed, bar)
         sets[kind] = x.reshape(-1, *x.shape[2:])
+    experiences = {kind: jdp.synthesis.experience(x, normaliser) for kind, x in sets.items()}
 
     simulator = Simulator(data.spec.env_id) if supports(data.spec.env_id, data.spec) else None
     if simulator is None:
@@ -96,20 +84,20 @@ def check_sets(job: Any, real: Any, agents: Any, diffuser_state: Any, normaliser
     result: dict[str, Any] = {
         "target": target,
         "likelihood_std": 1.0,
-        "sampler_std_error": sampler_error(config.sampler),
-        "terminals": terminal_shares(data, sets, normaliser, horizon),
+        "sampler_std_error": exact.std_errors(config.sampler.sampler(), config.sampler.sigmas()),
+        "terminals": terminal_shares(data, experiences, horizon),
         "sets": {},
     }
     curves, columns = {}, {}
-    for kind, x in sets.items():
-        made = jdp.synthesis.experience(x, normaliser)
-        shown = (made.observation, made.action, made.reward, made.terminal, made.valid)
-        entry: dict[str, Any] = {"trajectories": len(x), "steps": int(made.valid.sum())}
+    for kind, made in experiences.items():
+        entry: dict[str, Any] = {"trajectories": len(made.valid), "steps": int(made.valid.sum())}
         entry["likelihood"] = likelihood(job, states, made, config.seeds)
         if simulator is not None:
             error = dynamics_error(
                 simulator,
-                *shown[:3],
+                made.observation,
+                made.action,
+                made.reward,
                 made.valid[:, :-1],
                 normaliser.std[: normaliser.observation_dim],
                 float(normaliser.std[-2]),
@@ -127,7 +115,7 @@ def check_sets(job: Any, real: Any, agents: Any, diffuser_state: Any, normaliser
         result["sets"][kind] = entry
         rows = np.concatenate([made.observation, made.action, made.reward[..., None]], axis=-1)
         columns[kind] = rows[made.valid]
-    draw_sets(job, curves, columns, sets, normaliser)
+    draw_sets(job, curves, columns, experiences)
     job.run.write("checks.json", result)
     return job.run.read("checks.json") or {}
 
@@ -161,7 +149,7 @@ def real_windows(data: Any, normaliser: Any, count: int, horizon: int) -> np.nda
     return rows[index]
 
 
-def terminal_shares(data: Any, sets: dict[str, Any], normaliser: Any, horizon: int) -> dict[str, float]:
+def terminal_shares(data: Any, experiences: dict[str, Any], horizon: int) -> dict[str, float]:
     """Share of terminal transitions in the data, the training windows and every generated set."""
     rows = jdp.data.padded_rows(data)
     windows = jdp.data.windows(data, horizon)
@@ -173,21 +161,20 @@ def terminal_shares(data: Any, sets: dict[str, Any], normaliser: Any, horizon: i
         "data": float(data.terminals.mean()),
         "windows": float(terminal / (steps[stop] - steps[windows.starts]).sum()),
     }
-    for kind, x in sets.items():
-        made = jdp.synthesis.experience(x, normaliser)
+    for kind, made in experiences.items():
         if kind != "data":
             shares[kind] = float(made.terminal[made.valid].mean())
     return shares
 
 
-def draw_sets(job: Any, errors: dict, columns: dict, sets: dict, normaliser: Any) -> None:
+def draw_sets(job: Any, errors: dict, columns: dict, experiences: dict[str, Any]) -> None:
     """Figures of the generated sets."""
     folder, name = job.run.path / "figures", job.data.origin.name
     folder.mkdir(exist_ok=True)
     synthetic = {k: v for k, v in errors.items() if k != "data"}
     if synthetic:
         plotting.dynamics_by_position(synthetic, title=name).savefig(folder / "dynamics_error.png")
-    o, a = normaliser.observation_dim, normaliser.action_dim
+    o, a = job.data.spec.observation_dim, job.data.spec.action_dim
     names = [*(f"state {i}" for i in range(o)), *(f"action {i}" for i in range(a)), "reward"]
     shown = [*range(min(o, 11)), *range(o, o + min(a, 8)), o + a]
     plotting.marginals(
@@ -195,8 +182,7 @@ def draw_sets(job: Any, errors: dict, columns: dict, sets: dict, normaliser: Any
     ).savefig(folder / "marginals.png")
     times = [int(t) for t in np.linspace(0, job.config.horizon - 1, 8)]
     frames = {}
-    for kind, x in sets.items():
-        made = jdp.synthesis.experience(x, normaliser)
+    for kind, made in experiences.items():
         whole = np.flatnonzero(made.terminal.sum(axis=1) == 0)
         if (
             len(whole)
@@ -221,7 +207,7 @@ def summary(job: Any) -> dict[str, Any]:
     return arms
 
 
-def closing(job: Any, agents: Any, checks: dict[str, Any], compilations: Any, seconds: float) -> None:
+def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float) -> None:
     """The table, `scores.json`, `report.txt` and the figures."""
     config, data, arms = job.config, job.data, summary(job)
     head = ["arm", f"{score_name(data.spec)} (95 %)", "seeds", "dynamics error", "log-likelihood (95 %)"]

@@ -73,6 +73,7 @@ def first(params: Params) -> Params:
 
 
 def learner(params: Params, optimiser: optax.GradientTransformation) -> Learner:
+    """`params` with the initial state of `optimiser`."""
     return Learner(params, optimiser.init(params))
 
 
@@ -95,6 +96,13 @@ def polyak(target: Params, online: Params, tau: float) -> Params:
 def td_target(reward: Array, terminal: Array, next_value: Array, discount: float) -> Array:
     """`r + discount * (1 - d) * V(s')`, all `[B]`; nothing is bootstrapped beyond a terminal."""
     return reward + discount * (1 - terminal) * next_value
+
+
+def critic_loss(params: Params, critic: Network, batch: Transition, target: Array) -> tuple[Array, Metrics]:
+    """Mean squared error to `target` `[B]`, summed over the critics of the ensemble `critic`."""
+    q = critic.apply(params, batch.observation, batch.action)  # [N, B]
+    loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
+    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
 
 
 def check_fits(transitions: Transition, spec: Spec) -> None:

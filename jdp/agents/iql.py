@@ -50,6 +50,8 @@ class IQLConfig:
 
 
 class IQLState(NamedTuple):
+    """V, the actor, the critics and their target."""
+
     value: Learner
     actor: Learner  # parameters {"mean": MLP, "log_std": [A]}
     critic: Learner  # parameters [N, ...]: N critics
@@ -131,13 +133,6 @@ def actor_loss(
     }
 
 
-def critic_loss(params: Params, critic: Network, batch: Transition, target: Array) -> tuple[Array, Metrics]:
-    """Mean squared error to `target` `[B]`, summed over the critics (equation 6)."""
-    q = critic.apply(params, batch.observation, batch.action)  # [N, B]
-    loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
-
-
 def _init(key: Array, transitions: Transition, *, config: IQLConfig, spec: Spec) -> IQLState:
     common.check_fits(transitions, spec)
     keys = named_keys(key, "value", "actor", "critic")
@@ -191,7 +186,7 @@ def _update(
     )
     target = common.td_target(batch.reward, batch.terminal, next_v, config.discount)
     critic, critic_metrics = common.descend(
-        partial(critic_loss, critic=networks.critic, batch=batch, target=target),
+        partial(common.critic_loss, critic=networks.critic, batch=batch, target=target),
         optimisers.constant,
         state.critic,
     )

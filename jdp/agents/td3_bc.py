@@ -43,6 +43,8 @@ class TD3BCConfig:
 
 
 class TD3BCState(NamedTuple):
+    """The actor, the critics and the targets of both."""
+
     actor: Learner
     critic: Learner  # parameters [N, ...]: N critics
     target_actor: Params
@@ -70,13 +72,6 @@ def target_value(key: Array, state: TD3BCState, batch: Transition, config: TD3BC
     next_action = jnp.tanh(actor.apply(state.target_actor, batch.next_observation)) + noise
     next_q = critic.apply(state.target_critic, batch.next_observation, jnp.clip(next_action, -1, 1))
     return common.td_target(batch.reward, batch.terminal, jnp.min(next_q, axis=0), config.discount)
-
-
-def critic_loss(params: Params, critic: Network, batch: Transition, target: Array) -> tuple[Array, Metrics]:
-    """Mean squared error to `target` `[B]`, summed over the critics."""
-    q = critic.apply(params, batch.observation, batch.action)  # [N, B]
-    loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
-    return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
 
 
 def actor_loss(
@@ -129,7 +124,7 @@ def _update(
     for step in range(CRITIC_STEPS):
         half = slice(step * rows // CRITIC_STEPS, (step + 1) * rows // CRITIC_STEPS)
         minibatch = jax.tree.map(lambda x, half=half: x[half], batch)
-        loss = partial(critic_loss, critic=critic, batch=minibatch, target=target[half])
+        loss = partial(common.critic_loss, critic=critic, batch=minibatch, target=target[half])
         learned, metrics = common.descend(loss, adam, learned)
     loss = partial(
         actor_loss,

@@ -36,6 +36,8 @@ class DiffuserConfig:
 
 
 class DiffuserState(NamedTuple):
+    """Weights, their average, and where training stands."""
+
     params: Params
     ema: Params  # averaged weights
     opt_state: Any

@@ -12,6 +12,8 @@ from jdp.types import Normal, PyTree
 
 
 class Likelihood(NamedTuple):
+    """Log densities of actions under a policy."""
+
     per_transition: np.ndarray  # [N, ...], log densities, nats; NaN where not valid
     summary: Interval  # mean over the N rows, with an interval over them
 

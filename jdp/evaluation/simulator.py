@@ -31,9 +31,11 @@ class Simulator:
         UserError: if there is no such task or its observation does not determine its state.
     """
 
-    def __init__(self, env_id: str):
+    def __init__(self, env_id: str, *, render_mode: str | None = None):
         self.env_id = env_id
-        self._env: Any = make_env(env_id).unwrapped  # without wrappers: they cost half of the time
+        self._env: Any = make_env(
+            env_id, render_mode=render_mode
+        ).unwrapped  # without wrappers: they cost half of the time
         if not hasattr(self._env, "set_state") or not hasattr(self._env, "model"):
             raise UserError(f"{env_id} is not a MuJoCo task: it cannot be set to an observation")
         self._nq, self._nv = self._env.model.nq, self._env.model.nv
@@ -66,12 +68,20 @@ class Simulator:
         again, _, _ = self.steps(observations, actions)
         return bool(np.allclose(again, following, rtol=0, atol=CHECK_TOLERANCE))
 
-    def step(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """`(next observation [O], reward, terminated)` after `action` `[A]` in `observation` `[O]`."""
+    def _place(self, observation: np.ndarray) -> None:
         qpos = np.zeros(self._nq)
         split = self._nq - (self._hidden or 0)
         qpos[self._nq - split :] = observation[:split]
         self._env.set_state(qpos, observation[split : split + self._nv])
+
+    def frame(self, observation: np.ndarray) -> np.ndarray:
+        """`[H, W, 3]` picture of the state `observation` `[O]`; needs `render_mode="rgb_array"`."""
+        self._place(observation)
+        return np.asarray(self._env.render())
+
+    def step(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """`(next observation [O], reward, terminated)` after `action` `[A]` in `observation` `[O]`."""
+        self._place(observation)
         action = np.clip(action, self._action_low, self._action_high)
         following, reward, terminated, _, _ = self._env.step(action)
         return following, float(reward), bool(terminated)

@@ -11,23 +11,16 @@ def render(env_id: str, observations: np.ndarray) -> np.ndarray | None:
 
     The hidden coordinates (the position along the track) are 0, so the body stays in the middle.
     """
-    from jdp.evaluation.environments import make_env
+    from jdp.evaluation.simulator import Simulator
 
     before = os.environ.get("MUJOCO_GL")
     if before is None and not os.environ.get("DISPLAY"):
         os.environ["MUJOCO_GL"] = "egl"  # without a screen
     try:
-        env = make_env(env_id, render_mode="rgb_array").unwrapped
-        env.reset(seed=0)
-        model = env.model  # type: ignore[attr-defined]
-        hidden = model.nq + model.nv - observations.shape[1]
-        frames = []
-        for observation in observations:
-            qpos = np.concatenate([np.zeros(hidden), observation[: model.nq - hidden]])
-            env.set_state(qpos, observation[model.nq - hidden :])  # type: ignore[attr-defined]
-            frames.append(np.asarray(env.render()))
-        env.close()
-        return np.stack(frames)
+        simulator = Simulator(env_id, render_mode="rgb_array")
+        frames = np.stack([simulator.frame(observation) for observation in observations])
+        simulator.close()
+        return frames
     except Exception:  # drivers fail in many ways, and a picture is not worth a run
         return None
     finally:

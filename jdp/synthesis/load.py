@@ -48,10 +48,15 @@ def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**known)
 
 
-def state_like(diffuser: Diffuser, batch: int, horizon: int, channels: int) -> PyTree:
-    """Shapes of the diffuser's state, without computing it."""
-    x0 = jax.ShapeDtypeStruct((batch, horizon, channels), jnp.float32)
-    return jax.eval_shape(diffuser.init, jax.random.key(0), x0)
+def diffuser_like(diffuser: Diffuser, spec: Spec, *, batch_size: int, horizon: int) -> dict[str, PyTree]:
+    """Shapes of a diffuser's checkpoint, its state and the normaliser, without computing them."""
+    channels = spec.observation_dim + spec.action_dim + 2
+    x0 = jax.ShapeDtypeStruct((batch_size, horizon, channels), jnp.float32)
+    zeros = np.zeros(channels, np.float32)
+    return {
+        "state": jax.eval_shape(diffuser.init, jax.random.key(0), x0),
+        "normaliser": Normaliser(zeros, zeros, spec.observation_dim, spec.action_dim),
+    }
 
 
 def agent_like(agent: Agent, spec: Spec, seeds: int) -> PyTree:
@@ -61,12 +66,6 @@ def agent_like(agent: Agent, spec: Spec, seeds: int) -> PyTree:
     rows: Any = Transition(*(jax.ShapeDtypeStruct(s, f) for s in shapes))  # type: ignore[arg-type]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
     return jax.eval_shape(jax.vmap(agent.init, in_axes=(0, None)), keys, rows)
-
-
-def normaliser_like(spec: Spec) -> Normaliser:
-    channels = spec.observation_dim + spec.action_dim + 2
-    zeros = np.zeros(channels, np.float32)
-    return Normaliser(zeros, zeros, spec.observation_dim, spec.action_dim)
 
 
 def load_run(path: str | Path) -> LoadedRun:
@@ -86,11 +85,9 @@ def load_run(path: str | Path) -> LoadedRun:
         from_dict(DiffuserConfig, config["diffusion"]),
         config["precision"],
     )
-    channels = spec.observation_dim + spec.action_dim + 2
-    like = {
-        "state": state_like(diffuser, config["diffusion"]["batch_size"], config["horizon"], channels),
-        "normaliser": normaliser_like(spec),
-    }
+    like = diffuser_like(
+        diffuser, spec, batch_size=config["diffusion"]["batch_size"], horizon=config["horizon"]
+    )
     home = Path(written.get("diffuser_from") or path) / "checkpoints" / "diffuser"
     saved = checkpoints.restore(home, like)
     kinds = {"td3_bc": TD3BCConfig, "iql": IQLConfig}

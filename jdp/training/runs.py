@@ -143,6 +143,11 @@ def _hold(path: Path) -> Run:
     return Run(path, lock)
 
 
+def _parent(out: str | Path, experiment: str, dataset: str) -> Path:
+    """Where the runs of an experiment on a dataset lie; a path or a Minari id becomes one plain name."""
+    return Path(out) / experiment / re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-")
+
+
 def start_run(
     out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> Run:
@@ -151,7 +156,7 @@ def start_run(
     Raises:
         UserError: if the directory cannot be made or written.
     """
-    parent = Path(out) / experiment / re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-")
+    parent = _parent(out, experiment, dataset)
     digest = config_hash(config)
     base = f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}"
     names = [base, *(f"{base}-{i}" for i in range(2, 100))]
@@ -182,7 +187,7 @@ def resume_run(
         UserError: if there is none, it is of another configuration or other data, or it is in use.
     """
     if which == "latest":
-        parent = Path(out) / experiment / re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-")
+        parent = _parent(out, experiment, dataset)
         found = sorted(parent.glob(f"*-{config_hash(config)}*"), key=lambda p: p.name)
         open_runs = [p for p in found if (p / "config.json").exists() and not (p / "scores.json").exists()]
         if not open_runs:
