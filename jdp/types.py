@@ -23,25 +23,27 @@ class Transition(NamedTuple):
     reward: AnyArray  # [...]
     next_observation: AnyArray  # [..., O]
     terminal: AnyArray  # [...], 1.0 where the step ended the task (never for a time limit)
+    next_action: AnyArray | None = None  # [..., A], what the episode did next; only where an agent asks
 
 
 def pack(transition: Transition) -> Array:
-    """`[..., 2 O + A + 2]`: all fields in one array, so that drawing a batch is one gather."""
-    observation, action, reward, next_observation, terminal = transition
-    return jnp.concatenate(
-        [observation, action, reward[..., None], next_observation, terminal[..., None]], axis=-1
-    )
+    """`[..., 2 O + A + 2]`, `A` more with `next_action`: all in one array, so a batch is one gather."""
+    observation, action, reward, next_observation, terminal, next_action = transition
+    fields = [observation, action, reward[..., None], next_observation, terminal[..., None]]
+    return jnp.concatenate(fields if next_action is None else [*fields, next_action], axis=-1)
 
 
 def unpack(packed: Array, observation_dim: int, action_dim: int) -> Transition:
-    """The inverse of `pack`."""
+    """The inverse of `pack`; the width tells whether there is a `next_action`."""
     o, a = observation_dim, action_dim
+    width = 2 * o + a + 2
     return Transition(
         observation=packed[..., :o],
         action=packed[..., o : o + a],
         reward=packed[..., o + a],
         next_observation=packed[..., o + a + 1 : 2 * o + a + 1],
         terminal=packed[..., 2 * o + a + 1],
+        next_action=packed[..., width:] if packed.shape[-1] > width else None,
     )
 
 
@@ -67,6 +69,48 @@ class Normal(NamedTuple):
         z = (action - self.mean) / self.std
         return jnp.sum(-0.5 * jnp.square(z) - jnp.log(self.std) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
 
+    def sample(self, key: Array) -> Array:
+        """`[..., A]`, one draw; the key is consumed. It may lie outside the box of actions."""
+        return self.mean + self.std * jax.random.normal(key, self.mean.shape, self.mean.dtype)
+
+
+class TanhNormal(NamedTuple):
+    """`tanh` of a diagonal Gaussian: a stochastic policy within the box (arXiv 1801.01290, appendix C)."""
+
+    location: Array  # [..., A], of the Gaussian
+    scale: Array  # [..., A]
+
+    @property
+    def mean(self) -> Array:
+        """`[..., A]`, the action at the Gaussian's mean: what the policy does when it does not explore."""
+        return jnp.tanh(self.location)
+
+    @property
+    def std(self) -> Array:
+        """`[..., A]`, the spread of actions to first order in `scale`."""
+        return self.scale * (1 - jnp.square(self.mean))
+
+    def sample(self, key: Array) -> Array:
+        """`[..., A]`, one draw within (-1, 1); the key is consumed."""
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
+        """A draw `[..., A]` and its log density `[...]`, exact at saturation; the key is consumed."""
+        u = Normal(self.location, self.scale).sample(key)
+        return jnp.tanh(u), self._log_prob_of(u)
+
+    def log_prob(self, action: Array) -> Array:
+        """`[...]`, log density of `action` `[..., A]`, clipped to +-(1 - 1e-6)."""
+        return self._log_prob_of(jnp.arctanh(jnp.clip(action, -1 + 1e-6, 1 - 1e-6)))
+
+    def _log_prob_of(self, u: Array) -> Array:
+        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), without cancellation
+        slope = 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
+        return Normal(self.location, self.scale).log_prob(u) - jnp.sum(slope, axis=-1)
+
+
+Policy = Normal | TanhNormal  # a distribution over actions, of batch shape [...]
+
 
 class Denoiser(Protocol):
     """`(x, sigma) -> x0_hat`, the posterior mean `E[x0 | x]` for `x = x0 + sigma * eps`.
@@ -91,8 +135,36 @@ class Agent(NamedTuple):
 
     init: Callable[[Array, Transition], PyTree]  # init(key, transitions) -> state
     update: Callable[[Array, PyTree, Transition], tuple[PyTree, Metrics]]  # (key, state, batch)
-    act: Callable[[PyTree, Array], Normal]  # act(state, observation [..., O]), unnormalised
+    act: Callable[[PyTree, Array], Policy]  # act(state, observation [..., O]), unnormalised
     batches: int = 1  # minibatches one update uses: its batch has batches * batch_size rows
+
+
+class WorldModel(NamedTuple):
+    """A learned simulator as pure functions, in the units of the task.
+
+    What an episode remembers lives in `carry`, which begins with the last `history` observations and
+    the actions between them (an episode's first observation, repeated with actions 0, where there are
+    fewer). Every row of a batch is an episode of its own.
+    """
+
+    init: Callable[[Array, Transition], PyTree]  # init(key, transitions) -> state
+    update: Callable[[Array, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, state, batch)
+    start: Callable[[Array, Array], PyTree]  # start(observations [B, H, O], actions [B, H - 1, A]) -> carry
+    step: Callable[[Array, PyTree, PyTree, Array], tuple[PyTree, Array, Array, Array]]
+    # step(key, state, carry, action [B, A]) -> (carry, next observation [B, O], reward [B], terminal [B])
+    history: int = 1  # H
+    predict: Callable[[PyTree, Array, Array], Normal] | None = None
+    # of ensembles: predict(state, observation [B, O], action [B, A]) -> Normal of [M, B, O + 1]:
+    # every member's next observation and reward
+
+
+class ModelBased(NamedTuple):
+    """An agent that learns from rollouts of a world model beside the data."""
+
+    agent: Agent  # its batches begin with the real rows
+    model: WorldModel  # what rollouts step: the given model, made pessimistic
+    calibrate: Callable[[PyTree, Transition], PyTree]
+    # calibrate(state of the given model, the dataset) -> state of `model`
 
 
 class Diffuser(NamedTuple):

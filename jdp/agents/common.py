@@ -55,12 +55,13 @@ def _critic_apply(params: Params, observation: Array, action: Array, *, member: 
     return jax.vmap(member.apply, in_axes=(0, None))(params, x)[..., 0]
 
 
-def critic(hidden: tuple[int, ...], *, size: int = 2, initialiser: str = "fan_in") -> Network:
+def critic(hidden: tuple[int, ...], *, size: int = 2, **options: Any) -> Network:
     """`size` independent Q networks as one: parameters carry a leading axis `[N]`.
 
-    `init(key, observation [..., O], action [..., A])`, `apply(params, observation, action) -> [N, ...]`.
+    `init(key, observation [..., O], action [..., A])`, `apply(params, observation, action) -> [N, ...]`;
+    `options` are those of `jdp.networks.mlp.mlp`.
     """
-    member = mlp((*hidden, 1), initialiser=initialiser)
+    member = mlp((*hidden, 1), **options)
     return Network(
         init=Bound(_critic_init, (("member", member), ("size", size))),
         apply=Bound(_critic_apply, (("member", member),)),

@@ -120,13 +120,21 @@ def make_episodes(
     )
 
 
-def transitions(episodes: Episodes) -> Transition:
+def transitions(episodes: Episodes, *, next_actions: bool = False) -> Transition:
     """The steps with a known successor, fields `[n, ...]` float32 numpy arrays, `n <= N`.
 
     A terminal needs no successor, so it stays even where the source does not give one: its own
     observation stands in, masked by the terminal. Other steps without a successor are left out.
+
+    With `next_actions` so are the last steps of episodes that a time limit cut, whose next action nobody
+    took; a terminal's is 0. The next action of a step is always of its own episode.
     """
     keep = episodes.terminals | episodes.next_valid
+    following = None
+    if next_actions:
+        keep = keep & ~episodes.timeouts
+        following = np.concatenate([episodes.actions[1:], np.zeros_like(episodes.actions[:1])])
+        following[episodes.terminals] = 0.0
     rows = slice(None) if keep.all() else keep
     return Transition(
         observation=episodes.observations[rows],  # type: ignore[arg-type]
@@ -134,4 +142,5 @@ def transitions(episodes: Episodes) -> Transition:
         reward=episodes.rewards[rows],  # type: ignore[arg-type]
         next_observation=episodes.next_observations[rows],  # type: ignore[arg-type]
         terminal=episodes.terminals[rows].astype(np.float32),  # type: ignore[arg-type]
+        next_action=None if following is None else following[rows],
     )

@@ -65,7 +65,7 @@ def pool(real: Transition, made: Experience | None = None) -> Pool:
     The capacity is `M * T` whatever the number of valid steps, so regeneration keeps all shapes and
     compiles nothing; unfilled rows are never drawn.
     """
-    packed = np.asarray(pack(Transition(*map(jnp.asarray, real))))
+    packed = np.asarray(pack(jax.tree.map(jnp.asarray, real)))
     if made is None:
         return Pool(packed, None, None)
     seeds, count, length = made.valid.shape
@@ -73,7 +73,7 @@ def pool(real: Transition, made: Experience | None = None) -> Pool:
     sizes = np.zeros(seeds, np.int32)
     for s in range(seeds):
         moved, _ = to_transitions(Experience(*(field[s] for field in made)))
-        found = np.concatenate([f.reshape(len(f), -1) for f in moved], axis=-1)
+        found = np.asarray(pack(jax.tree.map(jnp.asarray, moved)))
         rows[s, : len(found)], sizes[s] = found, len(found)
     return Pool(packed, rows, sizes)
 
