@@ -10,7 +10,10 @@ from typing import NamedTuple
 from jdp.errors import UserError
 
 BUNDLED_DIR = Path(__file__).parent / "bundled"
-BUNDLED = ("hopper-medium",)
+BUNDLED = {  # name -> what rolled it out; more in the file beside it
+    "hopper-medium": "one SAC policy in Hopper-v5",
+    "walker2d-medium": "one TRPO policy in Walker2d-v5",
+}
 
 _LOCOMOTION = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker2d": "Walker2d", "ant": "Ant"}
 _MINARI_EXAMPLES = tuple(

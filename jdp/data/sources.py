@@ -13,8 +13,8 @@ from jdp.types import Spec
 Source = Literal["auto", "d4rl", "minari", "file", "bundled"]
 
 _BUNDLED_NOTICE = (
-    "{name} is the small set bundled with jdp, not D4RL data: D4RL-style rollouts of one SAC policy in "
-    "Hopper-v5; never compare its scores with published D4RL numbers"
+    "{name} is the small set bundled with jdp, not D4RL data: D4RL-style rollouts of {policy}; "
+    "never compare its scores with published D4RL numbers"
 )
 
 
@@ -28,8 +28,8 @@ def load(
     """The dataset `name`: a D4RL name, a Minari id, or the path of a D4RL-layout HDF5 file.
 
     A D4RL name without a version means the newest. It is looked up on disk (`$D4RL_DATASET_DIR`, else
-    `~/.d4rl/datasets`), then downloaded; `hopper-medium` falls back on the bundled set, and
-    `origin.notice` then says so.
+    `~/.d4rl/datasets`), then downloaded; `hopper-medium` and `walker2d-medium` fall
+    back on the bundled sets, and `origin.notice` then says so.
 
     Args:
         source: forces one way instead of the order above.
@@ -95,7 +95,9 @@ def _load_bundled(name: str, env_id: str | None, why: str = "") -> Episodes:
     if name not in names.BUNDLED:
         raise UserError(f"no bundled dataset {name!r}: jdp brings {', '.join(names.BUNDLED)}")
     path = names.BUNDLED_DIR / f"{name}.hdf5"
-    notice = _BUNDLED_NOTICE.format(name=name) + (f" (used because {why})" if why else "")
+    notice = _BUNDLED_NOTICE.format(name=name, policy=names.BUNDLED[name]) + (
+        f" (used because {why})" if why else ""
+    )
     origin = Origin(f"{name} (bundled, d4rl-style)", "bundled", str(path), "", 0, "MIT", notice)
     return _read(path, origin, env_id, None, None)
 

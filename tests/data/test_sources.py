@@ -132,8 +132,8 @@ def test_a_forced_source_does_not_fall_back(url, cache, monkeypatch):
     for name, source in (("hopper-medium", "d4rl"), ("hopper-medium-v2", "auto")):
         with pytest.raises(UserError, match="HTTP 404"):
             jdp.data.load(name, source=source)
-    with pytest.raises(UserError, match="no bundled dataset 'walker2d-medium'"):
-        jdp.data.load("walker2d-medium", source="bundled")
+    with pytest.raises(UserError, match="no bundled dataset 'walker2d-expert'"):
+        jdp.data.load("walker2d-expert", source="bundled")
     with pytest.raises(UserError, match="no file"):
         jdp.data.load("hopper-medium", source="file")
     with pytest.raises(UserError, match="unknown source"):
@@ -175,12 +175,17 @@ def test_what_stands_for_what(tmp_path, monkeypatch):
     assert resolve("some/data-v0", "auto") == "file"
 
 
-def test_the_bundled_set_is_the_one_on_its_card():
-    data = jdp.data.load("hopper-medium", source="bundled")
-    card = (names.BUNDLED_DIR / "hopper-medium.md").read_text()
+BUNDLED = {"hopper-medium": ("Hopper-v5", 100_000), "walker2d-medium": ("Walker2d-v5", 50_000)}
+
+
+@pytest.mark.parametrize("name", names.BUNDLED)
+def test_a_bundled_set_is_the_one_on_its_card(name):
+    data = jdp.data.load(name, source="bundled")
+    card = (names.BUNDLED_DIR / f"{name}.md").read_text()
     assert data.origin.sha256 in card and f"{data.origin.size:,} bytes" in card
     assert f"{data.returns.mean():.1f}" in card and f"{len(data.lengths)} episodes" in card
-    assert data.spec.env_id == "Hopper-v5" and data.spec.score_range == (-20.272305, 3234.3)
-    assert len(data) == 100_000 and data.next_valid.all()
+    assert (data.spec.env_id, len(data)) == BUNDLED[name] and data.next_valid.all()
+    reference = names.reference_table()[f"{name}-v2"]
+    assert data.spec.score_range == reference.score_range
     inside = ~(data.terminals | data.timeouts)[:-1]
     np.testing.assert_array_equal(data.next_observations[:-1][inside], data.observations[1:][inside])
