@@ -21,7 +21,11 @@ def gaussian(mean: Array | float, std: Array | float) -> Partial:
     return bind(_gaussian, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
-def _correlated(mean: Array, values: Array, vectors: Array, x: Array, sigma: Array) -> Array:
+def _correlated(
+    mean: Array, covariance: Array, values: Array, vectors: Array, x: Array, sigma: Array
+) -> Array:
+    if sigma.ndim > 1:
+        return _correlated_levels(mean, covariance, x, sigma)
     # In the eigenbasis of the covariance each coordinate is a scalar Gaussian.
     s2 = jnp.square(sigma)[..., None]
     flat = x.reshape((*sigma.shape, -1))
@@ -31,13 +35,28 @@ def _correlated(mean: Array, values: Array, vectors: Array, x: Array, sigma: Arr
     return (jnp.broadcast_to(mean, flat.shape) + shrunk @ vectors.T).reshape(x.shape)
 
 
+def _correlated_levels(mean: Array, covariance: Array, x: Array, sigma: Array) -> Array:
+    """`mean + C (C + diag(sigma^2))^-1 (x - mean)`, one system a row."""
+    flat = x.reshape(x.shape[0], -1)
+    s2 = jnp.square(jnp.broadcast_to(expand(sigma, x), x.shape).reshape(flat.shape))
+    mean = jnp.broadcast_to(mean, flat.shape)
+    # Scaled to a unit diagonal, for levels of 0 and of 80 may stand side by side.
+    scale = jax.lax.rsqrt(jnp.broadcast_to(jnp.diag(covariance), flat.shape) + s2)
+    total = covariance[None] + s2[:, :, None] * jnp.eye(flat.shape[1], dtype=x.dtype)[None]
+    total = scale[:, :, None] * total * scale[:, None, :]
+    solved = scale * jnp.linalg.solve(total, (scale * (flat - mean))[..., None])[..., 0]
+    return jnp.where(s2 == 0, flat, mean + solved @ covariance).reshape(x.shape)
+
+
 def correlated_gaussian(mean: Array, covariance: Array) -> Partial:
     """Denoiser of `N(mean [N], covariance [N, N])`, where `x` is `[B, ...]` with N entries a row.
 
-    `sigma` is `[]` (for a single `x`) or `[B]`.
+    `sigma` is `[]` (for a single `x`), `[B]`, or any longer prefix of the shape of `x` up to a level per
+    entry; entries at level 0 are known and stay, and among them the covariance must not be singular.
     """
-    values, vectors = jnp.linalg.eigh(jnp.asarray(covariance, jnp.float32))
-    return bind(_correlated, jnp.asarray(mean, jnp.float32).reshape(-1), values, vectors)
+    covariance = jnp.asarray(covariance, jnp.float32)
+    values, vectors = jnp.linalg.eigh(covariance)
+    return bind(_correlated, jnp.asarray(mean, jnp.float32).reshape(-1), covariance, values, vectors)
 
 
 def _mixture(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:

@@ -28,6 +28,28 @@ def inpaint(denoiser: Denoiser, known: Array, mask: Array) -> Partial:
     return bind(_inpaint, denoiser, jnp.asarray(known), jnp.asarray(mask))
 
 
+def _hold(denoiser: Denoiser, known: Array, mask: Array, level: Array, x: Array, sigma: Array) -> Array:
+    known, mask = jnp.broadcast_to(known, x.shape), jnp.broadcast_to(mask, x.shape)
+    levels = jnp.broadcast_to(expand(sigma, x), x.shape)
+    levels = jnp.where(mask, jnp.broadcast_to(expand(level, x), x.shape), levels)
+    return jnp.where(mask, known, denoiser(jnp.where(mask, known, x), levels))
+
+
+def hold(denoiser: Denoiser, known: Array, mask: Array, level: Array | float = 0.0) -> Partial:
+    """Shows the denoiser the entries where `mask` as `known`, at the noise level `level`.
+
+    For denoisers that know a level per entry. At level 0 the held entries are a clean condition, and
+    what a sampler makes of the others is exact: a draw of the conditional `p(others | known)`. At
+    `sigma_max`, with `sigma_max` times noise as `known`, the held entries say nothing: a draw of
+    the others' marginal. (Unified World Models, arXiv 2504.02792; `inpaint` is for denoisers that
+    know one level for all entries, and is approximate.)
+
+    `known` and `mask` broadcast to `x`, `level` is `[]` or a prefix of its shape. The denoised value of
+    the held entries is `known`, so any sampler ends at `known` there. Holds of different entries nest.
+    """
+    return bind(_hold, denoiser, jnp.asarray(known), jnp.asarray(mask), jnp.asarray(level, jnp.float32))
+
+
 def _dot(a: Array, b: Array) -> Array:
     """Inner product of each trajectory, `[B, 1, ..., 1]`."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)
