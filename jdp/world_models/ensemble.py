@@ -1,0 +1,362 @@
+"""An ensemble of probabilistic dynamics (PETS, arXiv 1805.12114; MBPO, arXiv 1906.08253)."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jdp.errors import UserError
+from jdp.networks.mlp import mlp
+from jdp.networks.optimiser import step as descend
+from jdp.types import (
+    Bound,
+    Metrics,
+    Network,
+    Normal,
+    Params,
+    PyTree,
+    Spec,
+    Transition,
+    WorldModel,
+    named_keys,
+)
+from jdp.world_models.termination import Rule
+
+LOG_VARIANCE = (-10.0, 0.5)  # where the learned bounds begin (MBPO's code)
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Settings of the ensemble and of its training; the defaults are MBPO's for locomotion."""
+
+    members: int = 7
+    """Networks, each trained on a bootstrap of its own."""
+    elites: int = 5
+    """The members of lowest holdout error, the only ones that predict."""
+    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    """Widths of a member's hidden layers."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    decay: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    """Weight decay of each layer, or one value for all: `decay / 2 * |W|^2` is added to the loss."""
+    bound_weight: float = 0.01
+    """What the width of the learned range of log-variances costs."""
+    batch_size: int = 256
+    """Rows of one update, for each member."""
+    holdout_share: float = 0.2
+    """Share of the rows that choose snapshots and elites, and train nothing."""
+    holdout_limit: int = 5_000
+    """The most rows held out."""
+    patience: int = 5
+    """Training ends after so many epochs in which no member improved."""
+    improvement: float = 0.01
+    """By what share of its best holdout error a member must fall below it."""
+    epochs: int = 400
+    """The most epochs; one is as many updates as give a member its number of rows once."""
+    termination: str = "auto"
+    """What ends episodes: auto, learned, never, or a task (see `jdp.world_models.termination.choose`)."""
+
+    def __post_init__(self) -> None:
+        most = 1 << 62
+        limits = {
+            "members": (1, most),
+            "elites": (1, self.members),
+            "learning_rate": (0, most),
+            "bound_weight": (0, most),
+            "batch_size": (1, most),
+            "holdout_limit": (1, most),
+            "patience": (1, most),
+            "improvement": (0, 1),
+            "epochs": (1, most),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= (value := getattr(self, name)) <= high:
+                shown = f"be at least {low}" if high == most else f"lie between {low} and {high}"
+                raise UserError(f"ensemble.{name} is {value}: it must {shown}")
+        if not 0 < self.holdout_share < 1:
+            raise UserError(f"ensemble.holdout_share is {self.holdout_share}: it must lie between 0 and 1")
+        layers = len(self.hidden) + 1
+        if len(self.decay) not in (1, layers):
+            raise UserError(
+                f"ensemble.decay has {len(self.decay)} values, but members have {layers} layers: "
+                f"give {layers} values, or one for all layers"
+            )
+
+
+class Scale(NamedTuple):
+    """Fixed statistics of the training rows."""
+
+    mean: Array  # [D]
+    std: Array  # [D], 1 where a coordinate is constant
+
+    def encode(self, x: Array) -> Array:
+        """`[..., D]`, standardised."""
+        axes = tuple(range(x.ndim - 1))
+        return (x - jnp.expand_dims(self.mean, axes)) / jnp.expand_dims(self.std, axes)
+
+    def decode(self, x: Array) -> Array:
+        """The inverse of `encode`."""
+        axes = tuple(range(x.ndim - 1))
+        return jnp.expand_dims(self.mean, axes) + jnp.expand_dims(self.std, axes) * x
+
+
+class EnsembleState(NamedTuple):
+    """What training changes, what it has found so far, and the statistics of the data.
+
+    Nothing else is needed to go on at the beginning of an epoch.
+    """
+
+    params: Params  # [M, ...]: {"network": MLP, "low" and "high": [M, O + 1] log-variances}
+    optimiser: PyTree
+    best: Params  # [M, ...]: of every member as it was when it last improved; these predict
+    best_error: Array  # [M], their holdout errors; infinite before the first validation
+    elites: Array  # [E] int32, the members of lowest `best_error`
+    stale: Array  # [] int32, epochs since any member improved
+    epoch: Array  # [] int32, epochs completed
+    inputs: Scale  # [O + A]
+    targets: Scale  # [O + 1]: change of the observation, reward
+
+
+class Outputs(NamedTuple):
+    """What members say of the standardised targets."""
+
+    mean: Array  # [M, B, O + 1]
+    log_variance: Array  # [M, B, O + 1], within the learned bounds
+    logit: Array | None  # [M, B], of a terminal; None where a rule decides
+
+
+def member_network(config: EnsembleConfig, spec: Spec, rule: Rule | None) -> Network:
+    """One member: standardised inputs `[..., O + A]` to means, log-variances and perhaps a logit."""
+    width = 2 * (spec.observation_dim + 1) + (rule is None)
+    return mlp((*config.hidden, width), activation="silu")
+
+
+def _optimiser(config: EnsembleConfig) -> optax.GradientTransformation:
+    return optax.adam(config.learning_rate)
+
+
+def soft_bound(log_variance: Array, low: Array, high: Array) -> Array:
+    """`log_variance`, all `[..., D]`, pressed smoothly between `low` and `high` (PETS, appendix A.1)."""
+    log_variance = high - jax.nn.softplus(high - log_variance)
+    return low + jax.nn.softplus(log_variance - low)
+
+
+def forward(params: Params, x: Array, network: Network) -> Outputs:
+    """The members' outputs at standardised inputs: `[M, B, D]`, or `[B, D]` for all alike."""
+    raw = jax.vmap(network.apply, in_axes=(0, 0 if x.ndim == 3 else None))(params["network"], x)
+    dim = params["low"].shape[-1]
+    low, high = params["low"][:, None], params["high"][:, None]
+    return Outputs(
+        mean=raw[..., :dim],
+        log_variance=soft_bound(raw[..., dim : 2 * dim], low, high),
+        logit=raw[..., 2 * dim] if raw.shape[-1] > 2 * dim else None,
+    )
+
+
+def standardised(state: EnsembleState, batch: Transition) -> tuple[Array, Array]:
+    """Inputs `[..., O + A]` and targets `[..., O + 1]` of the networks."""
+    x = jnp.concatenate([batch.observation, batch.action], axis=-1)
+    change = batch.next_observation - batch.observation
+    y = jnp.concatenate([change, batch.reward[..., None]], axis=-1)
+    return state.inputs.encode(x), state.targets.encode(y)
+
+
+def _decay(params: Params, config: EnsembleConfig) -> Array:
+    layers = len(config.hidden) + 1
+    weights = config.decay * layers if len(config.decay) == 1 else config.decay
+    kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(layers)]
+    return sum(
+        (0.5 * w * jnp.sum(jnp.square(k)) for w, k in zip(weights, kernels, strict=True)), jnp.zeros(())
+    )
+
+
+def loss(
+    params: Params, x: Array, y: Array, terminal: Array, *, config: EnsembleConfig, network: Network
+) -> tuple[Array, Metrics]:
+    """Gaussian negative log-likelihood, summed over members (PETS, section 4), bounds and weight decay.
+
+    `x` `[M, B, O + A]` and `y` `[M, B, O + 1]` are standardised; `terminal` `[M, B]` is used by a
+    learned head only. In MBPO all members share one pair of bounds, which the sum of their
+    likelihoods pulls; here every member has a pair, so that a snapshot of it is whole, and the cost of
+    their widths is the mean over members: the pull on each is the same.
+    """
+    out = forward(params, x, network)
+    square = jnp.square(out.mean - y)
+    nll = jnp.mean(square * jnp.exp(-out.log_variance) + out.log_variance, axis=(1, 2))  # [M]
+    width = jnp.mean(jnp.sum(params["high"] - params["low"], axis=1))
+    total = jnp.sum(nll) + config.bound_weight * width + _decay(params, config)
+    metrics = {
+        "nll": jnp.mean(nll),
+        "mse": jnp.mean(square),
+        "log_variance": jnp.mean(out.log_variance),
+    }
+    if out.logit is not None:
+        entropy = jnp.mean(optax.sigmoid_binary_cross_entropy(out.logit, terminal), axis=1)  # [M]
+        total += jnp.sum(entropy)
+        metrics["terminal_entropy"] = jnp.mean(entropy)
+    return total, {"loss": total, **metrics}
+
+
+def _scale(rows: Array) -> Scale:
+    # A constant coordinate is told by its range: its std is the rounding error of its mean, hardly 0.
+    constant = jnp.max(rows, axis=0) == jnp.min(rows, axis=0)
+    return Scale(jnp.mean(rows, axis=0), jnp.where(constant, 1.0, jnp.std(rows, axis=0)))
+
+
+def _check_fits(transitions: Transition, spec: Spec) -> None:
+    found = transitions.observation.shape[-1], transitions.action.shape[-1]
+    expected = spec.observation_dim, spec.action_dim
+    if found != expected:
+        raise UserError(
+            f"transitions have observations of {found[0]} and actions of {found[1]} numbers, but the "
+            f"ensemble was made for {expected[0]} and {expected[1]}: make it with the spec of this dataset"
+        )
+
+
+def _init(
+    key: Array, transitions: Transition, *, config: EnsembleConfig, spec: Spec, rule: Rule | None
+) -> EnsembleState:
+    _check_fits(transitions, spec)
+    network = member_network(config, spec, rule)
+    x = jnp.zeros(spec.observation_dim + spec.action_dim)
+    shape = (config.members, spec.observation_dim + 1)
+    low, high = LOG_VARIANCE
+    params = {
+        "network": jax.vmap(network.init, in_axes=(0, None))(jax.random.split(key, config.members), x),
+        "low": jnp.full(shape, low, jnp.float32),
+        "high": jnp.full(shape, high, jnp.float32),
+    }
+    observation, action, reward, following = (jnp.asarray(field) for field in transitions[:4])
+    return EnsembleState(
+        params=params,
+        optimiser=_optimiser(config).init(params),
+        # A copy: the fit loop donates the state, and one buffer cannot be donated twice.
+        best=jax.tree.map(jnp.copy, params),
+        best_error=jnp.full(config.members, jnp.inf, jnp.float32),
+        elites=jnp.arange(config.elites, dtype=jnp.int32),
+        stale=jnp.zeros((), jnp.int32),
+        epoch=jnp.zeros((), jnp.int32),
+        inputs=_scale(jnp.concatenate([observation, action], axis=-1)),
+        targets=_scale(jnp.concatenate([following - observation, reward[:, None]], axis=-1)),
+    )
+
+
+def _update(
+    key: Array,
+    state: EnsembleState,
+    batch: Transition,
+    *,
+    config: EnsembleConfig,
+    spec: Spec,
+    rule: Rule | None,
+) -> tuple[EnsembleState, Metrics]:
+    """One step of every member on its own rows of `batch` `[M, B, ...]`. `key` is unused."""
+    del key
+    x, y = standardised(state, batch)
+    network = member_network(config, spec, rule)
+    gradient, metrics = jax.grad(loss, has_aux=True)(
+        state.params, x, y, batch.terminal, config=config, network=network
+    )
+    params, optimiser = descend(_optimiser(config), gradient, state.optimiser, state.params)
+    return state._replace(params=params, optimiser=optimiser), metrics
+
+
+def _elites(state: EnsembleState) -> Params:
+    return jax.tree.map(lambda p: p[state.elites], state.best)
+
+
+def _in_units(state: EnsembleState, out: Outputs, observation: Array) -> Normal:
+    """Next observation and reward, `[..., O + 1]`, from what `out` says of an `observation` `[..., O]`."""
+    here = jnp.concatenate([observation, jnp.zeros_like(observation[..., :1])], axis=-1)
+    here = jnp.expand_dims(here, tuple(range(out.mean.ndim - here.ndim)))
+    std = jnp.expand_dims(state.targets.std, tuple(range(out.mean.ndim - 1)))
+    return Normal(here + state.targets.decode(out.mean), std * jnp.exp(0.5 * out.log_variance))
+
+
+def _predict(
+    state: EnsembleState,
+    observation: Array,
+    action: Array,
+    *,
+    config: EnsembleConfig,
+    spec: Spec,
+    rule: Rule | None,
+) -> Normal:
+    x = state.inputs.encode(jnp.concatenate([observation, action], axis=-1))
+    return _in_units(state, forward(_elites(state), x, member_network(config, spec, rule)), observation)
+
+
+def _start(observations: Array, actions: Array) -> Array:
+    del actions
+    return observations[:, -1]
+
+
+def _dealt(key: Array, x: Array, members: int) -> tuple[Array, Array]:
+    """Rows `x` `[B, D]` dealt among members, `[E, S, D]`, and the place `[B]` each has in `E * S`.
+
+    Every row goes to every member with equal probability, and every member has as many rows, so a row
+    is evaluated once, not by all members. Places left over hold zeros.
+    """
+    count = x.shape[0]
+    share = -(-count // members)
+    place = jax.random.permutation(key, members * share)[:count]
+    dealt = jnp.zeros((members * share, x.shape[1]), x.dtype).at[place].set(x, unique_indices=True)
+    return dealt.reshape(members, share, -1), place
+
+
+def _step(
+    key: Array,
+    state: EnsembleState,
+    carry: Array,
+    action: Array,
+    *,
+    config: EnsembleConfig,
+    spec: Spec,
+    rule: Rule | None,
+) -> tuple[Array, Array, Array, Array]:
+    """From observations `carry` `[B, O]`: every row's next state is drawn from an elite drawn for it.
+
+    A learned terminal is drawn too, so episodes end as often as the data say, even where the head
+    cannot tell when.
+    """
+    keys = named_keys(key, "member", "noise", "terminal")
+    x = state.inputs.encode(jnp.concatenate([carry, action], axis=-1))
+    x, place = _dealt(keys["member"], x, config.elites)
+    out = forward(_elites(state), x, member_network(config, spec, rule))
+    out = jax.tree.map(lambda o: o.reshape(-1, *o.shape[2:])[place], out)  # [B, ...] again
+    drawn = _in_units(state, out, carry).sample(keys["noise"])
+    following, reward = drawn[:, :-1], drawn[:, -1]
+    if rule is None:
+        terminal = jax.random.bernoulli(keys["terminal"], jax.nn.sigmoid(out.logit))
+    else:
+        terminal = rule(carry, action, following)
+    return following, following, reward, terminal.astype(jnp.float32)
+
+
+@lru_cache
+def ensemble(config: EnsembleConfig, spec: Spec, rule: Rule | None) -> WorldModel:
+    """Probabilistic networks as a world model; equal arguments give the same model.
+
+    Every member maps standardised (observation, action) to mean and variance of the change of the
+    observation and the reward. `rule` decides where episodes end; with None a further output learns
+    it. Batches of `update` have leading axes `[M, B]`, one bootstrap for each member. `step` and
+    `predict` use the elites' best snapshots, so train it with `jdp.world_models.training`, which
+    validates: before that, they are the untrained networks.
+
+    Members of `predict` are the `E = config.elites` elites, in order of their holdout errors.
+
+    Departures from MBPO: targets are standardised too (a constant one only shifted), so losses, bounds
+    and holdout errors mean the same for every task; initial weights are uniform in +-1/sqrt(fan-in).
+    """
+    settings = (("config", config), ("rule", rule), ("spec", spec))
+    return WorldModel(
+        init=Bound(_init, settings),
+        update=Bound(_update, settings),
+        start=_start,
+        step=Bound(_step, settings),
+        predict=Bound(_predict, settings),
+    )

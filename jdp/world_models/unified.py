@@ -1,0 +1,343 @@
+"""One diffusion model that is a policy, a world model and an inverse model (arXiv 2504.02792)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import Partial
+
+from jdp.diffusion import losses
+from jdp.diffusion.denoiser import edm
+from jdp.diffusion.diffuser import DiffuserState
+from jdp.diffusion.guidance import hold
+from jdp.diffusion.samplers import SAMPLERS
+from jdp.diffusion.schedules import karras
+from jdp.errors import UserError
+from jdp.networks.conditional_mlp import conditional_mlp, conditioned
+from jdp.types import Bound, Denoiser, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
+from jdp.world_models.diffusion_step import (
+    History,
+    Statistics,
+    as_history,
+    begin,
+    check,
+    check_fits,
+    decode_outcome,
+    descend,
+    encode_change,
+    encode_outcome,
+    restore,
+    standardise,
+    statistics,
+)
+from jdp.world_models.termination import Rule
+
+
+@dataclass(frozen=True)
+class UnifiedConfig:
+    """Network, training and sampling of the unified model."""
+
+    hidden: int = 256
+    """Width of the network."""
+    blocks: int = 3
+    """Residual blocks of two layers."""
+    sampler: str = "dpmpp_2m"
+    """One of `jdp.diffusion.samplers.SAMPLERS`. 10 steps of Euler would narrow a unit Gaussian by 22 %."""
+    sampler_steps: int = 10
+    """Steps of the sampler."""
+    sigma_min: float = 0.02
+    """Last positive level of the Karras schedule."""
+    sigma_max: float = 80.0
+    """First level of the Karras schedule, and the level at which a part says nothing."""
+    rho: float = 7.0
+    """Curvature of the Karras schedule."""
+    p_mean: float = 0.0
+    """Mean of ln sigma in training."""
+    p_std: float = 1.4
+    """Standard deviation of ln sigma in training."""
+    clean: float = 0.2
+    """Share of training rows in which a part is known (level 0), for each part."""
+    noised: float = 0.2
+    """Share of training rows in which a part is hidden (level `sigma_max`), for each part."""
+    updates: int = 20_000
+    """Gradient steps, over which the learning rate warms up and falls to 0 by a cosine."""
+    batch_size: int = 256
+    """Steps in a batch."""
+    learning_rate: float = 3e-3
+    """Peak of the schedule."""
+    ema: float = 0.999
+    """Decay of the averaged weights that are sampled from."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not (self.clean >= 0 and self.noised >= 0 and self.clean + self.noised <= 1):
+            raise UserError(
+                "UnifiedConfig needs shares clean and noised that are not negative and sum to at most 1, "
+                f"not {self.clean} and {self.noised}"
+            )
+
+
+class UnifiedState(NamedTuple):
+    """Weights, their average, and the units of the task."""
+
+    training: DiffuserState
+    statistics: Statistics
+
+
+class Unified(NamedTuple):
+    """One denoiser of `[action, change of the observation, reward, terminal flag]`, asked in four ways.
+
+    Everything is in the units of the task but `denoiser`; actions lie within [-1, 1].
+    """
+
+    init: Callable[[Array, Transition], UnifiedState]  # init(key, transitions) -> state
+    update: Callable[[Array, UnifiedState, Transition], tuple[UnifiedState, Metrics]]
+    denoiser: Callable[[UnifiedState, Array], Denoiser]
+    # denoiser(state, observation [B, O]): of standardised x [B, A + O + 2], sigma [], [B] or [B, A + O + 2]
+    policy: Callable[[Array, UnifiedState, Array], Array]
+    # policy(key, state, observation [B, O]) -> action [B, A], of the data's behaviour
+    forward: Callable[[Array, UnifiedState, Array, Array], tuple[Array, Array, Array]]
+    # forward(key, state, observation, action) -> next observation [B, O], reward [B], terminal [B] (0 or 1)
+    inverse: Callable[[Array, UnifiedState, Array, Array], Array]
+    # inverse(key, state, observation, next observation) -> action [B, A]
+    joint: Callable[[Array, UnifiedState, Array], tuple[Array, Array, Array, Array]]
+    # joint(key, state, observation) -> action and what `forward` returns, drawn together
+
+
+class Parts(NamedTuple):
+    """Which entries of `x` belong together, `[A + O + 2]` bool each."""
+
+    action: np.ndarray
+    change: np.ndarray
+    reward: np.ndarray  # with the terminal flag
+
+
+def parts(spec: Spec) -> Parts:
+    """The parts of `x`; every one has a noise level of its own."""
+    a, o = spec.action_dim, spec.observation_dim
+    part = np.repeat(np.arange(3), (a, o, 2))
+    return Parts(part == 0, part == 1, part == 2)
+
+
+def conditional(
+    key: Array,
+    denoiser: Denoiser,
+    known: Array,
+    clean: np.ndarray,
+    hidden: np.ndarray,
+    sigmas: Array,
+    *,
+    sampler: str = "dpmpp_2m",
+) -> Array:
+    """`[B, D]`, draws of `x` given its entries in `clean`, with those in `hidden` marginalised out.
+
+    `known` is `[B, D]`, of which only the entries in `clean` are read; the masks are `[D]`. The denoiser
+    knows a level per entry, and what it returns in the entries in `hidden` means nothing.
+    """
+    keys = named_keys(key, "start", "hidden", "sampler")
+    x = sigmas[0] * jax.random.normal(keys["start"], known.shape, known.dtype)
+    noise = sigmas[0] * jax.random.normal(keys["hidden"], known.shape, known.dtype)
+    shown = hold(denoiser, noise, jnp.asarray(hidden)[None], sigmas[0])
+    shown = hold(shown, known, jnp.asarray(clean)[None])
+    return SAMPLERS[sampler](shown, x, sigmas, key=keys["sampler"])
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def _network(config: UnifiedConfig, spec: Spec) -> Network:
+    a, o = spec.action_dim, spec.observation_dim
+    return conditional_mlp(config.hidden, config.blocks, groups=(0, a, a + o))
+
+
+def _init(
+    key: Array, transitions: Transition | History, *, config: UnifiedConfig, spec: Spec
+) -> UnifiedState:
+    data = as_history(transitions)
+    check_fits(data, spec)
+    x = jnp.zeros((1, spec.action_dim + spec.observation_dim + 2))
+    params = _network(config, spec).init(key, x, x, jnp.zeros((1, spec.observation_dim)))
+    return UnifiedState(begin(config, params), statistics(data))
+
+
+def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
+    """`[count, D]` training levels, one for each part of a row; the key is consumed.
+
+    Each part is clean, hidden or at a log-normal level, independently of the others. But the reward and
+    the flag mostly follow the observation's level, as in `forward` and `joint`, and are hidden in
+    the rest, as in `inverse`.
+    """
+    keys = named_keys(key, "level", "kind", "reward")
+    noisy = jnp.exp(config.p_mean + config.p_std * jax.random.normal(keys["level"], (count, 2)))
+    kind = jax.random.uniform(keys["kind"], (count, 2))
+    level = jnp.where(kind < config.clean, 0.0, noisy)
+    level = jnp.where(kind > 1 - config.noised, config.sigma_max, level)
+    reward = jax.random.uniform(keys["reward"], (count,)) < config.noised
+    reward = jnp.where(reward, config.sigma_max, level[:, 1])
+    entries = (spec.action_dim, spec.observation_dim, 2)
+    return jnp.repeat(
+        jnp.concatenate([level, reward[:, None]], axis=1),
+        np.array(entries),
+        axis=1,
+        total_repeat_length=sum(entries),
+    )
+
+
+def _encode_action(s: Statistics, action: Array) -> Array:
+    return standardise(action, s.action_mean, s.action_std)
+
+
+def _decode_action(s: Statistics, x: Array) -> Array:
+    return jnp.clip(restore(x, s.action_mean, s.action_std), -1.0, 1.0)
+
+
+def _update(
+    key: Array, state: UnifiedState, batch: Transition | History, *, config: UnifiedConfig, spec: Spec
+) -> tuple[UnifiedState, Metrics]:
+    keys = named_keys(key, "level", "noise")
+    data, s = as_history(batch), state.statistics
+    outcome = encode_outcome(s, data, flag=True)
+    x0 = jnp.concatenate([_encode_action(s, data.actions[:, -1]), outcome], axis=-1)
+    condition = standardise(data.observations[:, -1], s.observation_mean, s.observation_std)
+    sigma = levels(keys["level"], config, spec, x0.shape[0])
+    apply = conditioned(_network(config, spec).apply)
+
+    def loss(params: Params) -> tuple[Array, Metrics]:
+        return losses.denoising_at(keys["noise"], apply, (params, condition), x0, sigma)
+
+    training, metrics = descend(config, state.training, loss)
+    return UnifiedState(training, s), metrics
+
+
+# --- the four questions --------------------------------------------------------------------------
+
+
+def _denoiser(state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec) -> Partial:
+    s = state.statistics
+    condition = standardise(observation, s.observation_mean, s.observation_std)
+    return edm(conditioned(_network(config, spec).apply), (state.training.ema, condition))
+
+
+def _sample(
+    key: Array,
+    state: UnifiedState,
+    observation: Array,
+    known: dict[str, Array],
+    hidden: tuple[str, ...],
+    config: UnifiedConfig,
+    spec: Spec,
+) -> Array:
+    """`[B, A + O + 2]`, given the standardised parts in `known`."""
+    part, widths = parts(spec), (spec.action_dim, spec.observation_dim, 2)
+    batch, masks = observation.shape[0], part._asdict()
+    fields = [known.get(name, jnp.zeros((batch, n))) for name, n in zip(Parts._fields, widths, strict=True)]
+    nothing = np.zeros(sum(widths), bool)
+    return conditional(
+        key,
+        _denoiser(state, observation, config=config, spec=spec),
+        jnp.concatenate(fields, axis=-1),
+        np.logical_or.reduce([nothing, *(masks[name] for name in known)]),
+        np.logical_or.reduce([nothing, *(masks[name] for name in hidden)]),
+        karras(config.sampler_steps, config.sigma_min, config.sigma_max, config.rho),
+        sampler=config.sampler,
+    )
+
+
+def _policy(
+    key: Array, state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec
+) -> Array:
+    x = _sample(key, state, observation, {}, ("change", "reward"), config, spec)
+    return _decode_action(state.statistics, x[:, : spec.action_dim])
+
+
+def _inverse(
+    key: Array,
+    state: UnifiedState,
+    observation: Array,
+    next_observation: Array,
+    *,
+    config: UnifiedConfig,
+    spec: Spec,
+) -> Array:
+    change = encode_change(state.statistics, observation, next_observation)
+    x = _sample(key, state, observation, {"change": change}, ("reward",), config, spec)
+    return _decode_action(state.statistics, x[:, : spec.action_dim])
+
+
+def _forward(
+    key: Array,
+    state: UnifiedState,
+    observation: Array,
+    action: Array,
+    *,
+    config: UnifiedConfig,
+    spec: Spec,
+    rule: Rule | None = None,
+) -> tuple[Array, Array, Array]:
+    known = {"action": _encode_action(state.statistics, action)}
+    x = _sample(key, state, observation, known, (), config, spec)
+    outcome = x[:, spec.action_dim :]
+    return decode_outcome(state.statistics, outcome, observation, action, rule)
+
+
+def _joint(
+    key: Array, state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec
+) -> tuple[Array, Array, Array, Array]:
+    x = _sample(key, state, observation, {}, (), config, spec)
+    action = _decode_action(state.statistics, x[:, : spec.action_dim])
+    outcome = x[:, spec.action_dim :]
+    return action, *decode_outcome(state.statistics, outcome, observation, action, None)
+
+
+@lru_cache
+def unified(config: UnifiedConfig, spec: Spec) -> Unified:
+    """A unified world model for vectors (arXiv 2504.02792), with EDM's denoiser (arXiv 2206.00364).
+
+    One network denoises the action, the change of the observation, and reward with terminal flag, given
+    the observation, with a noise level for each of the three parts. A part at level 0 is a
+    condition, a part at `sigma_max` is unknown; so one training serves `policy` p(a | o), `forward`
+    p(o', r | o, a), `inverse` p(a | o, o') and `joint` p(a, o', r | o), each a `hold` and a sampler.
+
+    Actions are standardised as they are and not before a tanh: a next state is a smooth function of
+    them, also at the limits. Draws are clipped to the box. Equal arguments give the same functions.
+    """
+    settings: tuple[tuple[str, Any], ...] = (("config", config), ("spec", spec))
+    functions = (_init, _update, _denoiser, _policy, _forward, _inverse, _joint)
+    return Unified(*(Bound(function, settings) for function in functions))
+
+
+def _start(observations: Array, actions: Array) -> Array:
+    del actions
+    return observations[:, -1]
+
+
+def _step(
+    key: Array,
+    state: UnifiedState,
+    carry: Array,
+    action: Array,
+    *,
+    config: UnifiedConfig,
+    spec: Spec,
+    rule: Rule | None,
+) -> tuple[Array, Array, Array, Array]:
+    out = _forward(key, state, carry, action, config=config, spec=spec, rule=rule)
+    return out[0], *out
+
+
+@lru_cache
+def unified_world_model(config: UnifiedConfig, spec: Spec, rule: Rule | None = None) -> WorldModel:
+    """`unified(config, spec).forward` as a world model with `history` 1; it shares the state.
+
+    `rule` is that of `diffusion_step`; with None the generated flag says where an episode ends.
+    """
+    model = unified(config, spec)
+    settings: tuple[tuple[str, Any], ...] = (("config", config), ("spec", spec), ("rule", rule))
+    return WorldModel(
+        init=model.init, update=model.update, start=Bound(_start, ()), step=Bound(_step, settings)
+    )
