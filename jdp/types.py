@@ -137,6 +137,7 @@ class Agent(NamedTuple):
     update: Callable[[Array, PyTree, Transition], tuple[PyTree, Metrics]]  # (key, state, batch)
     act: Callable[[PyTree, Array], Policy]  # act(state, observation [..., O]), unnormalised
     batches: int = 1  # minibatches one update uses: its batch has batches * batch_size rows
+    next_actions: bool = False  # whether batches must carry `next_action`
 
 
 class WorldModel(NamedTuple):
@@ -154,8 +155,8 @@ class WorldModel(NamedTuple):
     # step(key, state, carry, action [B, A]) -> (carry, next observation [B, O], reward [B], terminal [B])
     history: int = 1  # H
     predict: Callable[[PyTree, Array, Array], Normal] | None = None
-    # of ensembles: predict(state, observation [B, O], action [B, A]) -> Normal of [M, B, O + 1]:
-    # every member's next observation and reward
+    # of ensembles: predict(state, observation [B, O], action [B, A]) -> Normal of [E, B, O + 1]:
+    # every elite member's next observation and reward
 
 
 class ModelBased(NamedTuple):

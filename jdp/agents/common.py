@@ -11,7 +11,7 @@ from jax import Array
 from jdp.errors import UserError
 from jdp.networks.mlp import mlp
 from jdp.networks.optimiser import step
-from jdp.types import Bound, Metrics, Network, Params, PyTree, Spec, Transition
+from jdp.types import Bound, Metrics, Network, Normal, Params, PyTree, Spec, Transition
 
 
 class Learner(NamedTuple):
@@ -43,6 +43,56 @@ def standardiser(observations: Array, *, enabled: bool = True) -> Standardiser:
         return Standardiser(jnp.zeros(dim), jnp.ones(dim))
     rows = observations.reshape(-1, dim)
     return Standardiser(jnp.mean(rows, axis=0), jnp.std(rows, axis=0) + 1e-3)
+
+
+def standardised(batch: Transition, standardise: Standardiser) -> Transition:
+    """`batch` with both its observations standardised."""
+    return batch._replace(
+        observation=standardise(batch.observation), next_observation=standardise(batch.next_observation)
+    )
+
+
+def deterministic(params: Params, actor: Network, observation: Array) -> Normal:
+    """The action `tanh(MLP(s))` as a distribution of `std` zero; `observation` is standardised."""
+    mean = jnp.tanh(actor.apply(params, observation))
+    return Normal(mean, jnp.zeros_like(mean))
+
+
+def gaussian_params(key: Array, actor: Network, spec: Spec) -> Params:
+    """Parameters of `gaussian`: `{"mean": those of the MLP actor, "log_std": zeros [A]}`."""
+    mean = actor.init(key, jnp.zeros(spec.observation_dim))
+    return {"mean": mean, "log_std": jnp.zeros(spec.action_dim)}
+
+
+def gaussian(
+    params: Params, actor: Network, observation: Array, log_std_range: tuple[float, float]
+) -> Normal:
+    """A Gaussian of mean `tanh(MLP(s))`; its std knows no state, and its samples are not squashed."""
+    mean = jnp.tanh(actor.apply(params["mean"], observation))
+    std = jnp.exp(jnp.clip(params["log_std"], *log_std_range))
+    return Normal(mean, jnp.broadcast_to(std, mean.shape))
+
+
+def advantage_weighted_loss(
+    params: Params,
+    actor: Network,
+    batch: Transition,
+    advantage: Array,
+    *,
+    beta: float,
+    weight_limit: float,
+    log_std_range: tuple[float, float],
+) -> tuple[Array, Metrics]:
+    """`-min(exp(beta * advantage), limit) log pi(a | s)` of a `gaussian`; `advantage` is `[B]`."""
+    weight = jnp.minimum(jnp.exp(beta * advantage), weight_limit)
+    pi = gaussian(params, actor, batch.observation, log_std_range)
+    loss = -jnp.mean(weight * pi.log_prob(batch.action))
+    return loss, {
+        "actor_loss": loss,
+        "bc_loss": jnp.mean(jnp.square(pi.mean - batch.action)),
+        "advantage_mean": jnp.mean(advantage),
+        "weight_mean": jnp.mean(weight),
+    }
 
 
 def _critic_init(key: Array, observation: Array, action: Array, *, member: Network, size: int) -> Params:
@@ -87,6 +137,11 @@ def descend(
     """One optimiser step in `params` on `loss(params, *args) -> (scalar, metrics)`."""
     gradient, metrics = jax.grad(loss, has_aux=True)(learner.params, *args)
     return Learner(*step(optimiser, gradient, learner.optimiser, learner.params)), metrics
+
+
+def copied(params: Params) -> Params:
+    """A target's first parameters: the fit loop donates the state, and no buffer can be donated twice."""
+    return jax.tree.map(jnp.copy, params)
 
 
 def polyak(target: Params, online: Params, tau: float) -> Params:

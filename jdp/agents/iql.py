@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -68,7 +67,7 @@ def iql_reward_scale(returns: ArrayLike) -> float:
     returns = np.asarray(returns, np.float64)
     spread = float(np.ptp(returns)) if returns.size else 0.0
     if not spread > 0:
-        raise UserError("all episode returns of the dataset are equal: set IQLConfig.reward_scale yourself")
+        raise UserError("all episode returns of the dataset are equal: set reward_scale yourself")
     return 1000.0 / spread
 
 
@@ -110,53 +109,23 @@ def value_loss(
     return loss, {"value_loss": loss, "v_mean": jnp.mean(v)}
 
 
-def policy(params: Params, actor: Network, observation: Array, config: IQLConfig) -> Normal:
-    """A Gaussian of mean `tanh(MLP(s))`; its std knows no state, and its samples are not squashed."""
-    mean = jnp.tanh(actor.apply(params["mean"], observation))
-    std = jnp.exp(jnp.clip(params["log_std"], *config.log_std_range))
-    return Normal(mean, jnp.broadcast_to(std, mean.shape))
-
-
-def actor_loss(
-    params: Params, actor: Network, batch: Transition, advantage: Array, config: IQLConfig
-) -> tuple[Array, Metrics]:
-    """`-min(exp(beta * advantage), limit) log pi(a | s)` (equation 7); `advantage` is `[B]`."""
-    weight = jnp.minimum(jnp.exp(config.beta * advantage), config.weight_limit)
-    pi = policy(params, actor, batch.observation, config)
-    log_prob = pi.log_prob(batch.action)
-    loss = -jnp.mean(weight * log_prob)
-    return loss, {
-        "actor_loss": loss,
-        "bc_loss": jnp.mean(jnp.square(pi.mean - batch.action)),
-        "advantage_mean": jnp.mean(advantage),
-        "weight_mean": jnp.mean(weight),
-    }
-
-
 def _init(key: Array, transitions: Transition, *, config: IQLConfig, spec: Spec) -> IQLState:
     common.check_fits(transitions, spec)
     keys = named_keys(key, "value", "actor", "critic")
     observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
     networks, optimisers = _networks(config, spec), _optimisers(config)
-    actor_params = {
-        "mean": networks.actor.init(keys["actor"], observation),
-        "log_std": jnp.zeros(spec.action_dim),
-    }
     critic_params = networks.critic.init(keys["critic"], observation, action)
     return IQLState(
         value=common.learner(networks.value.init(keys["value"], observation), optimisers.constant),
-        actor=common.learner(actor_params, optimisers.actor),
+        actor=common.learner(common.gaussian_params(keys["actor"], networks.actor, spec), optimisers.actor),
         critic=common.learner(critic_params, optimisers.constant),
-        # A copy: the fit loop donates the state, and one buffer cannot be donated twice.
-        target_critic=jax.tree.map(jnp.copy, critic_params),
+        target_critic=common.copied(critic_params),
         standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
     )
 
 
 def _prepare(batch: Transition, state: IQLState, config: IQLConfig) -> Transition:
-    return batch._replace(
-        observation=state.standardise(batch.observation),
-        next_observation=state.standardise(batch.next_observation),
+    return common.standardised(batch, state.standardise)._replace(
         action=jnp.clip(batch.action, -ACTION_LIMIT, ACTION_LIMIT),
         reward=config.reward_scale * batch.reward,
     )
@@ -179,8 +148,16 @@ def _update(
     )
     both = jnp.concatenate([batch.observation, batch.next_observation])
     v, next_v = jnp.split(networks.value.apply(value.params, both)[..., 0], 2)  # of the new V
-    actor, actor_metrics = common.descend(
-        partial(actor_loss, actor=networks.actor, batch=batch, advantage=q - v, config=config),
+    actor, actor_metrics = common.descend(  # equation 7
+        partial(
+            common.advantage_weighted_loss,
+            actor=networks.actor,
+            batch=batch,
+            advantage=q - v,
+            beta=config.beta,
+            weight_limit=config.weight_limit,
+            log_std_range=config.log_std_range,
+        ),
         optimisers.actor,
         state.actor,
     )
@@ -202,7 +179,7 @@ def _update(
 
 def _act(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spec) -> Normal:
     actor = _networks(config, spec).actor
-    return policy(state.actor.params, actor, state.standardise(observation), config)
+    return common.gaussian(state.actor.params, actor, state.standardise(observation), config.log_std_range)
 
 
 @lru_cache

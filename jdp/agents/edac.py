@@ -1,0 +1,78 @@
+"""EDAC (An et al. 2021, arXiv 2110.01548): SAC-N with critics whose action gradients are held apart."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.agents import common
+from jdp.agents.sac import SACConfig, SACState, sac_act, sac_init, sac_update
+from jdp.types import Agent, Bound, Metrics, Network, Params, Spec, Transition
+
+NORM_FLOOR = 1e-10  # a shorter gradient is divided by this: it has no direction to speak of
+
+
+@dataclass(frozen=True)
+class EDACConfig(SACConfig):
+    """Settings of EDAC; the defaults are those for halfcheetah-medium and walker2d-medium.
+
+    | dataset | `critics` | `diversity` |
+    |---|---|---|
+    | halfcheetah, walker2d: medium, medium-replay | 10 | 1 |
+    | halfcheetah, walker2d: medium-expert | 10 | 5 |
+    | hopper | 50 | 1 |
+    """
+
+    diversity: float = 1.0  # eta, the weight of the penalty on aligned gradients
+    critics: int = 10
+    hidden: tuple[int, ...] = (256, 256, 256)
+    initialiser: str = "edac"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        common.check_settings(
+            "EDACConfig", critics=(self.critics, 2, 1000), diversity=(self.diversity, 0, 1e9)
+        )
+
+
+def alignment(params: Params, critic: Network, observation: Array, action: Array) -> Array:
+    """`[B]`, `sum_{i != j} <g_i, g_j> / (N - 1)` of the unit vectors `g_i` along `dQ_i/da` (equation 14).
+
+    N where all critics agree on the direction, 0 where their gradients are orthogonal.
+    """
+
+    def gradient(member: Params) -> Array:  # [B, A]
+        alone = jax.tree.map(lambda x: x[None], member)
+        return jax.grad(lambda a: jnp.sum(critic.apply(alone, observation, a)))(action)
+
+    gradients = jax.vmap(gradient)(params)  # [N, B, A]
+    squares = jnp.sum(jnp.square(gradients), axis=-1, keepdims=True)
+    # The floor is inside the root, whose derivative at 0 would be infinite.
+    unit = gradients / jnp.sqrt(jnp.maximum(squares, NORM_FLOOR**2))
+    # |sum_i g_i|^2 - sum_i |g_i|^2 is the sum over all pairs, without making them.
+    pairs = jnp.sum(jnp.square(jnp.sum(unit, axis=0)), axis=-1) - jnp.sum(jnp.square(unit), axis=(0, 2))
+    return pairs / (gradients.shape[0] - 1)
+
+
+def _update(
+    key: Array, state: SACState, batch: Transition, *, config: EDACConfig, spec: Spec
+) -> tuple[SACState, Metrics]:
+    """An update of SAC whose critic loss has `diversity` times the mean alignment (algorithm 1)."""
+
+    def penalty(params, critic, key, batch, actor):
+        del key, actor
+        aligned = jnp.mean(alignment(params, critic, batch.observation, batch.action))
+        return config.diversity * aligned, {"alignment": aligned}
+
+    return sac_update(key, state, batch, config=config, spec=spec, penalty=penalty)
+
+
+@lru_cache
+def edac(config: EDACConfig, spec: Spec) -> Agent:
+    """EDAC as an agent; one minibatch an update. Equal arguments give the same agent."""
+    settings = (("config", config), ("spec", spec))
+    return Agent(
+        init=Bound(sac_init, settings), update=Bound(_update, settings), act=Bound(sac_act, settings)
+    )

@@ -1,0 +1,118 @@
+"""ReBRAC (Tarasov et al. 2023, arXiv 2305.09836): TD3+BC with a penalty each for actor and critic."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.agents import common, td3
+from jdp.agents.td3 import TD3Config, TD3State
+from jdp.errors import UserError
+from jdp.networks.mlp import mlp
+from jdp.types import Agent, Bound, Metrics, Normal, Params, Spec, Transition
+
+# (beta_actor, beta_critic) of D4RL's locomotion sets: the authors' search, in the paper's appendix
+REBRAC_BETAS: dict[str, tuple[float, float]] = {
+    "halfcheetah-random-v2": (0.001, 0.1),
+    "halfcheetah-medium-v2": (0.001, 0.01),
+    "halfcheetah-medium-replay-v2": (0.01, 0.001),
+    "halfcheetah-medium-expert-v2": (0.01, 0.1),
+    "hopper-random-v2": (0.001, 0.01),
+    "hopper-medium-v2": (0.01, 0.01),
+    "hopper-medium-replay-v2": (0.05, 0.5),
+    "hopper-medium-expert-v2": (0.1, 0.01),
+    "walker2d-random-v2": (0.01, 0.0),
+    "walker2d-medium-v2": (0.05, 0.1),
+    "walker2d-medium-replay-v2": (0.05, 0.01),
+    "walker2d-medium-expert-v2": (0.01, 0.01),
+}
+
+
+@dataclass(frozen=True)
+class ReBRACConfig(TD3Config):
+    """Settings of ReBRAC; the defaults are those for locomotion, the weights those of hopper-medium.
+
+    `REBRAC_BETAS` has the weights of the other sets. The batch size is the experiment's: the authors
+    take 1024 with this learning rate.
+    """
+
+    beta_actor: float = 0.01  # weight of behaviour cloning in the actor's loss
+    beta_critic: float = 0.01  # weight of the distance to the next action in the critics' target
+    learning_rate: float = 1e-3
+    hidden: tuple[int, ...] = (256, 256, 256)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        common.check_settings(
+            "ReBRACConfig", beta_actor=(self.beta_actor, 0, 1e9), beta_critic=(self.beta_critic, 0, 1e9)
+        )
+
+
+def _networks(config: ReBRACConfig, spec: Spec) -> td3.Networks:
+    """Layer norm in the critics is the paper's; where weights begin is the choice of its code."""
+    actor = mlp((*config.hidden, spec.action_dim), initialiser="edac", last_limit=1e-3)
+    options = {"initialiser": "edac", "layer_norm": True, "last_limit": 3e-3}
+    return td3.Networks(actor, common.critic(config.hidden, size=config.critics, **options))
+
+
+def _distance(action: Array, data: Array) -> Array:
+    """`[B]`, squared and summed over action dimensions, where TD3+BC takes the mean."""
+    return jnp.sum(jnp.square(action - data), axis=-1)
+
+
+def actor_loss(
+    params: Params, q_params: Params, batch: Transition, *, networks: td3.Networks, beta: float
+) -> tuple[Array, Metrics]:
+    """`beta |pi(s) - a|^2 - lambda min_j Q_j(s, pi(s))` with `lambda = 1 / mean |min_j Q_j|`."""
+    action = common.deterministic(params, networks.actor, batch.observation).mean
+    q = jnp.min(networks.critic.apply(q_params, batch.observation, action), axis=0)  # [B]
+    weight = 1 / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+    bc = jnp.mean(_distance(action, batch.action))
+    loss = beta * bc - weight * jnp.mean(q)
+    return loss, {"actor_loss": loss, "bc_loss": bc, "q_weight": weight}
+
+
+def _init(key: Array, transitions: Transition, *, config: ReBRACConfig, spec: Spec) -> TD3State:
+    return td3.init(key, transitions, _networks(config, spec), config, spec)
+
+
+def _update(
+    key: Array, state: TD3State, batch: Transition, *, config: ReBRACConfig, spec: Spec
+) -> tuple[TD3State, Metrics]:
+    """See `td3.learn`; `key` is consumed."""
+    data_action = batch.next_action
+    if data_action is None:
+        raise UserError(
+            "ReBRAC needs the dataset's next actions: "
+            "make the batches from jdp.data.transitions(data, next_actions=True)"
+        )
+    networks = _networks(config, spec)
+    batch = common.standardised(batch, state.standardise)
+    action, next_q = td3.smoothed(key, state, batch.next_observation, networks, config)
+    next_q = next_q - config.beta_critic * _distance(action, data_action)
+    target = common.td_target(batch.reward, batch.terminal, next_q, config.discount)
+    loss = partial(actor_loss, networks=networks, beta=config.beta_actor)
+    return td3.learn(state, batch, target, loss, networks, config)
+
+
+def _act(state: TD3State, observation: Array, *, config: ReBRACConfig, spec: Spec) -> Normal:
+    return td3.act(state, observation, _networks(config, spec))
+
+
+@lru_cache
+def rebrac(config: ReBRACConfig, spec: Spec) -> Agent:
+    """ReBRAC as an agent whose `update` takes a batch of `2 B` rows, each with its `next_action`.
+
+    An update is two critic steps and an actor step, as in `td3_bc`. Its actor is deterministic: `act`
+    gives a `Normal` with `std` zero. Equal arguments give the same agent.
+    """
+    settings = (("config", config), ("spec", spec))
+    return Agent(
+        init=Bound(_init, settings),
+        update=Bound(_update, settings),
+        act=Bound(_act, settings),
+        batches=td3.CRITIC_STEPS,
+        next_actions=True,
+    )

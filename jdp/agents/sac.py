@@ -1,0 +1,232 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): the core of SAC-N, EDAC, CQL and MOPO's kin."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jdp.agents import common
+from jdp.agents.common import Learner, Standardiser
+from jdp.networks.mlp import mlp
+from jdp.networks.optimiser import step
+from jdp.types import Agent, Bound, Metrics, Network, Params, Spec, TanhNormal, Transition, named_keys
+
+LAST_LIMITS = {"edac": (1e-3, 3e-3)}  # first weights of the last layers of (actor, critic), by initialiser
+
+
+@dataclass(frozen=True)
+class SACConfig:
+    """Settings of SAC; the defaults are those of the paper (table 1), with its two critics."""
+
+    discount: float = 0.99
+    tau: float = 0.005  # share of the online network in one target update
+    actor_learning_rate: float = 3e-4
+    critic_learning_rate: float = 3e-4
+    alpha_learning_rate: float = 3e-4
+    adam_eps: float = 1e-8
+    critics: int = 2
+    hidden: tuple[int, ...] = (256, 256)
+    initialiser: str = "fan_in"  # of `jdp.networks.mlp.mlp`; "edac" also makes the first outputs small
+    log_std_range: tuple[float, float] = (-5.0, 2.0)
+    target_entropy: float | None = None  # None: minus the number of action dimensions
+    initial_alpha: float = 1.0
+    backup_entropy: bool = True  # whether targets contain the entropy of the next action
+    normalise_observations: bool = False
+
+    def __post_init__(self) -> None:
+        common.check_settings(
+            type(self).__name__,
+            discount=(self.discount, 0, 1),
+            tau=(self.tau, 0, 1),
+            critics=(self.critics, 1, 1000),
+            initial_alpha=(self.initial_alpha, 1e-8, 1e8),
+        )
+
+
+class SACState(NamedTuple):
+    """The temperature, the actor, the critics and their target."""
+
+    log_alpha: Learner  # parameters []: log of the temperature
+    actor: Learner
+    critic: Learner  # parameters [N, ...]: N critics
+    target_critic: Params  # [N, ...]
+    standardise: Standardiser  # of observations, [O]
+
+
+class Networks(NamedTuple):
+    """The networks of a config; the actor's outputs are `[..., 2 A]`, see `policy`."""
+
+    actor: Network
+    critic: Network
+
+
+Actor = Callable[[Array], TanhNormal]  # observation [..., O] -> the policy there
+Penalty = Callable[[Params, Network, Array, Transition, Actor], tuple[Array, Metrics]]
+# penalty(critic parameters, critic, key, batch, actor) -> (scalar added to the critic loss, metrics);
+# the batch is standardised, the actor is the improved one and the key is consumed
+
+
+def networks(config: SACConfig, spec: Spec) -> Networks:
+    """The actor and the N critics that `config` describes."""
+    actor_limit, critic_limit = LAST_LIMITS.get(config.initialiser, (None, None))
+    actor = mlp((*config.hidden, 2 * spec.action_dim), initialiser=config.initialiser, last_limit=actor_limit)
+    critic = common.critic(
+        config.hidden, size=config.critics, initialiser=config.initialiser, last_limit=critic_limit
+    )
+    return Networks(actor, critic)
+
+
+class _Optimisers(NamedTuple):
+    log_alpha: optax.GradientTransformation
+    actor: optax.GradientTransformation
+    critic: optax.GradientTransformation
+
+
+def _optimisers(config: SACConfig) -> _Optimisers:
+    rates = (config.alpha_learning_rate, config.actor_learning_rate, config.critic_learning_rate)
+    return _Optimisers(*(optax.adam(rate, eps=config.adam_eps) for rate in rates))
+
+
+def policy(params: Params, observation: Array, *, actor: Network, config: SACConfig) -> TanhNormal:
+    """`[...]`, the policy at standardised observations `[..., O]`; the log std is clipped."""
+    location, log_std = jnp.split(actor.apply(params, observation), 2, axis=-1)
+    return TanhNormal(location, jnp.exp(jnp.clip(log_std, *config.log_std_range)))
+
+
+def soft_target(
+    next_q: Array, next_log_prob: Array, alpha: Array, batch: Transition, discount: float
+) -> Array:
+    """`[B]`, `r + discount (1 - d) (min_j Q_j(s', a') - alpha log pi(a' | s'))`; `next_q` is `[N, B]`.
+
+    An unlikely action has a negative log density, so it raises the target: entropy is a reward.
+    """
+    next_value = jnp.min(next_q, axis=0) - alpha * next_log_prob
+    return common.td_target(batch.reward, batch.terminal, next_value, discount)
+
+
+def alpha_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -> tuple[Array, Metrics]:
+    """`-log alpha (log pi + target)`: alpha falls while the entropy is above its target.
+
+    The paper's equation 18 has alpha in the place of log alpha; the authors' later code has this.
+    """
+    loss = -log_alpha * jnp.mean(log_prob + target_entropy)
+    return loss, {"alpha": jnp.exp(log_alpha), "entropy": -jnp.mean(log_prob)}
+
+
+def actor_loss(
+    params: Params,
+    key: Array,
+    log_alpha: Learner,
+    observation: Array,
+    q: Callable[[Array, Array], Array],
+    nets: Networks,
+    config: SACConfig,
+) -> tuple[Array, tuple[Metrics, Learner]]:
+    """`alpha log pi(a | s) - min_j Q_j(s, a)` of one draw `a` (equation 7), with alpha after its own step.
+
+    `q(observation, action) -> [N, B]`. Also gives `(metrics, the temperature's learner)`: both steps
+    use the same draw, so the actor runs once.
+    """
+    action, log_prob = policy(params, observation, actor=nets.actor, config=config).sample_and_log_prob(key)
+    target_entropy = -float(action.shape[-1]) if config.target_entropy is None else config.target_entropy
+    log_alpha, metrics = common.descend(
+        partial(alpha_loss, log_prob=jax.lax.stop_gradient(log_prob), target_entropy=target_entropy),
+        _optimisers(config).log_alpha,
+        log_alpha,
+    )
+    loss = jnp.mean(jnp.exp(log_alpha.params) * log_prob - jnp.min(q(observation, action), axis=0))
+    return loss, ({**metrics, "actor_loss": loss}, log_alpha)
+
+
+def sac_init(key: Array, transitions: Transition, *, config: SACConfig, spec: Spec) -> SACState:
+    """The state before the first update; `transitions` give the statistics of observations."""
+    common.check_fits(transitions, spec)
+    keys = named_keys(key, "actor", "critic")
+    observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
+    nets, optimisers = networks(config, spec), _optimisers(config)
+    critic_params = nets.critic.init(keys["critic"], observation, action)
+    # The dtype is named: a weakly typed scalar would become strong in an update, and compile it again.
+    log_alpha = jnp.array(math.log(config.initial_alpha), jnp.float32)
+    return SACState(
+        log_alpha=common.learner(log_alpha, optimisers.log_alpha),
+        actor=common.learner(nets.actor.init(keys["actor"], observation), optimisers.actor),
+        critic=common.learner(critic_params, optimisers.critic),
+        target_critic=common.copied(critic_params),
+        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+    )
+
+
+def sac_update(
+    key: Array,
+    state: SACState,
+    batch: Transition,
+    *,
+    config: SACConfig,
+    spec: Spec,
+    penalty: Penalty | None = None,
+) -> tuple[SACState, Metrics]:
+    """The temperature, the actor (new temperature, old critics), the critics (new actor), then their target.
+
+    This is the order of the code of SAC-N and EDAC. `penalty` is what an algorithm adds to the critic
+    loss; the rest is the same for all of them.
+    """
+    keys = named_keys(key, "action", "next_action", "penalty")
+    nets, optimisers = networks(config, spec), _optimisers(config)
+    batch = common.standardised(batch, state.standardise)
+    gradient, (metrics, log_alpha) = jax.grad(actor_loss, has_aux=True)(
+        state.actor.params,
+        key=keys["action"],
+        log_alpha=state.log_alpha,
+        observation=batch.observation,
+        q=partial(nets.critic.apply, state.critic.params),
+        nets=nets,
+        config=config,
+    )
+    actor = Learner(*step(optimisers.actor, gradient, state.actor.optimiser, state.actor.params))
+
+    improved = partial(policy, actor.params, actor=nets.actor, config=config)
+    next_action, next_log_prob = improved(batch.next_observation).sample_and_log_prob(keys["next_action"])
+    next_q = nets.critic.apply(state.target_critic, batch.next_observation, next_action)
+    alpha = jnp.exp(log_alpha.params) if config.backup_entropy else jnp.zeros(())
+    target = soft_target(next_q, next_log_prob, alpha, batch, config.discount)
+
+    def critic_loss(params: Params) -> tuple[Array, Metrics]:
+        loss, metrics = common.critic_loss(params, nets.critic, batch, target)
+        if penalty is None:
+            return loss, metrics
+        extra, more = penalty(params, nets.critic, keys["penalty"], batch, improved)
+        return loss + extra, {**metrics, **more}
+
+    critic, critic_metrics = common.descend(critic_loss, optimisers.critic, state.critic)
+    state = SACState(
+        log_alpha=log_alpha,
+        actor=actor,
+        critic=critic,
+        target_critic=common.polyak(state.target_critic, critic.params, config.tau),
+        standardise=state.standardise,
+    )
+    return state, {**metrics, **critic_metrics}
+
+
+def sac_act(state: SACState, observation: Array, *, config: SACConfig, spec: Spec) -> TanhNormal:
+    """The policy at observations `[..., O]`, in the units of the task."""
+    actor = networks(config, spec).actor
+    return policy(state.actor.params, state.standardise(observation), actor=actor, config=config)
+
+
+@lru_cache
+def sac(config: SACConfig, spec: Spec) -> Agent:
+    """SAC as an agent; one minibatch an update. Equal arguments give the same agent.
+
+    Alone it is the baseline that overestimates actions the data lacks; SAC-N is it with more critics.
+    """
+    settings = (("config", config), ("spec", spec))
+    return Agent(
+        init=Bound(sac_init, settings), update=Bound(sac_update, settings), act=Bound(sac_act, settings)
+    )

@@ -1,0 +1,135 @@
+"""What TD3+BC and ReBRAC share: TD3 (Fujimoto et al. 2018, arXiv 1802.09477) on minibatches of a dataset."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jdp.agents import common
+from jdp.agents.common import Learner, Standardiser
+from jdp.errors import UserError
+from jdp.types import Metrics, Network, Normal, Params, Spec, Transition, named_keys
+
+CRITIC_STEPS = 2  # critic steps for one actor step: `policy_freq` of TD3
+
+
+@dataclass(frozen=True)
+class TD3Config:
+    """Settings of TD3; an algorithm adds its own and changes defaults."""
+
+    policy_noise: float = 0.2  # std of the noise on target actions
+    noise_clip: float = 0.5
+    discount: float = 0.99
+    tau: float = 0.005  # share of the online network in one target update
+    learning_rate: float = 3e-4
+    adam_eps: float = 1e-8
+    critics: int = 2
+    hidden: tuple[int, ...] = (256, 256)
+    normalise_observations: bool = False
+
+    def __post_init__(self) -> None:
+        common.check_settings(
+            type(self).__name__,
+            discount=(self.discount, 0, 1),
+            tau=(self.tau, 0, 1),
+            critics=(self.critics, 1, 1000),
+        )
+
+
+class TD3State(NamedTuple):
+    """The actor, the critics and the targets of both."""
+
+    actor: Learner
+    critic: Learner  # parameters [N, ...]: N critics
+    target_actor: Params
+    target_critic: Params  # [N, ...]
+    standardise: Standardiser  # of observations, [O]
+
+
+class Networks(NamedTuple):
+    """The actor before its tanh, and the critics."""
+
+    actor: Network
+    critic: Network
+
+
+def _adam(config: TD3Config) -> optax.GradientTransformation:
+    return optax.adam(config.learning_rate, eps=config.adam_eps)
+
+
+def init(key: Array, transitions: Transition, networks: Networks, config: TD3Config, spec: Spec) -> TD3State:
+    """A state whose targets equal the online networks; `key` is consumed."""
+    common.check_fits(transitions, spec)
+    keys = named_keys(key, "actor", "critic")
+    observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
+    actor = networks.actor.init(keys["actor"], observation)
+    critic = networks.critic.init(keys["critic"], observation, action)
+    return TD3State(
+        actor=common.learner(actor, _adam(config)),
+        critic=common.learner(critic, _adam(config)),
+        target_actor=common.copied(actor),
+        target_critic=common.copied(critic),
+        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+    )
+
+
+def smoothed(
+    key: Array, state: TD3State, observation: Array, networks: Networks, config: TD3Config
+) -> tuple[Array, Array]:
+    """The target policy's actions `[B, A]` with clipped noise, and `min_j Q_j` of them `[B]`.
+
+    Target-policy smoothing and clipped double Q-learning (TD3, equations 10 and 14) of the target
+    networks at standardised observations `[B, O]`; `key` is consumed.
+    """
+    mean = common.deterministic(state.target_actor, networks.actor, observation).mean
+    noise = config.policy_noise * jax.random.normal(key, mean.shape)
+    action = jnp.clip(mean + jnp.clip(noise, -config.noise_clip, config.noise_clip), -1, 1)
+    q = networks.critic.apply(state.target_critic, observation, action)
+    return action, jnp.min(q, axis=0)
+
+
+def learn(
+    state: TD3State,
+    batch: Transition,
+    target: Array,
+    actor_loss: Callable[[Params, Params, Transition], tuple[Array, Metrics]],
+    networks: Networks,
+    config: TD3Config,
+) -> tuple[TD3State, Metrics]:
+    """Two critic steps on the two halves of `batch`, an actor step on the second half, then targets.
+
+    The critics learn `target` `[2 B]`. The target networks stand still until the actor has moved, so
+    both minibatches share the pass that made it.
+
+    Args:
+        actor_loss: (parameters of the actor, of the critics, minibatch) -> (scalar, metrics).
+    """
+    rows = batch.reward.shape[0]
+    if rows % CRITIC_STEPS:
+        raise UserError(f"an update draws {CRITIC_STEPS} minibatches; {rows} rows cannot be halved")
+    adam = _adam(config)
+    critic, metrics, minibatch = state.critic, {}, batch
+    for step in range(CRITIC_STEPS):
+        half = slice(step * rows // CRITIC_STEPS, (step + 1) * rows // CRITIC_STEPS)
+        minibatch = jax.tree.map(lambda x, half=half: x[half], batch)
+        critic, metrics = common.descend(
+            common.critic_loss, adam, critic, networks.critic, minibatch, target[half]
+        )
+    actor, actor_metrics = common.descend(actor_loss, adam, state.actor, critic.params, minibatch)
+    state = TD3State(
+        actor=actor,
+        critic=critic,
+        target_actor=common.polyak(state.target_actor, actor.params, config.tau),
+        target_critic=common.polyak(state.target_critic, critic.params, config.tau),
+        standardise=state.standardise,
+    )
+    return state, {**metrics, **actor_metrics}
+
+
+def act(state: TD3State, observation: Array, networks: Networks) -> Normal:
+    """The actor's action at observations `[..., O]` of the task, `std` zero."""
+    return common.deterministic(state.actor.params, networks.actor, state.standardise(observation))
