@@ -1,10 +1,11 @@
 """What experiment scripts share: command line, progress bars, one clear line for a mistake."""
 
+import difflib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
@@ -16,23 +17,42 @@ from jdp.errors import StorageError, UserError
 C = TypeVar("C")
 
 
-def parse(presets: Mapping[str, C], default: Callable[[], str], description: str) -> C:
-    """Reads the command line; `--preset` chooses the defaults, and any other flag beats it."""
+def option(name: str) -> str | None:
+    """The value of `--name` on the command line, before it is parsed; None where it is not there."""
+    argv, value = sys.argv[1:], None
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            value = argv[i + 1]
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def choose(name: str, options: Collection[str], default: str) -> str:
+    """The value of `--name`, one of `options`, needed before the rest can be parsed."""
+    value = option(name) or default
+    if value not in options:
+        near = difflib.get_close_matches(value, list(options), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        fail(f"{name} {value}: {hint}choose one of {', '.join(options)}")
+    return value
+
+
+def parse(presets: Mapping[str, C], default: Callable[[], str], description: str, kind: Any = None) -> C:
+    """Reads the command line; `--preset` chooses the defaults, and any other flag beats it.
+
+    `kind` is the type to parse, where it is not that of the presets (a generic one with its argument).
+    """
     argv = sys.argv[1:]
     for i, word in enumerate(argv):
         # A bare --resume means the newest unfinished run.
         if word == "--resume" and (i + 1 == len(argv) or argv[i + 1].startswith("--")):
             argv = [*argv[: i + 1], "latest", *argv[i + 1 :]]
-    name = None
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            name = argv[i + 1]
-        elif word.startswith("--preset="):
-            name = word.partition("=")[2]
+    name = option("--preset")
     base = presets.get(name or default())
     if base is None:
         fail(f"unknown preset {name!r}: choose one of {', '.join(presets)}")
-    return tyro.cli(type(base), default=base, args=argv, description=description)
+    return tyro.cli(kind or type(base), default=base, args=argv, description=description)
 
 
 def fail(line: str) -> NoReturn:

@@ -7,74 +7,36 @@ from typing import Any
 import jax
 import numpy as np
 from common import Bar, table
+from job import behaviour, last_scores, score_name, scores_of, with_interval
 
 import jdp
 from jdp import plotting
 from jdp.diffusion import exact
-from jdp.evaluation import (
-    Simulator,
-    action_log_likelihood,
-    dynamics_error,
-    interval,
-    normalised_score,
-    supports,
-)
+from jdp.evaluation import Simulator, action_log_likelihood, dynamics_error, interval, supports
+
+NAMES = {"dataset": "dataset only", "guided": "policy-guided", "world_model": "world model"}
 
 
-def opening(config: Any, data: Any, devices: list[Any]) -> None:
-    """Which data, device and preset this is."""
-    origin, spec = data.origin, data.spec
-    print(f"dataset    {origin.name}")
-    print(f"           {origin.path} ({origin.size / 1e6:.1f} MB, SHA-256 {origin.sha256[:16]}...)")
-    if origin.notice:
-        print(f"           {origin.notice}")
-    print(
-        f"           {len(data):,} transitions, {len(data.starts):,} episodes, "
-        f"mean return {data.returns.mean():.0f} ({score_name(spec)} {behaviour(data):.1f})"
-    )
-    print(f"task       {spec.env_id}, {spec.observation_dim} observations, {spec.action_dim} actions")
-    print(f"device     {len(devices)} x {devices[0].device_kind}")
-    seeds = f"{config.seeds} agent seeds on one shared diffuser"
-    print(f"preset     {config.preset}; agent {config.agent}, {seeds}")
-
-
-def score_name(spec: Any) -> str:
-    return "return" if spec.score_range is None else "normalised score"
-
-
-def scores_of(returns: Any, spec: Any) -> np.ndarray:
-    """Normalised scores of returns; the returns themselves where the task has no reference scores."""
-    returns = np.asarray(returns, np.float64)
-    return returns if spec.score_range is None else normalised_score(returns, spec.score_range)
-
-
-def behaviour(data: Any) -> float:
-    """The mean score of the dataset's own episodes."""
-    return float(scores_of(data.returns, data.spec).mean())
-
-
-def check_sets(
-    job: Any, agents: Any, diffuser_state: Any, normaliser: Any, generate: Callable[..., np.ndarray]
-) -> dict[str, Any]:
-    """Dynamics error and action likelihood of data, unguided and guided sets, under one target policy.
+def check_sets(job: Any, agents: dict[str, Any], models: Any, made_by: Callable[..., Any]) -> dict[str, Any]:
+    """Dynamics error and action likelihood of the data and every synthetic set, under one target policy.
 
     The target policies are those of the last arm that was trained (guided, where it is there): every
-    seed judges its own share of the trajectories. `generate` is that of `pgd_d4rl.py`.
+    seed judges its own share of the trajectories. `made_by` is that of `pgd_d4rl.py`.
     """
-    config, data = job.config, job.data
+    config, data, normaliser = job.config, job.data, models.normaliser
     found = job.run.read("checks.json")
     if found is not None:
         return found
     target = list(agents)[-1]
     states, count, horizon = agents[target], config.evaluation.trajectories, config.horizon
     per_seed = -(-count // config.seeds)
-    sets: dict[str, Any] = {"data": real_windows(data, normaliser, per_seed * config.seeds, horizon)}
-    kinds = {"unguided": None, "guided": states}
-    for kind in (k for k in kinds if k in config.arms):
-        with Bar(f"check: {kind}", per_seed * config.seeds, "trajectory") as bar:
-            x = generate(job, job.keys["check"], kinds[kind], diffuser_state, normaliser, per_seed, bar)
-        sets[kind] = x.reshape(-1, *x.shape[2:])
-    experiences = {kind: jdp.synthesis.experience(x, normaliser) for kind, x in sets.items()}
+    windows = real_windows(data, normaliser, per_seed * config.seeds, horizon)
+    experiences = {"data": jdp.synthesis.experience(windows, normaliser)}
+    for arm in (a for a in config.arms if a != "dataset"):
+        with Bar(f"check: {arm}", per_seed * config.seeds, "trajectory") as bar:
+            made = made_by(arm, job, job.keys["check"], states, models, per_seed, bar)
+        # Seed by seed; of the world model's more where episodes ended early.
+        experiences[arm] = jax.tree.map(lambda x: x[:, :per_seed].reshape(-1, *x.shape[2:]), made)
 
     simulator = Simulator(data.spec.env_id) if supports(data.spec.env_id, data.spec) else None
     if simulator is None:
@@ -91,7 +53,7 @@ def check_sets(
     curves, columns = {}, {}
     for kind, made in experiences.items():
         entry: dict[str, Any] = {"trajectories": len(made.valid), "steps": int(made.valid.sum())}
-        entry["likelihood"] = likelihood(job, states, made, config.seeds)
+        entry["likelihood"] = likelihood(models.agent, states, made, config.seeds)
         if simulator is not None:
             error = dynamics_error(
                 simulator,
@@ -120,13 +82,12 @@ def check_sets(
     return job.run.read("checks.json") or {}
 
 
-def likelihood(job: Any, states: Any, made: Any, seeds: int) -> list[float]:
+def likelihood(agent: Any, states: Any, made: Any, seeds: int) -> list[float]:
     """(mean, low, high) of log N(a; mu(s), 1) over trajectories, each under its own seed's policy."""
-    act = job.agent.act
     means = []
     for s, rows in enumerate(np.split(np.arange(len(made.valid)), seeds)):
         state = jax.tree.map(lambda leaf, s=s: leaf[s], states)
-        values = action_log_likelihood(act, state, made.observation[rows], made.action[rows],
+        values = action_log_likelihood(agent.act, state, made.observation[rows], made.action[rows],
                                        valid=made.valid[rows]).per_transition  # fmt: skip
         means.append(np.nanmean(values, axis=1)[made.valid[rows].any(axis=1)])
     return list(interval(np.concatenate(means)))
@@ -193,30 +154,17 @@ def draw_sets(job: Any, errors: dict, columns: dict, experiences: dict[str, Any]
         plotting.strip(frames, times, title=f"trajectories, {name}").savefig(folder / "frames.png")
 
 
-def summary(job: Any) -> dict[str, Any]:
-    """Every return of every seed's last checkpoint, the scores and their intervals over seeds."""
-    arms = {}
-    for arm in job.config.arms:
-        record = [r for r in job.run.records(f"{arm}/evaluation") if r["step"] == job.config.updates][-1]
-        scores = scores_of(record["returns"], job.data.spec).mean(axis=1)
-        arms[arm] = {
-            "returns": record["returns"],
-            "seeds": list(scores),
-            "interval": list(interval(scores)),
-        }
-    return arms
-
-
 def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float) -> None:
     """The table, `scores.json`, `report.txt` and the figures."""
-    config, data, arms = job.config, job.data, summary(job)
+    config, data = job.config, job.data
+    arms = {arm: last_scores(job, arm, config.updates) for arm in config.arms}
     head = ["arm", f"{score_name(data.spec)} (95 %)", "seeds", "dynamics error", "log-likelihood (95 %)"]
     rows = [head]
     for arm, score in arms.items():
         entry = checks["sets"].get("data" if arm == "dataset" else arm, {})
         rows.append(
             [
-                {"dataset": "dataset only", "guided": "policy-guided"}.get(arm, arm),
+                NAMES.get(arm, arm),
                 with_interval(score["interval"]),
                 " ".join(f"{s:.1f}" for s in score["seeds"]),
                 f"{entry['dynamics_median']:.1e}" if "dynamics_median" in entry else "-",
@@ -233,7 +181,7 @@ def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float)
             table(rows),
             "",
             f"behaviour policy (mean of the dataset's episodes): {behaviour(data):.1f}",
-            f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser",
+            f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and ensemble",
             "dynamics error: median squared error of the next state, standardised, against the simulator",
             f"log-likelihood: of actions under N(pi(s), 1), pi of the {checks['target']} arm's agents",
             "terminal transitions: " + ", ".join(f"{k} {v:.3%}" for k, v in share.items()),
@@ -260,13 +208,6 @@ def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float)
     print(f"\n{text}\nwritten to {job.run.path}")
 
 
-def with_interval(values: Any, digits: int = 1) -> str:
-    mean, low, high = (float("nan") if v is None else v for v in values)
-    if not np.isfinite([low, high]).all():
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
 def draw_scores(job: Any, arms: dict[str, Any]) -> None:
     """Learning curves and final scores."""
     data, folder = job.data, job.run.path / "figures"
@@ -290,11 +231,10 @@ def save_synthetic(job: Any) -> None:
     """The last synthetic set of every arm, as D4RL-layout HDF5 and as a local Minari dataset."""
     from jdp.data.export import save_d4rl, save_minari
 
-    normaliser = jdp.data.fit_normaliser(job.data)
     for arm in (a for a in job.config.arms if a != "dataset"):
-        path = sorted((job.run.path / "synthetic").glob(f"{arm}-*.npy"))[-1]
-        x = np.load(path, allow_pickle=False)
-        made = jdp.synthesis.experience(x.reshape(-1, *x.shape[2:]), normaliser)
+        (path,) = (job.run.path / "synthetic").glob(f"{arm}-*.npz")
+        with np.load(path, allow_pickle=False) as file:
+            made = jdp.synthesis.Experience(**{k: v.reshape(-1, *v.shape[2:]) for k, v in file.items()})
         transitions, timeouts = jdp.synthesis.to_transitions(made)
         facts = {"made_by": "jdp", "from": job.data.origin.name, "arm": arm, "run": str(job.run.path)}
         target = job.run.path / "synthetic" / f"{arm}.hdf5"

@@ -13,7 +13,18 @@ from jdp._version import __version__
 from jdp.errors import UserError
 
 if TYPE_CHECKING:
-    from jdp import agents, data, diffusion, evaluation, networks, plotting, synthesis, training, types
+    from jdp import (
+        agents,
+        data,
+        diffusion,
+        evaluation,
+        networks,
+        plotting,
+        synthesis,
+        training,
+        types,
+        world_models,
+    )
     from jdp.synthesis.load import load_run
 
 __all__ = [
@@ -29,6 +40,7 @@ __all__ = [
     "synthesis",
     "training",
     "types",
+    "world_models",
 ]
 
 

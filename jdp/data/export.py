@@ -126,7 +126,7 @@ def _create(
 
 
 def _columns(transitions: Transition, timeouts: np.ndarray | None, where: str) -> _Columns:
-    observation, action, reward, next_observation, terminal = map(np.asarray, transitions)
+    observation, action, reward, next_observation, terminal = map(np.asarray, transitions[:5])
     terminals = checks.flag_column(terminal, "terminal", where)
     observations = checks.float_rows(observation, "observation", where)
     next_observations = checks.float_rows(next_observation, "next_observation", where)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from jdp.evaluation.scores import Interval, interval
-from jdp.types import Normal, PyTree
+from jdp.types import Normal, Policy, PyTree
 
 
 class Likelihood(NamedTuple):
@@ -19,13 +20,13 @@ class Likelihood(NamedTuple):
 
 
 def action_log_likelihood(
-    act: Callable[[PyTree, Array], Normal],
+    act: Callable[[PyTree, Array], Policy],
     state: PyTree,
-    observations: Array,
-    actions: Array,
+    observations: ArrayLike,
+    actions: ArrayLike,
     *,
     std: float = 1.0,
-    valid: Array | None = None,
+    valid: ArrayLike | None = None,
 ) -> Likelihood:
     """Log density of `actions` `[N, ..., A]` under the policy at `observations` `[N, ..., O]`.
 
@@ -41,6 +42,7 @@ def action_log_likelihood(
 
     Rows (trajectories) are the unit of the interval, since transitions of one are not independent.
     """
+    observations, actions = jnp.asarray(observations), jnp.asarray(actions)
     policy = act(state, observations)
     spread = jnp.where(policy.std > 0, policy.std, jnp.asarray(std, policy.std.dtype))
     log_prob = np.asarray(Normal(policy.mean, spread).log_prob(actions), np.float64)

@@ -13,6 +13,9 @@ COLOURS = {
     "dataset": "#404040",
     "unguided": "#4878a8",
     "guided": "#c44e52",
+    "world_model": "#dd9a3c",
+    "ensemble": "#dd9a3c",
+    "diffusion step": "#6aa56e",
 }
 
 
@@ -54,6 +57,59 @@ def curves(
     for axis in (left, right):
         axis.xaxis.set_major_locator(MaxNLocator(4))
     right.legend(frameon=False, fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def learning_curve(
+    updates: Sequence[int], scores: np.ndarray, *, behaviour: float, score: str, title: str
+) -> Figure:
+    """Scores `[n, S]` against updates `[n]`: thin lines are seeds, the thick one their mean."""
+    figure = _figure(3.6, 2.4)
+    axis = figure.subplots()
+    axis.plot(updates, scores, color=COLOURS["unguided"], linewidth=0.5, alpha=0.6)
+    axis.plot(updates, np.mean(scores, axis=1), color=COLOURS["unguided"], linewidth=1.6)
+    axis.axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--", label="behaviour policy")
+    _tidy(axis, "agent updates", score)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.legend(frameon=False, fontsize=7)
+    axis.set_title(title, fontsize=8)
+    return figure
+
+
+def claim(
+    curves: Mapping[str, np.ndarray],
+    points: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float]]]],
+    *,
+    window: int,
+    steps: str,
+    title: str,
+) -> Figure:
+    """Dynamics error of experience from world models and trajectory diffusion.
+
+    Left: `curves[name]` `[S, T]`, the error at every position of a rollout, one row a seed (thin lines), and
+    their geometric mean; diffused windows are chained at multiples of `window`. Right: the error of `steps`
+    against the likelihood under the target policy; `points[name]` are (label, likelihoods `[S]`, errors
+    `[S]`), a dot a seed, joined at their means.
+    """
+    figure = _figure(6.6, 2.8)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name, values in curves.items():
+        colour, position = COLOURS.get(name), np.arange(1, values.shape[1] + 1)
+        left.plot(position, values.T, color=colour, linewidth=0.4, alpha=0.5)
+        left.plot(position, np.exp(np.mean(np.log(values), axis=0)), color=colour, linewidth=1.6, label=name)
+    left.axvline(window, color="#909090", linewidth=0.8, linestyle=":")
+    left.set_yscale("log")
+    _tidy(left, "position in the rollout", "squared error of the next state")
+    left.legend(frameon=False, fontsize=7)
+    for name, found in points.items():
+        colour = COLOURS.get(name)
+        middles = [(np.mean(x), np.exp(np.mean(np.log(y)))) for _, x, y in found]
+        right.plot(*zip(*middles, strict=True), color=colour, linewidth=0.8, marker="s", markersize=3.5)
+        for (text, x, y), middle in zip(found, middles, strict=True):
+            right.plot(x, y, "o", color=colour, markersize=2.5, alpha=0.6)
+            right.annotate(text, middle, xytext=(3, 3), textcoords="offset points", fontsize=6, color=colour)
+    _tidy(right, "log-likelihood under the target policy", f"squared error, steps {steps}")
     figure.suptitle(title, fontsize=8)
     return figure
 

@@ -11,6 +11,7 @@ from jdp.synthesis.experience import (
 )
 from jdp.synthesis.generate import SamplerConfig, generate
 from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
+from jdp.synthesis.imagined import branches, empty_rings, imagine, recorded, refill
 from jdp.synthesis.load import LoadedRun, load_run
 from jdp.synthesis.policy import target_log_prob, target_policy
 
@@ -20,14 +21,19 @@ __all__ = [
     "LoadedRun",
     "Pool",
     "SamplerConfig",
+    "branches",
     "check_guidance",
     "draw_batches",
     "draw_windows",
+    "empty_rings",
     "experience",
     "generate",
     "guide",
+    "imagine",
     "load_run",
     "pool",
+    "recorded",
+    "refill",
     "target_log_prob",
     "target_policy",
     "to_transitions",

@@ -59,21 +59,22 @@ class Pool(NamedTuple):
     sizes: Array | np.ndarray | None  # [S] int32, how many rows of `synthetic` are filled
 
 
-def pool(real: Transition, made: Experience | None = None) -> Pool:
+def pool(real: Transition, made: Experience | None = None, *, capacity: int | None = None) -> Pool:
     """A pool of packed rows. `made` has shapes `[S, M, T, ...]`; S = 1 serves all agents.
 
-    The capacity is `M * T` whatever the number of valid steps, so regeneration keeps all shapes and
-    compiles nothing; unfilled rows are never drawn.
+    It has `capacity` rows (default `M * T`) whatever the number of valid steps, so regeneration keeps all
+    shapes and compiles nothing. Transitions beyond it are left out; unfilled rows are never drawn.
     """
     packed = np.asarray(pack(jax.tree.map(jnp.asarray, real)))
     if made is None:
         return Pool(packed, None, None)
     seeds, count, length = made.valid.shape
-    rows = np.zeros((seeds, count * length, packed.shape[-1]), np.float32)
+    most = count * length if capacity is None else capacity
+    rows = np.zeros((seeds, most, packed.shape[-1]), np.float32)
     sizes = np.zeros(seeds, np.int32)
     for s in range(seeds):
         moved, _ = to_transitions(Experience(*(field[s] for field in made)))
-        found = np.asarray(pack(jax.tree.map(jnp.asarray, moved)))
+        found = np.asarray(pack(jax.tree.map(jnp.asarray, moved)))[:most]
         rows[s, : len(found)], sizes[s] = found, len(found)
     return Pool(packed, rows, sizes)
 

@@ -10,7 +10,7 @@ from jdp.data import Normaliser
 from jdp.diffusion.guidance import policy_guided, reference_guided
 from jdp.errors import UserError
 from jdp.synthesis.policy import target_log_prob, target_policy
-from jdp.types import Denoiser, Normal, PyTree
+from jdp.types import Denoiser, Policy, PyTree
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GuidanceConfig:
 
 def guide(
     denoiser: Denoiser,
-    act: Callable[[PyTree, Array], Normal],
+    act: Callable[[PyTree, Array], Policy],
     states: PyTree,
     normaliser: Normaliser,
     config: GuidanceConfig,

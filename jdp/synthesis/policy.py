@@ -8,12 +8,12 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data import Normaliser
-from jdp.types import Normal, PyTree, bind
+from jdp.types import Normal, Policy, PyTree, TanhNormal, bind
 
 WIDEST_MEAN = 0.9  # where the slope of arctanh is taken no further, for the std of a stochastic actor
 
 
-def _per_agent(act: Callable, states: PyTree, observation: Array) -> Normal:
+def _per_agent(act: Callable, states: PyTree, observation: Array) -> Policy:
     """Blocks of rows `[S * B, ...]`, each to its own agent of the S stacked in `states`."""
     agents = jax.tree.leaves(states)[0].shape[0]
     blocks = observation.reshape((agents, -1, *observation.shape[1:]))
@@ -25,15 +25,16 @@ def _target_policy(
 ):
     policy = _per_agent(act, states, normaliser.observation(observation))
     mean = normaliser.encode_action(policy.mean)
-    # First order in the std: d arctanh(a) = da / (1 - a^2).
+    # First order in the std: d arctanh(a) = da / (1 - a^2). A squashed Gaussian is one before its tanh.
     slope = 1 / (1 - jnp.square(jnp.clip(policy.mean, -WIDEST_MEAN, WIDEST_MEAN)))
+    spread = policy.scale if isinstance(policy, TanhNormal) else policy.std * slope
     scale = normaliser.std[normaliser.observation_dim : normaliser.observation_dim + normaliser.action_dim]
-    std = policy.std * slope / scale.reshape((1,) * (mean.ndim - 1) + (-1,))
-    return Normal(mean, jnp.where(policy.std > 0, std, policy_std))
+    std = spread / scale.reshape((1,) * (mean.ndim - 1) + (-1,))
+    return Normal(mean, jnp.where(spread > 0, std, policy_std))
 
 
 def target_policy(
-    act: Callable[[PyTree, Array], Normal],
+    act: Callable[[PyTree, Array], Policy],
     states: PyTree,
     normaliser: Normaliser,
     policy_std: float = 1.0,
@@ -48,8 +49,8 @@ def target_policy(
             dataset's own (pre-tanh) actions; 1 is as wide as the data.
 
     The mean is `arctanh(clip(mu, -0.999, 0.999))`, standardised: a saturated actor asks for an action
-    near the edge, not for infinity. A stochastic actor's std in action space is carried over to first
-    order.
+    near the edge, not for infinity. The std of a Gaussian over actions is carried over to first order; a
+    squashed Gaussian is Gaussian there, so its own is exact.
     """
     return bind(_target_policy, states, normaliser, jnp.float32(policy_std), act=act)
 
@@ -61,7 +62,7 @@ def _target_log_prob(states, normaliser, policy_std, observation, action, *, act
 
 
 def target_log_prob(
-    act: Callable[[PyTree, Array], Normal],
+    act: Callable[[PyTree, Array], Policy],
     states: PyTree,
     normaliser: Normaliser,
     policy_std: float = 1.0,

@@ -1,60 +1,28 @@
 """The main job as a user runs it: whole, killed in every phase, and given wrong input."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
-import h5py
 import jax
 import numpy as np
 import pytest
+from scripts import EXPERIMENTS, check_mistakes, hdf5, killer, run
 
 import jdp
 from jdp.diffusion import samplers, schedules
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = [
     *("--source", "bundled", "--preset", "smoke", "--horizon", "8", "--updates", "12"),
     *("--diffusion.steps", "30", "--diffusion.batch-size", "16", "--network.features", "8"),
     *("--synthetic.every", "6", "--synthetic.trajectories", "16", "--sampler.batch", "16"),
     *("--evaluation.episodes", "1", "--evaluation.trajectories", "16", "--checkpoint-minutes", "0"),
 ]
-# Runs the script and kills this very process where the test says: `where` is patched to count calls.
-KILLER = """
-import os, signal, sys, threading
-sys.path.insert(0, {folder!r})
-import pgd_d4rl, report, jdp
-from common import run_main
-target, name, call, delay = {target}, {name!r}, {call}, {delay}
-original, calls = getattr(target, name), 0
-def patched(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == call:
-        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-        threading.Timer(delay, die).start() if delay else die()
-    return original(*args, **kwargs)
-setattr(target, name, patched)
-run_main(pgd_d4rl.main)
-"""
-
-
-def environment() -> dict[str, str]:
-    """One device, the suite's compilation cache, and no trace of the suite's own flags."""
-    flags = "--xla_backend_optimization_level=0"
-    cache = jax.config.jax_compilation_cache_dir or ""
-    return os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PLATFORMS": "cpu"}
 
 
 def script(out: Path, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess:
-    program = ["-c", code] if code else [str(EXPERIMENTS / "pgd_d4rl.py")]
-    command = [sys.executable, *program, *TINY, "--out", str(out), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment(), check=False, timeout=300
-    )
+    return run("pgd_d4rl", *TINY, "--out", str(out), *arguments, code=code)
 
 
 def results(out: Path) -> dict:
@@ -73,11 +41,11 @@ def whole(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
 
 def test_a_run_prints_its_dataset_table_and_folder(whole):
     out, done = whole
-    (run,) = out.glob("pgd_d4rl/hopper-medium/*")
+    (folder,) = out.glob("pgd_d4rl/hopper-medium/*")
     data = jdp.data.load("hopper-medium", source="bundled")
-    for text in (data.origin.name, data.origin.sha256[:16], "policy-guided", "unguided", str(run)):
+    for text in (data.origin.name, data.origin.sha256[:16], "policy-guided", "unguided", str(folder)):
         assert text in done.stdout
-    written = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    written = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     names = ("learning_curves", "scores", "dynamics_error", "marginals")
     assert {"config.json", "metrics.jsonl", "scores.json", "report.txt"} <= written
     assert {f"figures/{name}.png" for name in names} <= written
@@ -87,9 +55,11 @@ def test_a_run_compiles_each_program_once(whole):
     out, _ = whole
     (path,) = out.glob("pgd_d4rl/*/*/scores.json")
     repeated = json.loads(path.read_text())["compilations"]["repeated"]
-    # One chunk for the diffuser, one for agents on data, one for agents on mixed batches, however many
-    # rounds; one sampler without and one with guidance; one acting step.
-    assert repeated.get("jit(chunk)") == 3
+    # One chunk for the diffuser, one for the ensemble, one for agents on data, one for agents on mixed
+    # batches, however many rounds; one sampler without and one with guidance; one acting step. Rollouts
+    # replay actions at first, then follow policies, at last for the checks in another number.
+    assert repeated.get("jit(chunk)") == 4
+    assert repeated.get("jit(run)") == 3
     assert repeated.get("jit(sample)") == 2
     assert "jit(_mean_action)" not in repeated
 
@@ -105,37 +75,38 @@ def test_saved_synthetic_data_can_be_loaded(whole):
 def test_load_run_gives_the_models_back(whole):
     out, _ = whole
     (path,) = out.glob("pgd_d4rl/*/*")
-    run = jdp.load_run(path)
-    assert set(run.agent_states) == {"dataset", "unguided", "guided"}
+    found = jdp.load_run(path)
+    assert set(found.agent_states) == {"dataset", "unguided", "world_model", "guided"}
     data = jdp.data.load("hopper-medium", source="bundled")
-    np.testing.assert_array_equal(run.normaliser.mean, jdp.data.fit_normaliser(data).mean)
-    assert int(run.diffuser_state.step) == 30
+    np.testing.assert_array_equal(found.normaliser.mean, jdp.data.fit_normaliser(data).mean)
+    assert int(found.diffuser_state.step) == 30
     # The denoiser is that of the averaged weights in the checkpoint: it samples without a further word.
-    x = 20 * jax.random.normal(jax.random.key(0), (4, 8, run.normaliser.mean.shape[0]))
-    x0 = samplers.dpmpp_2m(run.denoiser, x, schedules.karras(4, sigma_max=20.0))
+    x = 20 * jax.random.normal(jax.random.key(0), (4, 8, found.normaliser.mean.shape[0]))
+    x0 = samplers.dpmpp_2m(found.denoiser, x, schedules.karras(4, sigma_max=20.0))
     assert np.isfinite(np.asarray(x0)).all()
-    again = run.diffuser.denoiser(run.diffuser_state)
-    np.testing.assert_array_equal(run.denoiser(x, np.float32(1.0)), again(x, np.float32(1.0)))
+    again = found.diffuser.denoiser(found.diffuser_state)
+    np.testing.assert_array_equal(found.denoiser(x, np.float32(1.0)), again(x, np.float32(1.0)))
 
 
 # (module, function, call, seconds later): in the middle of the diffuser's first save, of its training,
 # in each arm's generation, agents, evaluation, in a later save, and while the sets are checked.
 KILLS = [
-    ("pgd_d4rl.checkpoints", "save", 1, 0.005),
+    ("job.checkpoints", "save", 1, 0.005),
     ("pgd_d4rl", "generate", 1, 0.0),
-    ("pgd_d4rl.checkpoints", "save", 1, 0.003),
+    ("job.checkpoints", "save", 1, 0.003),
     ("jdp.evaluation", "evaluate", 2, 0.0),
+    ("pgd_d4rl", "imagine", 2, 0.0),
     ("pgd_d4rl", "generate", 3, 0.0),
-    ("pgd_d4rl.training", "fit", 1, 0.05),
-    ("report", "check_sets", 1, 0.0),
-    ("report", "closing", 1, 0.0),
+    ("job.training", "fit", 1, 0.05),
+    ("pgd_report", "check_sets", 1, 0.0),
+    ("pgd_report", "closing", 1, 0.0),
 ]
 
 
 def test_killed_in_every_phase_it_ends_with_the_same_numbers(whole, tmp_path):
     resume: tuple[str, ...] = ()
     for target, name, call, delay in KILLS:
-        code = KILLER.format(folder=str(EXPERIMENTS), target=target, name=name, call=call, delay=delay)
+        code = killer("pgd_d4rl", target, name, call, delay, imports="import pgd_report")
         killed = script(tmp_path, *resume, "--save-synthetic", code=code)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         resume = ("--resume",)
@@ -145,7 +116,7 @@ def test_killed_in_every_phase_it_ends_with_the_same_numbers(whole, tmp_path):
 
 
 def test_sigterm_says_how_to_go_on(tmp_path):
-    code = KILLER.format(folder=str(EXPERIMENTS), target="pgd_d4rl", name="generate", call=1, delay=0.0)
+    code = killer("pgd_d4rl", "pgd_d4rl", "generate", 1, 0.0)
     stopped = script(tmp_path, code=code.replace("SIGKILL", "SIGTERM"))
     assert stopped.returncode == 130
     assert "--resume" in stopped.stderr and "Traceback" not in stopped.stderr
@@ -156,16 +127,16 @@ def test_a_full_disk_is_one_line_and_loses_nothing(whole, tmp_path):
     code = f"""
 import resource, sys
 sys.path.insert(0, {str(EXPERIMENTS)!r})
-import pgd_d4rl
+import job, pgd_d4rl
 from common import run_main
-original, calls = pgd_d4rl.checkpoints.save, 0
+original, calls = job.checkpoints.save, 0
 def save(*args, **kwargs):
     global calls
     calls += 1
     if calls == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
     return original(*args, **kwargs)
-pgd_d4rl.checkpoints.save = save
+job.checkpoints.save = save
 run_main(pgd_d4rl.main)
 """
     full = script(tmp_path, code=code)
@@ -174,23 +145,6 @@ run_main(pgd_d4rl.main)
     done = script(tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
     assert results(tmp_path) == results(whole[0])
-
-
-def hdf5(path: Path, rows: int = 40, **changes: np.ndarray | None) -> Path:
-    """A hopper-shaped D4RL file, with columns replaced or left out (None)."""
-    rng = np.random.default_rng(0)
-    columns = {
-        "observations": rng.normal(size=(rows, 11)).astype(np.float32),
-        "actions": rng.uniform(-1, 1, size=(rows, 3)).astype(np.float32),
-        "rewards": rng.normal(size=rows).astype(np.float32),
-        "terminals": np.arange(rows) % 10 == 9,
-    } | changes
-    with h5py.File(path, "w") as file:
-        for key, value in columns.items():
-            if value is not None:
-                file[key] = value
-        file["metadata/env_id"] = "Hopper-v5"
-    return path
 
 
 def bad_inputs(folder: Path, finished: Path) -> dict[str, tuple[list[str], str]]:
@@ -225,40 +179,7 @@ def bad_inputs(folder: Path, finished: Path) -> dict[str, tuple[list[str], str]]
 def test_bad_input_gets_one_line_and_status_2(whole, tmp_path):
     (finished,) = whole[0].glob("pgd_d4rl/*/*")
     cases = bad_inputs(tmp_path, finished)
-    # One process tries them all: what costs time is importing.
-    code = f"""
-import io, json, sys, contextlib
-sys.path.insert(0, {str(EXPERIMENTS)!r})
-import pgd_d4rl
-from common import run_main
-found = {{}}
-for name, argv in json.load(sys.stdin).items():
-    sys.argv = ["pgd_d4rl.py", *argv]
-    err, status = io.StringIO(), None
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            run_main(pgd_d4rl.main)
-        except SystemExit as end:
-            status = end.code
-    found[name] = (status, err.getvalue())
-json.dump(found, sys.stdout)
-"""
     out = tmp_path / "out"
-    lists = {name: [*TINY, "--out", str(out), *argv] for name, (argv, _) in cases.items()}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps(lists),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=True,
-        timeout=300,
-    )
-    for name, (status, error) in json.loads(done.stdout).items():
-        assert status == 2, (name, status, error)
-        assert cases[name][1] in error, (name, error)
-        assert "Traceback" not in error, name
-        if "option" not in name and "preset" not in name:
-            assert len(error.strip().splitlines()) == 1, (name, error)
+    check_mistakes("pgd_d4rl", cases, [*TINY, "--out", str(out)])
     left = [p for p in out.rglob("config.json")]
     assert not left, left

@@ -1,0 +1,144 @@
+"""The models that experiments train on a dataset: trajectory diffuser, ensemble, diffusion step."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import Bar
+from job import INIT, Job, begin, train
+
+import jdp
+from jdp import training
+from jdp.diffusion import trajectory_diffuser
+from jdp.networks import parameter_count
+from jdp.synthesis.load import diffuser_like as shapes_of_diffuser
+from jdp.training import checkpoints
+from jdp.world_models import (
+    DiffusionStepConfig,
+    EnsembleConfig,
+    bootstrap,
+    diffusion_step,
+    draw_bootstrap,
+    draw_histories,
+    ensemble,
+    histories,
+    split_holdout,
+    termination,
+    train_epochs,
+)
+
+
+def make_diffuser(config: Any) -> Any:
+    return trajectory_diffuser(config.network, config.diffusion, config.precision)
+
+
+def diffuser_like(config: Any, spec: Any) -> dict[str, Any]:
+    """The shapes of a diffuser's checkpoint."""
+    return shapes_of_diffuser(
+        make_diffuser(config), spec, batch_size=config.diffusion.batch_size, horizon=config.horizon
+    )
+
+
+def train_diffuser(
+    job: Job, phase: str, key: jax.Array, borrowed: tuple[Any, Any] | None = None
+) -> tuple[Any, Any, Any]:
+    """`(diffuser, its trained state, the normaliser)`; nothing is trained where they are `borrowed`."""
+    config, diffuser = job.config, make_diffuser(job.config)
+    if borrowed is not None:
+        return diffuser, *borrowed
+    normaliser = jdp.data.fit_normaliser(job.data)
+    rows, _ = jdp.data.training_rows(job.data, normaliser)
+    windows = jdp.data.windows(job.data, config.horizon)
+    zeros = np.zeros((config.diffusion.batch_size, config.horizon, len(normaliser.mean)), np.float32)
+    saved = {"normaliser": normaliser}
+    state, start = begin(job, phase, diffuser.init, jax.random.fold_in(key, INIT), zeros, saved=saved)
+    print(f"network    {config.network.kind}, {parameter_count(state.params):,} parameters")
+    state = train(
+        job,
+        phase,
+        diffuser.update,
+        jdp.synthesis.draw_windows(config.diffusion.batch_size, config.horizon),
+        state,
+        (rows, windows.starts, windows.last),
+        key=key,
+        start=start,
+        stop=config.diffusion.steps,
+        saved=saved,
+    )
+    return diffuser, state, normaliser
+
+
+def termination_rule(choice: str, data: Any) -> Any:
+    """The rule by which a model of the task of `data` ends episodes; None: it learns from the terminals."""
+    return termination.choose(
+        choice, data.spec.env_id, has_terminals=bool(data.terminals.any()), dataset=data.origin.name
+    )
+
+
+def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array) -> tuple[Any, Any]:
+    """`(world model, its state)`: trained until no member improves on the holdout, or the epochs are over."""
+    spec, rule = job.data.spec, termination_rule(config.termination, job.data)
+    keys = jdp.types.named_keys(key, "init", "split", "bootstrap", "train")
+    real = jdp.data.transitions(job.data)
+    kept, held = split_holdout(keys["split"], len(real.reward), config)
+    rows, holdout = (jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), real) for i in (kept, held))
+    model = ensemble(config, spec, rule)
+    state, _ = begin(job, phase, model.init, keys["init"], rows)
+    data = jdp.types.pack(rows), bootstrap(keys["bootstrap"], len(kept), config.members)
+    draw = draw_bootstrap(config.batch_size, (spec.observation_dim, spec.action_dim))
+    clock = time.monotonic()
+    with Bar(f"train {phase}", config.epochs, "epoch", int(state.epoch)) as bar:
+
+        def fit_epoch(state: Any, start: int, stop: int) -> Any:
+            return training.fit(
+                model.update,
+                draw,
+                state,
+                data,
+                key=keys["train"],
+                start=start,
+                stop=stop,
+                chunk=stop,
+                mesh=job.mesh,
+                batch_axis=1,
+            )
+
+        def after(state: Any) -> None:
+            nonlocal clock
+            epoch, errors, now = int(state.epoch), np.asarray(state.best_error), time.monotonic()
+            job.run.log(phase, epoch, {"holdout_error": errors, "seconds": now - clock})
+            bar.at(epoch, holdout=float(errors.min()))
+            checkpoints.save(job.run.folder(phase), epoch, state)
+            clock = now
+
+        state = train_epochs(
+            state, fit_epoch, holdout, rows=len(kept), config=config, spec=spec, rule=rule, after=after
+        )
+    return model, state
+
+
+def train_diffusion_step(
+    job: Job, phase: str, config: DiffusionStepConfig, key: jax.Array
+) -> tuple[Any, Any]:
+    """`(world model, its state)` of the few-step diffusion model of single steps."""
+    spec, rule = job.data.spec, termination_rule(job.config.ensemble.termination, job.data)
+    model = diffusion_step(config, spec, rule)
+    data = histories(job.data)
+    dims = (spec.observation_dim, spec.action_dim)
+    sample = jax.tree.map(jnp.asarray, jdp.data.transitions(job.data))
+    state, start = begin(job, phase, model.init, jax.random.fold_in(key, INIT), sample)
+    state = train(
+        job,
+        phase,
+        model.update,
+        draw_histories(config.batch_size, config.history, dims),
+        state,
+        data,
+        key=key,
+        start=start,
+        stop=config.updates,
+        chunk=500,
+    )
+    return model, state

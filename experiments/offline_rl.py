@@ -1,0 +1,340 @@
+"""Offline RL: one agent, model-free or model-based, trained on a dataset and scored in the simulator.
+
+    python experiments/offline_rl.py --agent td3_bc --env hopper-medium
+    python experiments/offline_rl.py --agent mopo --env hopper-medium --settings.penalty 5
+
+Model-free: bc, td3_bc, rebrac, iql, awac, cql, sac_n, edac. Model-based: mopo, morel, combo; these first
+train an ensemble of dynamics models, and then learn from its rollouts beside the data. The agent's own
+settings are --settings.*, which --agent X --help lists. Everything goes to
+results/offline_rl/<dataset>/<run>/; a run that was cut goes on with --resume; experiments/table.py makes
+one table of all runs. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (a
+million updates, for an accelerator); any flag beats the preset.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from common import choose, option, parse, run_main, show_download, use_compilation_cache
+from job import (
+    Job,
+    behaviour,
+    check_positive,
+    check_task,
+    kept,
+    last_scores,
+    open_run,
+    opening,
+    score_name,
+    scores_of,
+    train_agents,
+    training_seconds,
+    with_interval,
+)
+from models import termination_rule, train_ensemble
+
+import jdp
+from jdp import plotting, training
+from jdp.agents import AGENTS, COMBO_SETTINGS, MODEL_BASED, MOPO_SETTINGS, REBRAC_BETAS, iql_reward_scale
+from jdp.data.names import full_d4rl_name
+from jdp.data.sources import Source
+from jdp.world_models import EnsembleConfig, Ring
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Scores in the simulator."""
+
+    episodes: int = 10
+    """Episodes of every seed."""
+    every: int = 2_000
+    """Updates between two evaluations for the learning curve; the last checkpoint is always evaluated."""
+
+
+@dataclass(frozen=True)
+class Config(Generic[T]):
+    """Train an offline-RL agent and score its last checkpoint."""
+
+    settings: T
+    """Of the agent's algorithm."""
+    agent: str = "td3_bc"
+    """The algorithm."""
+    env: str = "hopper-medium"
+    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
+    preset: Literal["smoke", "cpu", "paper"] = "cpu"
+    """Defaults of everything below; without it, cpu or paper by device."""
+    source: Source = "auto"
+    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
+    env_id: str | None = None
+    """Gymnasium task for evaluation, where the dataset does not name one."""
+    seed: int = 0
+    """Of everything."""
+    seeds: int = 3
+    """Agent seeds, trained at once; those of a model-based agent share one ensemble."""
+    updates: int = 10_000
+    """Agent updates (of td3_bc and rebrac: 2 critic steps and 1 actor step each)."""
+    batch_size: int = 256
+    """Transitions in a minibatch."""
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    """World model of the model-based agents."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint_minutes: float = 3.0
+    """Minutes between two checkpoints."""
+    log: tuple[training.SinkName, ...] = ()
+    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
+    resume: str | None = None
+    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
+    out: Path = Path("results")
+    """Where results are written."""
+
+
+NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
+# What two cores can do in minutes: the papers' algorithms with two hidden layers, fewer samples of the
+# conservative term, and as many critics as fit. The table in the README is made with these.
+SMALLER: dict[str, dict[str, Any]] = {
+    "cql": {"hidden": (256, 256), "actions": 4},
+    "combo": {"hidden": (256, 256), "actions": 4},
+    "edac": {"hidden": (256, 256)},
+    "sac_n": {"hidden": (256, 256)},
+    "rebrac": {"hidden": (256, 256)},
+    "awac": {"hidden": (256, 256)},
+}
+
+
+def tuned(agent: str, env: str) -> Any:
+    """The agent's settings, with those that its authors (or re-implementations) tuned for the dataset."""
+    settings, name = AGENTS[agent](), full_d4rl_name(env) or ""
+    if agent == "rebrac" and name in REBRAC_BETAS:
+        actor, critic = REBRAC_BETAS[name]
+        return dataclasses.replace(settings, beta_actor=actor, beta_critic=critic)
+    if agent == "mopo" and name in MOPO_SETTINGS:
+        length, penalty = MOPO_SETTINGS[name]
+        rollouts = dataclasses.replace(settings.rollouts, length=length)
+        return dataclasses.replace(settings, penalty=penalty, rollouts=rollouts)
+    if agent == "combo" and name in COMBO_SETTINGS:
+        length, weight = COMBO_SETTINGS[name]
+        rollouts = dataclasses.replace(settings.rollouts, length=length)
+        return dataclasses.replace(settings, conservative_weight=weight, rollouts=rollouts)
+    return settings
+
+
+def presets(agent: str, env: str) -> dict[str, Config]:
+    """The presets for one agent on one dataset."""
+    settings = tuned(agent, env)
+    small = dataclasses.replace(settings, **SMALLER.get(agent, {}))
+    tiny = dataclasses.replace(settings, hidden=(64, 64))
+    if agent in MODEL_BASED:
+        rollouts = dataclasses.replace(tiny.rollouts, batch=500, every=200, capacity=5_000)
+        tiny = dataclasses.replace(tiny, rollouts=rollouts)
+    return {
+        "smoke": Config(
+            agent=agent,
+            preset="smoke",
+            seeds=2,
+            updates=400,
+            settings=tiny,
+            ensemble=EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2),
+            evaluation=EvaluationConfig(episodes=2, every=200),
+        ),
+        "cpu": Config(agent=agent, settings=small, ensemble=EnsembleConfig(epochs=30)),
+        "paper": Config(
+            agent=agent,
+            preset="paper",
+            seeds=5,
+            updates=1_000_000,
+            batch_size=1024 if agent == "rebrac" else 256,
+            settings=settings,
+            evaluation=EvaluationConfig(every=50_000),
+        ),
+    }
+
+
+def main() -> None:
+    agent_name = choose("--agent", AGENTS, "td3_bc")
+    kind: Any = Config[AGENTS[agent_name]]  # type: ignore[misc]
+    device = "cpu" if jax.default_backend() == "cpu" else "paper"
+    defaults = presets(agent_name, option("--env") or Config.env)
+    config = parse(defaults, lambda: device, __doc__ or "", kind)
+    use_compilation_cache()
+    compilations = training.count_compilations()
+    check(config)
+    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
+    config = fit_to_data(config, data)
+    mesh = training.data_mesh()
+    training.check_divisible(config.batch_size, mesh, "--batch-size")
+    opening(config, data, f"agent {config.agent}, {config.seeds} seeds at once")
+    run = open_run("offline_rl", config, data, NOT_IN_HASH)
+    names = ("agents", "ensemble", "rollouts")
+    job = Job(config, data, run, mesh, jdp.types.named_keys(jax.random.key(config.seed), *names))
+    if config.agent in MODEL_BASED:
+        train_model_based(job)
+    else:
+        train_model_free(job)
+    closing(job, compilations)
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for settings that cannot work, before anything is written."""
+    for sink in config.log:
+        training.check_sink(sink)
+    check_positive(
+        {
+            "--seeds": config.seeds,
+            "--updates": config.updates,
+            "--batch-size": config.batch_size,
+            "--evaluation.episodes": config.evaluation.episodes,
+            "--evaluation.every": config.evaluation.every,
+        }
+    )
+
+
+def fit_to_data(config: Config, data: Any) -> Config:
+    """Fills in what depends on the dataset, and checks what the task must offer."""
+    check_task(data)
+    changes: dict[str, Any] = {}
+    if config.agent in MODEL_BASED:
+        termination_rule(config.ensemble.termination, data)  # where no rule says when an episode ends
+    if config.agent == "iql":
+        changes["steps"] = config.updates
+    if config.agent in ("iql", "awac") and config.settings.reward_scale == 1.0:
+        changes["reward_scale"] = iql_reward_scale(data.returns)
+    return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **changes))
+
+
+def batches(job: Job, agent: Any, real_share: float) -> Any:
+    spec, config = job.data.spec, job.config
+    return jdp.synthesis.draw_batches(
+        agents=config.seeds,
+        batches=agent.batches,
+        batch_size=config.batch_size,
+        real_share=real_share,
+        dims=(spec.observation_dim, spec.action_dim),
+    )
+
+
+def train_model_free(job: Job) -> None:
+    """All seeds on the dataset alone."""
+    config = job.config
+    agent = jdp.agents.make(config.settings, job.data.spec)
+    real = jdp.data.transitions(job.data, next_actions=agent.next_actions)
+    pool = jdp.synthesis.pool(real)
+    train_agents(
+        job,
+        "agent",
+        agent,
+        batches(job, agent, 1.0),
+        lambda begin, states: pool,
+        sample=jax.tree.map(jnp.asarray, real),
+        updates=config.updates,
+        every=config.evaluation.every,
+    )
+
+
+def train_model_based(job: Job) -> None:
+    """The ensemble, then all seeds on the dataset and rollouts of their own policies in it."""
+    config = job.config
+    ensemble, state = train_ensemble(job, "ensemble", config.ensemble, job.keys["ensemble"])
+    based = jdp.agents.make_model_based(config.settings, job.data.spec, ensemble)
+    real = jdp.data.transitions(job.data)
+    rollouts, sample = config.settings.rollouts, jax.tree.map(jnp.asarray, real)
+    state = based.calibrate(state, sample)
+    pool = jdp.synthesis.pool(real)
+
+    def rings_at(begin: int, states: Any) -> dict[str, np.ndarray]:
+        """The buffers that serve the updates from `begin` on."""
+
+        def roll() -> dict[str, np.ndarray]:
+            if begin:
+                rings = Ring(**jax.tree.map(jnp.asarray, rings_at(begin - rollouts.every, states)))
+            else:
+                rings = jdp.synthesis.empty_rings(rollouts, config.seeds, pool.real.shape[-1])
+            key = jax.random.fold_in(job.keys["rollouts"], begin)
+            rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+            shape = (config.seeds, rollouts.batch)
+            histories = jdp.synthesis.branches(rng, job.data, based.model.history, shape)
+            rings = jdp.synthesis.refill(
+                key, based.model, state, based.agent.act, states, rings, histories, rollouts
+            )
+            return {name: np.asarray(x) for name, x in rings._asdict().items()}
+
+        return kept(job, "rollouts", begin, roll)
+
+    def pool_for(begin: int, states: Any) -> Any:
+        rings = rings_at(begin, states)
+        return pool._replace(synthetic=rings["rows"], sizes=rings["size"])
+
+    train_agents(
+        job,
+        "agent",
+        based.agent,
+        batches(job, based.agent, rollouts.real_share),
+        pool_for,
+        sample=sample,
+        updates=config.updates,
+        every=rollouts.every,
+        evaluate_every=config.evaluation.every,
+    )
+
+
+def closing(job: Job, compilations: Any) -> None:
+    """`scores.json`, `report.txt` and the learning curve."""
+    config, data, spec = job.config, job.data, job.data.spec
+    score = last_scores(job, "agent", config.updates)
+    minutes = {
+        phase: training_seconds(job, phase) / 60 for phase in ("ensemble", "agent") if job.run.records(phase)
+    }
+    ensemble = job.run.records("ensemble")
+    text = "\n".join(
+        [
+            f"{data.origin.name}, {spec.env_id}: {config.agent}, {config.updates:,} updates, "
+            f"{config.evaluation.episodes} episodes a seed, last checkpoint",
+            "",
+            f"{score_name(spec)} {with_interval(score['interval'])}"
+            f" (seeds {' '.join(f'{s:.1f}' for s in score['seeds'])})",
+            f"behaviour policy (mean of the dataset's episodes): {behaviour(data):.1f}",
+            f"interval: Student's t over {config.seeds} agent seeds"
+            + (" that share one ensemble" if ensemble else ""),
+            "training: " + ", ".join(f"{phase} {m:.1f} min" for phase, m in minutes.items())
+            + f" (all {config.seeds} seeds at once)",
+            f"{compilations.count} programs compiled in {compilations.seconds:.0f} s "
+            f"({compilations.cache_hits} from the cache)",
+        ]
+    )  # fmt: skip
+    records = job.run.records("agent/evaluation")
+    values = np.stack([scores_of(r["returns"], spec).mean(axis=1) for r in records])
+    folder = job.run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    plotting.learning_curve(
+        [r["step"] for r in records],
+        values,
+        behaviour=behaviour(data),
+        score=score_name(spec),
+        title=f"{data.origin.name}, {config.agent}",
+    ).savefig(folder / "learning_curve.png")
+    (job.run.path / "report.txt").write_text(text + "\n")
+    job.run.write(
+        "scores.json",
+        {
+            "dataset": data.origin.name,
+            "task": spec.env_id,
+            "agent": config.agent,
+            "preset": config.preset,
+            "updates": config.updates,
+            "episodes": config.evaluation.episodes,
+            **score,
+            "behaviour": behaviour(data),
+            "minutes": minutes,
+            "compilations": compilations.summary(),
+        },
+    )
+    print(f"\n{text}\nwritten to {job.run.path}")
+
+
+if __name__ == "__main__":
+    run_main(main)

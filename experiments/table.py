@@ -1,0 +1,114 @@
+"""One table of all agents trained on a dataset, from the runs of offline_rl.py.
+
+    python experiments/table.py --env hopper-medium
+
+Reads results/offline_rl/<dataset>/*/scores.json and writes results/tables/offline_rl_<dataset>/table.md and
+table.csv. Every row is the newest finished run of one agent: last checkpoint, all seeds. Runs of the smoke
+preset are no results and are refused.
+"""
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from common import run_main
+from job import with_interval
+
+from jdp.agents import AGENTS, MODEL_BASED
+from jdp.errors import UserError
+from jdp.training.runs import replace_text
+
+
+@dataclass(frozen=True)
+class Config:
+    """Make the table of all agents on one dataset."""
+
+    env: str = "hopper-medium"
+    """The dataset, as it was given to offline_rl.py."""
+    out: Path = Path("results")
+    """Where the runs are; the table goes to tables/ in it."""
+
+
+HEAD = ["agent", "kind", "score", "low", "high", "seeds", "updates", "minutes", "preset", "command"]
+
+
+def main() -> None:
+    config = tyro.cli(Config, description=__doc__)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.env).strip("-")
+    folder = config.out / "offline_rl" / name
+    runs = [read(path) for path in sorted(folder.glob("*/scores.json"))]
+    real = [run for run in runs if run["preset"] != "smoke"]
+    if smoke := len(runs) - len(real):
+        print(f"refused: {smoke} runs of the smoke preset")
+    if not real:
+        raise UserError(
+            f"{folder} holds no finished run of the cpu or paper preset: "
+            f"python experiments/offline_rl.py --agent td3_bc --env {config.env}"
+        )
+    datasets = {(run["dataset"], run["sha256"]) for run in real}
+    if len(datasets) > 1:
+        raise UserError(f"{folder} holds runs on different data ({sorted(datasets)}): use an --out for each")
+    newest = {run["agent"]: run for run in real}  # sorted by time
+    rows = [row(newest[agent]) for agent in AGENTS if agent in newest]
+    target = config.out / "tables" / f"offline_rl_{name}"
+    text = markdown(rows, next(iter(newest.values())))
+    replace_text(target / "table.md", text)
+    with (target / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, HEAD)
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"{text}\nwritten to {target}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A finished run: its scores and what they depend on."""
+    scores, written = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
+    keep = ("sha256", "commit", "devices", "cores")
+    return scores | {k: written[k] for k in keep} | {"config": written["config"]}
+
+
+def row(run: dict[str, Any]) -> dict[str, Any]:
+    mean, low, high = run["interval"]
+    command = f"python experiments/offline_rl.py --agent {run['agent']} --env {run['config']['env']}"
+    return {
+        "agent": run["agent"],
+        "kind": "model-based" if run["agent"] in MODEL_BASED else "model-free",
+        "score": mean,
+        "low": low,
+        "high": high,
+        "seeds": " ".join(f"{s:.1f}" for s in run["seeds"]),
+        "updates": run["updates"],
+        "minutes": round(sum(run["minutes"].values()), 1),
+        "preset": run["preset"],
+        "command": command + f" --preset {run['preset']} --source {run['config']['source']}",
+    }
+
+
+def markdown(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+    lines = [
+        f"{run['dataset']}, {run['task']}: last checkpoint, {run['episodes']} episodes a seed; "
+        f"behaviour policy {run['behaviour']:.1f}",
+        "",
+        "| agent | normalised score (95 %) | seeds | updates | training, all seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for r in rows:
+        score = with_interval((r["score"], r["low"], r["high"]))
+        name = r["agent"] + (" (model-based)" if r["kind"] == "model-based" else "")
+        lines.append(f"| {name} | {score} | {r['seeds']} | {r['updates']:,} | {r['minutes']:.1f} min |")
+    lines += [
+        "",
+        f"Intervals: Student's t over the seeds. {run['cores']} cores, {', '.join(set(run['devices']))}. "
+        "A row is made by",
+        "",
+        *(f"    {r['command']}" for r in rows),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run_main(main)

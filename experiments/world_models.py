@@ -1,0 +1,237 @@
+"""Whole trajectories or single steps? Trajectory diffusion against world models, in the simulator.
+
+    python experiments/world_models.py --env hopper-medium
+
+The claim of policy-guided diffusion (arXiv 2404.06356) is that generating whole trajectories keeps a lower
+dynamics error than rolling a one-step model out, at the same likelihood under the target policy. For every
+seed this trains a target policy, an ensemble of dynamics models, a diffusion model of single steps and a
+trajectory diffuser on one dataset, lets each make experience of the target policy, and asks the simulator
+how well every generated transition obeys it: by its position in the rollout, and by how likely its actions
+are. World models are rolled out with noise of several sizes on the actions; the diffuser is guided with
+several coefficients, and its windows are chained on their last state to go on beyond their length.
+
+Everything goes to results/world_models/<dataset>/<run>/: figures/claim.png, report.txt, scores.json. A run
+that was cut goes on with --resume. Presets: smoke (a minute), cpu (twenty minutes on two cores), paper.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import world_models_report as report
+from common import parse, run_main, show_download, use_compilation_cache
+from job import Job, check_positive, check_task, open_run, opening, train_agents
+from models import termination_rule, train_diffuser, train_diffusion_step, train_ensemble
+
+import jdp
+from jdp import training
+from jdp.agents import TD3BCConfig
+from jdp.data.sources import Source
+from jdp.diffusion import DiffuserConfig
+from jdp.evaluation import Simulator
+from jdp.networks import NetworkConfig, Precision
+from jdp.synthesis import GuidanceConfig, SamplerConfig
+from jdp.world_models import DiffusionStepConfig, EnsembleConfig
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Scores of the target policies."""
+
+    episodes: int = 10
+    """Episodes of every seed."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare the dynamics errors of world models and trajectory diffusion."""
+
+    env: str = "hopper-medium"
+    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
+    preset: Literal["smoke", "cpu", "paper"] = "cpu"
+    """Defaults of everything below; without it, cpu or paper by device."""
+    source: Source = "auto"
+    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
+    env_id: str | None = None
+    """Gymnasium task of the dataset, where it does not name one."""
+    seed: int = 0
+    """Of everything."""
+    seeds: int = 3
+    """How often all models and the target policy are trained; intervals are over these."""
+    horizon: int = 32
+    """Steps of a diffused window."""
+    length: int = 100
+    """Transitions of a rollout; windows are chained until they are as long."""
+    trajectories: int = 100
+    """Rollouts of every kind that the simulator judges, for each seed."""
+    coefficients: tuple[float, ...] = (1.0, 4.0, 16.0)
+    """Guidance coefficients, besides none."""
+    action_stds: tuple[float, ...] = (0.0, 0.15, 0.3)
+    """Noise on the target policy's actions in the world models."""
+    updates: int = 10_000
+    """Of the target policies, TD3+BC on the dataset."""
+    batch_size: int = 256
+    """Transitions in an agent's minibatch."""
+    precision: Precision = "float32"
+    """Of the trajectory network's arithmetic."""
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig("residual_unet", 48, 3))
+    diffusion: DiffuserConfig = field(default_factory=lambda: DiffuserConfig(steps=6_000))
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=30))
+    diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
+    td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint_minutes: float = 3.0
+    """Minutes between two checkpoints within a phase."""
+    log: tuple[training.SinkName, ...] = ()
+    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
+    resume: str | None = None
+    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
+    out: Path = Path("results")
+    """Where results are written."""
+
+
+PRESETS = {
+    "smoke": Config(
+        preset="smoke",
+        seeds=2,
+        horizon=8,
+        length=12,
+        trajectories=8,
+        coefficients=(1.0,),
+        action_stds=(0.0,),
+        updates=200,
+        network=NetworkConfig("residual_unet", 8, 2),
+        diffusion=DiffuserConfig(steps=200, batch_size=32),
+        sampler=SamplerConfig(steps=6),
+        ensemble=EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=1),
+        diffusion_step=DiffusionStepConfig(hidden=32, blocks=1, updates=300),
+        td3_bc=TD3BCConfig(hidden=(32, 32)),
+        evaluation=EvaluationConfig(episodes=1),
+    ),
+    "cpu": Config(),
+    "paper": Config(
+        preset="paper",
+        seeds=5,
+        trajectories=500,
+        updates=500_000,
+        network=NetworkConfig("unet", 1024, 3),
+        diffusion=DiffuserConfig(steps=100_000, batch_size=32, ema=0.9995),
+        sampler=SamplerConfig("dpmpp_2m_sde", steps=32, sigma_max=10.0, sigma_min=0.005),
+        ensemble=EnsembleConfig(),
+        diffusion_step=DiffusionStepConfig(hidden=512, updates=500_000),
+    ),
+}
+NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
+
+
+@dataclass(frozen=True)
+class Models:
+    """What one seed has trained: functions and states."""
+
+    agent: Any
+    agent_state: Any  # [1, ...]: one agent, stacked
+    ensemble: tuple[Any, Any]
+    diffusion_step: tuple[Any, Any]
+    diffuser: tuple[Any, Any, Any]  # with the normaliser
+
+
+def main() -> None:
+    device = "cpu" if jax.default_backend() == "cpu" else "paper"
+    config = parse(PRESETS, lambda: device, __doc__ or "")
+    use_compilation_cache()
+    compilations = training.count_compilations()
+    check(config)
+    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
+    check_task(data)
+    jdp.data.windows(data, config.horizon)  # fails early where no window fits
+    termination_rule(config.ensemble.termination, data)
+    simulator = Simulator(str(data.spec.env_id))  # fails early where no state can be set
+    mesh = training.data_mesh()
+    for name, size in (
+        ("--batch-size", config.batch_size),
+        ("--diffusion.batch-size", config.diffusion.batch_size),
+    ):
+        training.check_divisible(size, mesh, name)
+    opening(config, data, f"{config.seeds} seeds of all models")
+    run = open_run("world_models", config, data, NOT_IN_HASH)
+    names = ("agents", "ensemble", "diffusion_step", "diffuser", "measure")
+    job = Job(config, data, run, mesh, jdp.types.named_keys(jax.random.key(config.seed), *names))
+    agent, states = train_targets(job)
+    for seed in range(config.seeds):
+        models = train_seed(job, seed, agent, states)
+        report.measure(job, seed, models, simulator)
+    report.closing(job, compilations)
+
+
+def check(config: Config) -> None:
+    """Raises `UserError` for settings that cannot work, before anything is written."""
+    for sink in config.log:
+        training.check_sink(sink)
+    check_positive(
+        {
+            "--seeds": config.seeds,
+            "--length": config.length,
+            "--trajectories": config.trajectories,
+            "--updates": config.updates,
+            "--batch-size": config.batch_size,
+            "--diffusion.steps": config.diffusion.steps,
+            "--diffusion.batch-size": config.diffusion.batch_size,
+        }
+    )
+    if config.horizon < 2 or config.sampler.steps < 3:
+        raise jdp.UserError("--horizon must be at least 2, and --sampler.steps at least 3")
+    if any(c <= 0 for c in config.coefficients) or any(std < 0 for std in config.action_stds):
+        raise jdp.UserError("--coefficients must be above 0, and --action-stds not below")
+    jdp.synthesis.check_guidance(config.guidance, config.sampler.name)
+
+
+def train_targets(job: Job) -> tuple[Any, Any]:
+    """The target policies of all seeds, stacked: TD3+BC on the dataset."""
+    config, spec = job.config, job.data.spec
+    agent = jdp.agents.make(config.td3_bc, spec)
+    real = jdp.data.transitions(job.data)
+    pool = jdp.synthesis.pool(real)
+    draw = jdp.synthesis.draw_batches(
+        agents=config.seeds,
+        batches=agent.batches,
+        batch_size=config.batch_size,
+        real_share=1.0,
+        dims=(spec.observation_dim, spec.action_dim),
+    )
+    states = train_agents(
+        job,
+        "target policies",
+        agent,
+        draw,
+        lambda begin, states: pool,
+        sample=jax.tree.map(jnp.asarray, real),
+        updates=config.updates,
+        every=config.updates,
+    )
+    return agent, states
+
+
+def train_seed(job: Job, seed: int, agent: Any, states: Any) -> Models:
+    """All models of one seed."""
+
+    def key(name: str) -> jax.Array:
+        return jax.random.fold_in(job.keys[name], seed)
+
+    step_config, ensemble_config = job.config.diffusion_step, job.config.ensemble
+    return Models(
+        agent=agent,
+        agent_state=jax.tree.map(lambda x: x[seed : seed + 1], states),
+        ensemble=train_ensemble(job, f"ensemble {seed}", ensemble_config, key("ensemble")),
+        diffusion_step=train_diffusion_step(
+            job, f"diffusion step {seed}", step_config, key("diffusion_step")
+        ),
+        diffuser=train_diffuser(job, f"diffuser {seed}", key("diffuser")),
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

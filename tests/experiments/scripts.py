@@ -1,0 +1,127 @@
+"""What the tests of the scripts share: a clean environment, bad files, many mistakes in one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+# Runs a script and kills this very process where the test says: `name` of `target` counts its calls.
+KILLER = """
+import os, signal, sys, threading
+sys.path.insert(0, {folder!r})
+import {script}, job, jdp
+from common import run_main
+{imports}
+target, name, call, delay = {target}, {name!r}, {call}, {delay}
+original, calls = getattr(target, name), 0
+def patched(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == call:
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        threading.Timer(delay, die).start() if delay else die()
+    return original(*args, **kwargs)
+setattr(target, name, patched)
+run_main({script}.main)
+"""
+
+
+def killer(script: str, target: str, name: str, call: int, delay: float, imports: str = "") -> str:
+    """A program that runs `script` and dies at the `call`-th call of `target.name`, or `delay` s later."""
+    return KILLER.format(
+        folder=str(EXPERIMENTS),
+        script=script,
+        target=target,
+        name=name,
+        call=call,
+        delay=delay,
+        imports=imports,
+    )
+
+
+def environment() -> dict[str, str]:
+    """One device, the suite's compilation cache, and no trace of the suite's own flags."""
+    flags = "--xla_backend_optimization_level=0"
+    cache = jax.config.jax_compilation_cache_dir or ""
+    return os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PLATFORMS": "cpu"}
+
+
+def run(script: str, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess:
+    """`experiments/<script>.py` with `arguments`, or the program `code` with them."""
+    program = ["-c", code] if code else [str(EXPERIMENTS / f"{script}.py")]
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+        timeout=300,
+    )
+
+
+def hdf5(path: Path, rows: int = 40, **changes: np.ndarray | None) -> Path:
+    """A hopper-shaped D4RL file, with columns replaced or left out (None)."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "observations": rng.normal(size=(rows, 11)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, size=(rows, 3)).astype(np.float32),
+        "rewards": rng.normal(size=rows).astype(np.float32),
+        "terminals": np.arange(rows) % 10 == 9,
+    } | changes
+    with h5py.File(path, "w") as file:
+        for key, value in columns.items():
+            if value is not None:
+                file[key] = value
+        file["metadata/env_id"] = "Hopper-v5"
+    return path
+
+
+def mistakes(script: str, lists: dict[str, list[str]]) -> dict[str, tuple[int, str]]:
+    """`(exit status, standard error)` of the script under every list of arguments, all in one process."""
+    code = f"""
+import io, json, sys, contextlib
+sys.path.insert(0, {str(EXPERIMENTS)!r})
+import {script}
+from common import run_main
+found = {{}}
+for name, argv in json.load(sys.stdin).items():
+    sys.argv = ["{script}.py", *argv]
+    err, status = io.StringIO(), None
+    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            run_main({script}.main)
+        except SystemExit as end:
+            status = end.code
+    found[name] = (status, err.getvalue())
+json.dump(found, sys.stdout)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(lists),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+        timeout=300,
+    )
+    return json.loads(done.stdout)
+
+
+def check_mistakes(script: str, cases: dict[str, tuple[list[str], str]], always: list[str]) -> None:
+    """Every case of `(arguments, expected word)` must end in status 2 and one line with the word in it.
+
+    What the command line's own parser refuses ("option" in the name) may take more lines.
+    """
+    found = mistakes(script, {name: [*always, *argv] for name, (argv, _) in cases.items()})
+    for name, (status, error) in found.items():
+        assert status == 2, (name, status, error)
+        assert cases[name][1] in error, (name, error)
+        assert "Traceback" not in error, name
+        if "option" not in name and "preset" not in name:
+            assert len(error.strip().splitlines()) == 1, (name, error)

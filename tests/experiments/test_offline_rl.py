@@ -1,0 +1,125 @@
+"""offline_rl.py as a user runs it: model-free, model-based, killed, given wrong input; and its table."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripts import check_mistakes, hdf5, killer, run
+
+ALWAYS = ["--preset", "smoke", "--source", "bundled", "--env", "hopper-medium"]
+TINY = [
+    *ALWAYS,
+    *("--updates", "12", "--settings.hidden", "8", "--evaluation.episodes", "1"),
+    *("--evaluation.every", "6", "--checkpoint-minutes", "0"),
+]
+MODEL = [
+    *("--settings.rollouts.every", "4", "--settings.rollouts.batch", "20", "--settings.rollouts.length", "3"),
+    *("--settings.rollouts.capacity", "100", "--ensemble.hidden", "8", "--ensemble.epochs", "2"),
+]
+
+
+def script(out: Path, agent: str, *arguments: str, code: str | None = None):
+    model = MODEL if agent in ("mopo", "morel", "combo") else []
+    return run("offline_rl", "--agent", agent, *TINY, *model, *arguments, "--out", str(out), code=code)
+
+
+def scores(out: Path, agent: str) -> dict:
+    found = [json.loads(p.read_text()) for p in out.glob("offline_rl/*/*/scores.json")]
+    (one,) = [s for s in found if s["agent"] == agent]
+    return one
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    for agent in ("rebrac", "morel"):
+        done = script(out, agent)
+        assert done.returncode == 0, done.stderr
+        assert "last checkpoint" in done.stdout and "behaviour policy" in done.stdout
+    return out
+
+
+def test_a_run_keeps_every_return_and_compiles_each_program_once(whole):
+    for agent, chunks in (("rebrac", None), ("morel", 2)):  # of the ensemble and of the agents
+        found = scores(whole, agent)
+        assert np.shape(found["returns"]) == (2, 1) and np.isfinite(found["returns"]).all()
+        assert found["preset"] == "smoke" and found["updates"] == 12
+        assert found["compilations"]["repeated"].get("jit(chunk)") == chunks
+        assert "jit(_mean_action)" not in found["compilations"]["repeated"]
+        assert "jit(refill)" not in found["compilations"]["repeated"]
+        assert set(found["minutes"]) == ({"agent", "ensemble"} if agent == "morel" else {"agent"})
+
+
+# In the ensemble's first epoch, in the second batch of rollouts, in the agents' second round, at the end.
+KILLS = [
+    ("models.checkpoints", "save", 1, 0.004),
+    ("jdp.synthesis", "refill", 2, 0.0),
+    ("job.training", "fit", 1, 0.03),
+    ("offline_rl", "closing", 1, 0.0),
+]
+
+
+def test_a_killed_model_based_run_ends_with_the_same_numbers(whole, tmp_path):
+    resume: tuple[str, ...] = ()
+    for kill in KILLS:
+        code = killer("offline_rl", *kill, imports="import models")
+        killed = script(tmp_path, "morel", *resume, code=code)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        resume = ("--resume",)
+    done = script(tmp_path, "morel", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert scores(tmp_path, "morel")["returns"] == scores(whole, "morel")["returns"]
+
+
+def test_a_dataset_of_one_episode_is_enough(tmp_path):
+    rows = 600
+    path = hdf5(tmp_path / "one.hdf5", rows=rows, terminals=np.arange(rows) == rows - 1)
+    done = script(tmp_path, "mopo", "--env", str(path), "--source", "file")
+    assert done.returncode == 0, done.stderr
+
+
+def test_mistakes_get_one_line(tmp_path):
+    short = hdf5(tmp_path / "short.hdf5")
+    endless = hdf5(
+        tmp_path / "endless.hdf5",
+        rows=600,
+        observations=np.zeros((600, 3), np.float32),
+        actions=np.zeros((600, 1), np.float32),
+        terminals=np.zeros(600, bool),
+    )
+    task = ["--env", str(endless), "--source", "file", "--env-id", "Pendulum-v1"]
+    cases = {
+        "unknown agent": (["--agent", "mopoo"], "did you mean mopo?"),
+        "no rule, no terminals": (["--agent", "mopo", *task], "--ensemble.termination never"),
+        "unknown rule": (["--agent", "mopo", "--ensemble.termination", "Hoper-v5"], "Hoper-v5"),
+        "horizon and buffer": (
+            ["--agent", "combo", "--settings.rollouts.length", "5000"],
+            "rollouts.capacity",
+        ),
+        "too few rows": (["--agent", "mopo", "--env", str(short), "--source", "file"], "ensemble.batch_size"),
+        "no real rows": (["--agent", "combo", "--settings.rollouts.real-share", "0"], "real_share"),
+        "bad expectile": (["--agent", "iql", "--settings.expectile", "2"], "expectile"),
+        "typo in an option": (["--agent", "mopo", "--settings.penlty", "1"], "--settings.penalty"),
+        "no updates": (["--agent", "bc", "--updates", "0"], "--updates"),
+    }
+    check_mistakes("offline_rl", cases, [*ALWAYS, "--out", str(tmp_path / "out")])
+
+
+def test_the_table_refuses_smoke_rows(whole, tmp_path):
+    refused = run("table", "--out", str(whole))
+    assert refused.returncode == 2 and "refused: 2 runs" in refused.stdout
+    assert "no finished run of the cpu or paper preset" in refused.stderr
+    # The same runs, called what they are not, make a table: one row an agent, in the registry's order.
+    for path in whole.glob("offline_rl/*/*/scores.json"):
+        target = tmp_path / path.relative_to(whole)
+        target.parent.mkdir(parents=True)
+        target.write_text(json.dumps(json.loads(path.read_text()) | {"preset": "cpu"}))
+        (target.parent / "config.json").write_text((path.parent / "config.json").read_text())
+    done = run("table", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "tables/offline_rl_hopper-medium/table.md").read_text()
+    assert text.index("| rebrac |") < text.index("| morel (model-based) |")
+    mean, low, high = scores(whole, "morel")["interval"]
+    assert f"{mean:.1f} [{low:.1f}, {high:.1f}]" in text and "--agent morel" in text
