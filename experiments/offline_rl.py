@@ -142,7 +142,7 @@ def presets(agent: str, env: str) -> dict[str, Config]:
             ensemble=EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2),
             evaluation=EvaluationConfig(episodes=2, every=200),
         ),
-        "cpu": Config(agent=agent, settings=small, ensemble=EnsembleConfig(epochs=30)),
+        "cpu": Config(agent=agent, settings=small, ensemble=EnsembleConfig(epochs=20)),
         "paper": Config(
             agent=agent,
             preset="paper",

@@ -77,11 +77,11 @@ class Config:
     precision: Precision = "float32"
     """Of the trajectory network's arithmetic."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig("residual_unet", 48, 3))
-    diffusion: DiffuserConfig = field(default_factory=lambda: DiffuserConfig(steps=6_000))
+    diffusion: DiffuserConfig = field(default_factory=lambda: DiffuserConfig(steps=7_000))
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=30))
-    diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
+    ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=20))
+    diffusion_step: DiffusionStepConfig = field(default_factory=lambda: DiffusionStepConfig(updates=15_000))
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 3.0
