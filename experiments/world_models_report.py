@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from common import Bar, table
 from job import Job, last_scores, score_name, training_seconds, with_interval
+from models import termination_rule
 
 import jdp
 from jdp import plotting
 from jdp.evaluation import action_log_likelihood, dynamics_error, interval
 from jdp.synthesis import Experience
-from jdp.world_models import noisy_actor
+from jdp.world_models import ensemble, noisy_actor
 
+STEPS = ("ensemble", "ensemble mean", "diffusion step")  # models of single steps
 RANGES = ((1, 10), (11, 31), (32, 100))  # transitions of a rollout, the first is 1
 
 
@@ -25,9 +27,8 @@ def measure(job: Job, seed: int, models: Any, simulator: Any) -> None:
         return
     config, normaliser = job.config, models.diffuser[2]
     made = {}
-    kinds = ["data", *(f"ensemble {std:g}" for std in config.action_stds)]
-    kinds += [*(f"diffusion step {std:g}" for std in config.action_stds), "unguided"]
-    kinds += [f"guided {c:g}" for c in config.coefficients]
+    kinds = ["data", *(f"{name} {std:g}" for name in STEPS for std in config.action_stds)]
+    kinds += ["unguided", *(f"guided {c:g}" for c in config.coefficients)]
     keys = jdp.types.named_keys(jax.random.fold_in(job.keys["measure"], seed), *kinds)
     with Bar(f"measure {seed}", len(kinds), "kind") as bar:
         for i, kind in enumerate(kinds):
@@ -53,8 +54,11 @@ def experience(job: Job, key: jax.Array, kind: str, models: Any) -> Experience:
     word, _, number = kind.rpartition(" ")
     if kind == "data":
         return recorded(job, key)
-    if word in ("ensemble", "diffusion step"):
-        model, state = models.ensemble if word == "ensemble" else models.diffusion_step
+    if word in STEPS:
+        model, state = models.diffusion_step if word == "diffusion step" else models.ensemble
+        if word == "ensemble mean":
+            quiet = dataclasses.replace(config.ensemble, noise=False)
+            model = ensemble(quiet, data.spec, termination_rule(quiet.termination, data))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         histories = jdp.synthesis.branches(rng, data, model.history, (1, config.trajectories))
         actor = noisy_actor(models.agent.act, models.agent_state, jnp.array([float(number)]))
@@ -227,7 +231,7 @@ def closing(job: Job, compilations: Any) -> None:
 
 def label(kind: str) -> str:
     word, _, number = kind.rpartition(" ")
-    if word in ("ensemble", "diffusion step"):
+    if word in STEPS:
         return f"{word}, policy" + (f" + N(0, {number}^2)" if float(number) else "")
     return f"policy-guided, coefficient {number}" if word == "guided" else kind
 
@@ -236,12 +240,8 @@ def draw(job: Job, measured: list[dict[str, Any]]) -> None:
     """Error by position, and error against likelihood."""
     config = job.config
     curves, points = {}, {}
-    shown_curves = {
-        "ensemble": f"ensemble {config.action_stds[0]:g}",
-        "diffusion step": f"diffusion step {config.action_stds[0]:g}",
-        "unguided": "unguided",
-        "guided": f"guided {config.coefficients[0]:g}",
-    }
+    shown_curves = {name: f"{name} {config.action_stds[0]:g}" for name in STEPS}
+    shown_curves |= {"unguided": "unguided", "guided": f"guided {config.coefficients[0]:g}"}
     for name, kind in shown_curves.items():
         curves[name] = np.array(
             [[np.nan if v is None else v for v in m[kind]["median_by_position"]] for m in measured]

@@ -15,6 +15,7 @@ COLOURS = {
     "guided": "#c44e52",
     "world_model": "#dd9a3c",
     "ensemble": "#dd9a3c",
+    "ensemble mean": "#a97e4a",
     "diffusion step": "#6aa56e",
 }
 

@@ -57,6 +57,8 @@ class EnsembleConfig:
     """By what share of its best holdout error a member must fall below it."""
     epochs: int = 400
     """The most epochs; one is as many updates as give a member its number of rows once."""
+    noise: bool = True
+    """Whether a step is drawn from the predicted Gaussian, or is its mean."""
     termination: str = "auto"
     """What ends episodes: auto, learned, never, or a task (see `jdp.world_models.termination.choose`)."""
 
@@ -328,7 +330,8 @@ def _step(
     x, place = _dealt(keys["member"], x, config.elites)
     out = forward(_elites(state), x, member_network(config, spec, rule))
     out = jax.tree.map(lambda o: o.reshape(-1, *o.shape[2:])[place], out)  # [B, ...] again
-    drawn = _in_units(state, out, carry).sample(keys["noise"])
+    prediction = _in_units(state, out, carry)
+    drawn = prediction.sample(keys["noise"]) if config.noise else prediction.mean
     following, reward = drawn[:, :-1], drawn[:, -1]
     if rule is None:
         terminal = jax.random.bernoulli(keys["terminal"], jax.nn.sigmoid(out.logit))
