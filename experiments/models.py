@@ -138,7 +138,7 @@ def train_diffusion_step(
         data,
         key=key,
         start=start,
-        stop=config.updates,
+        stop=config.steps,
         chunk=500,
     )
     return model, state

@@ -81,7 +81,7 @@ class Config:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=20))
-    diffusion_step: DiffusionStepConfig = field(default_factory=lambda: DiffusionStepConfig(updates=15_000))
+    diffusion_step: DiffusionStepConfig = field(default_factory=lambda: DiffusionStepConfig(steps=15_000))
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 3.0
@@ -108,7 +108,7 @@ PRESETS = {
         diffusion=DiffuserConfig(steps=200, batch_size=32),
         sampler=SamplerConfig(steps=6),
         ensemble=EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=1),
-        diffusion_step=DiffusionStepConfig(hidden=32, blocks=1, updates=300),
+        diffusion_step=DiffusionStepConfig(hidden=32, blocks=1, steps=300),
         td3_bc=TD3BCConfig(hidden=(32, 32)),
         evaluation=EvaluationConfig(episodes=1),
     ),
@@ -122,7 +122,7 @@ PRESETS = {
         diffusion=DiffuserConfig(steps=100_000, batch_size=32, ema=0.9995),
         sampler=SamplerConfig("dpmpp_2m_sde", steps=32, sigma_max=10.0, sigma_min=0.005),
         ensemble=EnsembleConfig(),
-        diffusion_step=DiffusionStepConfig(hidden=512, updates=500_000),
+        diffusion_step=DiffusionStepConfig(hidden=512, steps=500_000),
     ),
 }
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")

@@ -1,5 +1,6 @@
 """A trajectory diffuser: network, loss, optimiser and averaged weights behind three functions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -50,10 +51,34 @@ def ema_decay(decay: float, step: Array) -> Array:
     return jnp.minimum(decay, (1 + n) / (10 + n))
 
 
-def learning_rate(config: DiffuserConfig) -> optax.Schedule:
-    """Warm-up from a tenth of the peak over a tenth of the steps, then a cosine to 0."""
-    peak, warm_up = config.learning_rate, max(config.steps // 10, 1)
-    return optax.warmup_cosine_decay_schedule(peak / 10, peak, warm_up, max(config.steps, warm_up + 1))
+def learning_rate(peak: float, steps: int) -> optax.Schedule:
+    """Warm-up from a tenth of `peak` over a tenth of `steps`, then a cosine to 0."""
+    warm_up = max(steps // 10, 1)
+    return optax.warmup_cosine_decay_schedule(peak / 10, peak, warm_up, max(steps, warm_up + 1))
+
+
+def adam(config: Any) -> optax.GradientTransformation:
+    """Adam on the schedule of a config with `learning_rate` and `steps`."""
+    return optax.adam(learning_rate(config.learning_rate, config.steps))
+
+
+def begin(optimiser: optax.GradientTransformation, params: Params) -> DiffuserState:
+    """Training of `params` before its first step."""
+    ema = jax.tree.map(jnp.copy, params)
+    return DiffuserState(params, ema, optimiser.init(params), jnp.zeros((), jnp.int32))
+
+
+def descend(
+    optimiser: optax.GradientTransformation,
+    state: DiffuserState,
+    loss: Callable[[Params], tuple[Array, Metrics]],
+    ema: float,
+) -> tuple[DiffuserState, Metrics]:
+    """One step of the optimiser on `loss(params)`, and of the weights averaged with decay `ema`."""
+    grads, metrics = jax.grad(loss, has_aux=True)(state.params)
+    params, opt_state = step(optimiser, grads, state.opt_state, state.params)
+    averaged = optax.incremental_update(params, state.ema, 1 - ema_decay(ema, state.step))
+    return DiffuserState(params, averaged, opt_state, state.step + 1), metrics
 
 
 @lru_cache(maxsize=32)  # equal settings are the same functions, so they compile once
@@ -66,22 +91,16 @@ def trajectory_diffuser(
     and of the average; `denoiser(state)` is the EDM denoiser of the averaged weights.
     """
     net = make(network, precision)
-    optimiser = optax.adam(learning_rate(config))
+    optimiser = adam(config)
 
     def init(key: Array, x0: Array) -> DiffuserState:
-        params = net.init(key, x0, jnp.zeros(x0.shape[:1], x0.dtype))
-        ema = jax.tree.map(jnp.copy, params)
-        return DiffuserState(params, ema, optimiser.init(params), jnp.zeros((), jnp.int32))
+        return begin(optimiser, net.init(key, x0, jnp.zeros(x0.shape[:1], x0.dtype)))
 
     def update(key: Array, state: DiffuserState, x0: Array) -> tuple[DiffuserState, Metrics]:
-        def loss_fn(params: Params) -> tuple[Array, Metrics]:
+        def loss(params: Params) -> tuple[Array, Metrics]:
             return losses.denoising(key, net.apply, params, x0, p_mean=config.p_mean, p_std=config.p_std)
 
-        grads, metrics = jax.grad(loss_fn, has_aux=True)(state.params)
-        params, opt_state = step(optimiser, grads, state.opt_state, state.params)
-        decay = ema_decay(config.ema, state.step)
-        ema = optax.incremental_update(params, state.ema, 1 - decay)
-        return DiffuserState(params, ema, opt_state, state.step + 1), metrics
+        return descend(optimiser, state, loss, config.ema)
 
     def denoiser(state: DiffuserState) -> Partial:
         return edm(net.apply, state.ema)

@@ -1,14 +1,9 @@
 """Learned simulators: ensemble, diffusion step, unified model; rollouts, termination rules, ring buffer."""
 
 from jdp.world_models import termination
-from jdp.world_models.diffusion_step import (
-    DiffusionStepConfig,
-    History,
-    diffusion_step,
-    draw_histories,
-    histories,
-)
+from jdp.world_models.diffusion_step import DiffusionStepConfig, diffusion_step
 from jdp.world_models.ensemble import EnsembleConfig, EnsembleState, ensemble
+from jdp.world_models.history import Histories, History, draw_histories, histories
 from jdp.world_models.ring import Ring, push, ring
 from jdp.world_models.rollout import (
     Rollout,
@@ -26,6 +21,7 @@ __all__ = [
     "DiffusionStepConfig",
     "EnsembleConfig",
     "EnsembleState",
+    "Histories",
     "History",
     "Ring",
     "Rollout",

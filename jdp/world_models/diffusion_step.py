@@ -5,41 +5,33 @@ Learning for Robotic Manipulation") for vectors: an EDM denoiser (arXiv 2206.003
 given the last observations and actions.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.data import Episodes
-from jdp.diffusion import losses
+from jdp.diffusion import diffuser, losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.diffuser import DiffuserConfig, DiffuserState, ema_decay, learning_rate
+from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.samplers import SAMPLERS
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
-from jdp.networks import optimiser
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.two_hot import two_hot
-from jdp.types import (
-    AnyArray,
-    Bound,
-    Metrics,
-    Network,
-    Params,
-    Spec,
-    Transition,
-    WorldModel,
-    named_keys,
-    pack,
-    unpack,
+from jdp.types import Bound, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
+from jdp.world_models.coordinates import (
+    Statistics,
+    decode_outcome,
+    encode_outcome,
+    standardise,
+    statistics,
 )
+from jdp.world_models.history import History, as_history, check_fits
 from jdp.world_models.termination import Rule
 
 
@@ -73,7 +65,7 @@ class DiffusionStepConfig:
     """Mean of ln sigma in training: higher than for pictures, for the condition says nearly everything."""
     p_std: float = 1.4
     """Standard deviation of ln sigma in training."""
-    updates: int = 20_000
+    steps: int = 20_000
     """Gradient steps, over which the learning rate warms up and falls to 0 by a cosine."""
     batch_size: int = 256
     """Steps in a batch."""
@@ -103,183 +95,15 @@ def check(config: Any) -> None:
         )
 
 
-# --- histories -----------------------------------------------------------------------------------
-
-
-class History(NamedTuple):
-    """Steps with what went before them in their episode."""
-
-    observations: AnyArray  # [B, H, O], the last one is where the action is taken
-    actions: AnyArray  # [B, H, A], the last one is the action taken; 0 before the episode began
-    reward: AnyArray  # [B]
-    next_observation: AnyArray  # [B, O]
-    terminal: AnyArray  # [B], 1.0 where the step ended the task
-
-
-class Histories(NamedTuple):
-    """What batches of `History` are drawn from: rows in time order and indices into them."""
-
-    rows: AnyArray  # [N, 2 O + A + 2], packed transitions
-    at: AnyArray  # [W] int32, the rows whose successor is known
-    first: AnyArray  # [W] int32, the first row of their episode
-
-
-def histories(episodes: Episodes) -> Histories:
-    """The steps of `episodes` with a known successor, as in `jdp.data.transitions`; numpy arrays."""
-    terminal = episodes.terminals.astype(np.float32)
-    fields = (episodes.observations, episodes.actions, episodes.rewards, episodes.next_observations)
-    rows = np.asarray(pack(Transition(*(jnp.asarray(field) for field in (*fields, terminal)))))
-    at = np.flatnonzero(episodes.terminals | episodes.next_valid)
-    first = np.repeat(episodes.starts, episodes.lengths)[at]
-    return Histories(rows, at.astype(np.int32), first.astype(np.int32))
-
-
-def take(data: Histories, index: Array, *, history: int, dims: tuple[int, int]) -> History:
-    """The steps `index` `[B]` of `data`, each with the `history` steps that end in it.
-
-    Where the episode is younger, its first observation is repeated, with actions 0. `dims` is `(O, A)`.
-    """
-    back = jnp.arange(history - 1, -1, -1, dtype=jnp.int32)[None]
-    wanted = jnp.asarray(data.at)[index][:, None] - back
-    first = jnp.asarray(data.first)[index][:, None]
-    steps = unpack(jnp.asarray(data.rows)[jnp.maximum(wanted, first)], *dims)
-    return History(
-        observations=steps.observation,
-        actions=jnp.where((wanted >= first)[..., None], steps.action, 0.0),
-        reward=steps.reward[:, -1],
-        next_observation=steps.next_observation[:, -1],
-        terminal=steps.terminal[:, -1],
-    )
-
-
-def _draw(key: Array, data: Histories, *, batch_size: int, history: int, dims: tuple[int, int]) -> History:
-    index = jax.random.randint(key, (batch_size,), 0, data.at.shape[0])
-    return take(data, index, history=history, dims=dims)
-
-
-def draw_histories(batch_size: int, history: int, dims: tuple[int, int]) -> Bound:
-    """A `draw(key, Histories) -> History` for `jdp.training.fit`; `dims` is `(O, A)`."""
-    return Bound(_draw, (("batch_size", batch_size), ("history", history), ("dims", dims)))
-
-
-def as_history(batch: Transition | History) -> History:
-    """A batch of transitions as histories of one step."""
-    if isinstance(batch, History):
-        return batch
-    return History(
-        batch.observation[:, None],
-        batch.action[:, None],
-        batch.reward,
-        batch.next_observation,
-        batch.terminal,
-    )
-
-
-# --- coordinates ---------------------------------------------------------------------------------
-
-
-class Statistics(NamedTuple):
-    """Means and standard deviations of the dataset; of constants the deviation is 1."""
-
-    observation_mean: Array  # [O]
-    observation_std: Array  # [O]
-    delta_mean: Array  # [O], of next observation - observation
-    delta_std: Array  # [O]
-    reward_mean: Array  # []
-    reward_std: Array  # []
-    action_mean: Array  # [A]
-    action_std: Array  # [A]
-
-
-def _moments(rows: AnyArray) -> tuple[Array, Array]:
-    rows = jnp.asarray(rows, jnp.float32)
-    mean, std = jnp.mean(rows, axis=0), jnp.std(rows, axis=0)
-    return mean, jnp.where(std > 1e-6 * jnp.maximum(1.0, jnp.abs(mean)), std, 1.0)
-
-
-def statistics(data: Transition | History) -> Statistics:
-    """Of a dataset with leading axis `[N]`; actions count as they are taken, without those before."""
-    data = as_history(data)
-    observation = data.observations[:, -1]
-    return Statistics(
-        *_moments(observation),
-        *_moments(data.next_observation - observation),
-        *_moments(data.reward),
-        *_moments(data.actions[:, -1]),
-    )
-
-
-def _like(channel: Array, x: Array) -> Array:
-    return jnp.broadcast_to(channel, x.shape)
-
-
-def standardise(x: Array, mean: Array, std: Array) -> Array:
-    """`[..., D]`, in units of `std` `[D]` from `mean` `[D]`."""
-    return (x - _like(mean, x)) / _like(std, x)
-
-
-def restore(x: Array, mean: Array, std: Array) -> Array:
-    """The inverse of `standardise`."""
-    return x * _like(std, x) + _like(mean, x)
-
-
-def encode_change(s: Statistics, observation: Array, next_observation: Array) -> Array:
-    """`[B, O]`, the standardised change of the observation."""
-    return standardise(next_observation - observation, s.delta_mean, s.delta_std)
-
-
-def encode_outcome(s: Statistics, step: History, *, flag: bool) -> Array:
-    """`[B, O + 1]`, one more with the `flag`: standardised change, standardised reward, raw terminal flag."""
-    parts = [
-        encode_change(s, step.observations[:, -1], step.next_observation),
-        standardise(step.reward, s.reward_mean, s.reward_std)[:, None],
-    ]
-    return jnp.concatenate([*parts, step.terminal[:, None]] if flag else parts, axis=-1)
-
-
-def decode_outcome(
-    s: Statistics, x: Array, observation: Array, action: Array, rule: Rule | None
-) -> tuple[Array, Array, Array]:
-    """Next observation `[B, O]`, reward `[B]` and terminal `[B]` (0 or 1), of what `encode_outcome` made.
-
-    The terminal is by `rule`, or where there is none by the generated flag: above 1/2.
-    """
-    o = observation.shape[-1]
-    following = observation + restore(x[:, :o], s.delta_mean, s.delta_std)
-    reward = restore(x[:, o], s.reward_mean, s.reward_std)
-    terminal = x[:, o + 1] > 0.5 if rule is None else rule(observation, action, following)
-    return following, reward, terminal.astype(x.dtype)
-
-
-# --- training ------------------------------------------------------------------------------------
-
-
-def _optimiser(config: Any) -> optax.GradientTransformation:
-    return optax.adam(learning_rate(DiffuserConfig(steps=config.updates, learning_rate=config.learning_rate)))
-
-
-def begin(config: Any, params: Params) -> DiffuserState:
-    """Training of `params` before its first step."""
-    ema = jax.tree.map(jnp.copy, params)
-    return DiffuserState(params, ema, _optimiser(config).init(params), jnp.zeros((), jnp.int32))
-
-
-def descend(
-    config: Any, state: DiffuserState, loss: Callable[[Params], tuple[Array, Metrics]]
-) -> tuple[DiffuserState, Metrics]:
-    """One step of Adam and of the averaged weights; `config` has `updates`, `learning_rate` and `ema`."""
-    gradient, metrics = jax.grad(loss, has_aux=True)(state.params)
-    params, opt_state = optimiser.step(_optimiser(config), gradient, state.opt_state, state.params)
-    decay = ema_decay(config.ema, state.step)
-    ema = optax.incremental_update(params, state.ema, 1 - decay)
-    return DiffuserState(params, ema, opt_state, state.step + 1), metrics
-
-
 class DiffusionStepState(NamedTuple):
     """Weights, their average, and the units of the task."""
 
     training: DiffuserState
     statistics: Statistics
+
+
+def _optimiser(config: DiffusionStepConfig) -> optax.GradientTransformation:
+    return diffuser.adam(config)
 
 
 def _network(config: DiffusionStepConfig) -> Network:
@@ -308,18 +132,7 @@ def _init(
     numbers = a * max(config.action_bins, 1)
     x, condition = jnp.zeros((1, _width(spec, rule))), jnp.zeros((1, config.history * (o + numbers)))
     params = _network(config).init(key, x, jnp.zeros(1), condition)
-    return DiffusionStepState(begin(config, params), statistics(found))
-
-
-def check_fits(data: History, spec: Spec) -> None:
-    """Raises `UserError` where the data are not of the task in `spec`."""
-    found = data.next_observation.shape[-1], data.actions.shape[-1]
-    if found != (spec.observation_dim, spec.action_dim):
-        raise UserError(
-            f"the data have observations of {found[0]} and actions of {found[1]} numbers, but the world "
-            f"model was made for {spec.observation_dim} and {spec.action_dim}: make it with the spec of this "
-            "dataset"
-        )
+    return DiffusionStepState(diffuser.begin(_optimiser(config), params), statistics(found))
 
 
 def _update(
@@ -346,11 +159,8 @@ def _update(
         both = (params, condition)
         return losses.denoising(key, apply, both, x0, p_mean=config.p_mean, p_std=config.p_std)
 
-    training, metrics = descend(config, state.training, loss)
+    training, metrics = diffuser.descend(_optimiser(config), state.training, loss, config.ema)
     return DiffusionStepState(training, s), metrics
-
-
-# --- sampling ------------------------------------------------------------------------------------
 
 
 def denoiser(

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.diffusion import losses
+from jdp.diffusion import diffuser, losses
 from jdp.diffusion.denoiser import edm
 from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.guidance import hold
@@ -20,21 +21,17 @@ from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.types import Bound, Denoiser, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
-from jdp.world_models.diffusion_step import (
-    History,
+from jdp.world_models.coordinates import (
     Statistics,
-    as_history,
-    begin,
-    check,
-    check_fits,
     decode_outcome,
-    descend,
     encode_change,
     encode_outcome,
     restore,
     standardise,
     statistics,
 )
+from jdp.world_models.diffusion_step import check
+from jdp.world_models.history import History, as_history, check_fits
 from jdp.world_models.termination import Rule
 
 
@@ -64,7 +61,7 @@ class UnifiedConfig:
     """Share of training rows in which a part is known (level 0), for each part."""
     noised: float = 0.2
     """Share of training rows in which a part is hidden (level `sigma_max`), for each part."""
-    updates: int = 20_000
+    steps: int = 20_000
     """Gradient steps, over which the learning rate warms up and falls to 0 by a cosine."""
     batch_size: int = 256
     """Steps in a batch."""
@@ -150,6 +147,10 @@ def conditional(
 # --- training ------------------------------------------------------------------------------------
 
 
+def _optimiser(config: UnifiedConfig) -> optax.GradientTransformation:
+    return diffuser.adam(config)
+
+
 def _network(config: UnifiedConfig, spec: Spec) -> Network:
     a, o = spec.action_dim, spec.observation_dim
     return conditional_mlp(config.hidden, config.blocks, groups=(0, a, a + o))
@@ -162,7 +163,7 @@ def _init(
     check_fits(data, spec)
     x = jnp.zeros((1, spec.action_dim + spec.observation_dim + 2))
     params = _network(config, spec).init(key, x, x, jnp.zeros((1, spec.observation_dim)))
-    return UnifiedState(begin(config, params), statistics(data))
+    return UnifiedState(diffuser.begin(_optimiser(config), params), statistics(data))
 
 
 def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
@@ -210,7 +211,7 @@ def _update(
     def loss(params: Params) -> tuple[Array, Metrics]:
         return losses.denoising_at(keys["noise"], apply, (params, condition), x0, sigma)
 
-    training, metrics = descend(config, state.training, loss)
+    training, metrics = diffuser.descend(_optimiser(config), state.training, loss, config.ema)
     return UnifiedState(training, s), metrics
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.diffusion import DiffuserConfig, losses, trajectory_diffuser
-from jdp.diffusion.diffuser import ema_decay, learning_rate
+from jdp.diffusion import losses, trajectory_diffuser
+from jdp.diffusion.diffuser import DiffuserConfig, ema_decay, learning_rate
 from jdp.networks import NetworkConfig, make
 from jdp.types import named_keys
 
@@ -56,7 +56,7 @@ def test_the_loss_is_least_at_the_exact_denoiser():
 
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_the_learning_rate_reaches_its_peak_and_zero(steps):
-    rate = learning_rate(DiffuserConfig(steps=steps, learning_rate=2e-3))
+    rate = learning_rate(2e-3, steps)
     warm = steps // 10
     k = np.arange(steps + 1)
     cosine = 1e-3 * (1 + np.cos(np.pi * (k - warm) / (steps - warm)))

@@ -13,18 +13,12 @@ from jdp.errors import UserError
 from jdp.networks.two_hot import from_two_hot, two_hot
 from jdp.training.fit import fit
 from jdp.types import Spec, Transition
-from jdp.world_models.diffusion_step import (
-    DiffusionStepConfig,
-    History,
-    diffusion_step,
-    draw_histories,
-    histories,
-    take,
-)
+from jdp.world_models.diffusion_step import DiffusionStepConfig, diffusion_step
+from jdp.world_models.history import History, draw_histories, histories, take
 
 SPEC = Spec(observation_dim=1, action_dim=1)
 ORIGIN = Origin("hand-made", "file", "", "", 0, "")
-TINY = DiffusionStepConfig(hidden=64, blocks=2, updates=1_500, learning_rate=3e-3, ema=0.99)
+TINY = DiffusionStepConfig(hidden=64, blocks=2, steps=1_500, learning_rate=3e-3, ema=0.99)
 
 
 def episodes(observations, actions, following, ends, terminals=None):
@@ -43,7 +37,7 @@ def train(config, data, rule=None, dims=(1, 1), spec=SPEC):
     everything = take(rows, jnp.arange(len(rows.at)), history=config.history, dims=dims)
     state = model.init(jax.random.key(0), everything)
     return model, fit(
-        model.update, draw, state, rows, key=jax.random.key(1), stop=config.updates, chunk=5_000
+        model.update, draw, state, rows, key=jax.random.key(1), stop=config.steps, chunk=5_000
     )
 
 
@@ -244,7 +238,7 @@ def test_a_deterministic_system_of_second_order_is_learnt():
     o, a, following = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
     last = np.tile(np.arange(length) == length - 1, runs)
     data = episodes(o.ravel(), a.ravel(), following.ravel(), last)
-    config = dataclasses.replace(TINY, history=2, updates=2_500)
+    config = dataclasses.replace(TINY, history=2, steps=2_500)
     model, state = train(config, data)
     f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
     past, taken = f32(o[:, 4:6, None]), f32(a[:, 4:6, None])
