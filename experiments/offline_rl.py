@@ -310,12 +310,12 @@ def closing(job: Job, compilations: Any) -> None:
     values = np.stack([scores_of(r["returns"], spec).mean(axis=1) for r in records])
     folder = job.run.path / "figures"
     folder.mkdir(exist_ok=True)
-    plotting.learning_curve(
-        [r["step"] for r in records],
-        values,
+    plotting.curves(
+        None,
+        {config.agent: ([r["step"] for r in records], values)},
         behaviour=behaviour(data),
+        title=data.origin.name,
         score=score_name(spec),
-        title=f"{data.origin.name}, {config.agent}",
     ).savefig(folder / "learning_curve.png")
     (job.run.path / "report.txt").write_text(text + "\n")
     job.run.write(

@@ -95,7 +95,7 @@ class Config:
     diffusion: DiffuserConfig = field(default_factory=DiffuserConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=20))
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)
@@ -139,6 +139,7 @@ PRESETS = {
         network=NetworkConfig("unet", 1024, 3),
         diffusion=DiffuserConfig(steps=100_000, batch_size=32, ema=0.9995),
         sampler=SamplerConfig("dpmpp_2m_sde", steps=32, sigma_max=10.0, sigma_min=0.005, batch=1024),
+        ensemble=EnsembleConfig(),
         synthetic=SyntheticConfig(trajectories=8_192, every=10_000),
         iql=IQLConfig(steps=500_000),
     ),
@@ -162,8 +163,10 @@ def main() -> None:
     borrowed = borrow_diffuser(config, data)
     facts = {"diffuser_from": None if config.diffuser is None else str(Path(config.diffuser).resolve())}
     run = open_run("pgd_d4rl", config, data, NOT_IN_HASH, facts)
-    names = ("diffuser", "agents", "generate", "check", "ensemble")
-    job = Job(config, data, run, mesh, jdp.types.named_keys(jax.random.key(config.seed), *names))
+    keys = jdp.types.named_keys(jax.random.key(config.seed), "diffuser", "agents", "generate", "check")
+    # Apart from the others, so that runs from before there was a world model keep their numbers.
+    keys["ensemble"] = jax.random.fold_in(jax.random.key(config.seed), 1)
+    job = Job(config, data, run, mesh, keys)
     models = train_models(job, borrowed)
     real = jdp.data.transitions(data)
     agents = {arm: train_arm(job, arm, real, models) for arm in config.arms}
@@ -174,13 +177,13 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Models:
-    """What synthetic experience is made with."""
+    """What synthetic experience is made with; models that no arm needs are None."""
 
     agent: Any
+    normaliser: Any
     diffuser: Any
     diffuser_state: Any
-    normaliser: Any
-    ensemble: Any  # a WorldModel; None where no arm needs it
+    ensemble: Any  # a WorldModel
     ensemble_state: Any
 
 
@@ -238,14 +241,16 @@ def borrow_diffuser(config: Config, data: Any) -> tuple[Any, Any] | None:
 
 
 def train_models(job: Job, borrowed: tuple[Any, Any] | None) -> Models:
-    """The diffuser, and the ensemble if an arm needs it."""
+    """Those of the diffuser and the ensemble that the arms need."""
     config = job.config
     agent = jdp.agents.make(getattr(config, config.agent), job.data.spec)
-    diffuser, diffuser_state, normaliser = train_diffuser(job, "diffuser", job.keys["diffuser"], borrowed)
-    ensemble = state = None
+    normaliser = jdp.data.fit_normaliser(job.data)
+    diffuser = diffuser_state = ensemble = ensemble_state = None
+    if {"unguided", "guided"} & set(config.arms):
+        diffuser, diffuser_state, normaliser = train_diffuser(job, "diffuser", job.keys["diffuser"], borrowed)
     if "world_model" in config.arms:
-        ensemble, state = train_ensemble(job, "ensemble", config.ensemble, job.keys["ensemble"])
-    return Models(agent, diffuser, diffuser_state, normaliser, ensemble, state)
+        ensemble, ensemble_state = train_ensemble(job, "ensemble", config.ensemble, job.keys["ensemble"])
+    return Models(agent, normaliser, diffuser, diffuser_state, ensemble, ensemble_state)
 
 
 def train_arm(job: Job, arm: Arm, real: Any, models: Models) -> Any:

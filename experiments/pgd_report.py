@@ -219,10 +219,11 @@ def draw_scores(job: Any, arms: dict[str, Any]) -> None:
         values = np.stack([scores_of(r["returns"], data.spec).mean(axis=1) for r in records])
         curves[arm] = ([r["step"] for r in records], values)
     plotting.curves(
-        ([r["step"] for r in losses], [r["loss"] for r in losses]),
+        ([r["step"] for r in losses], [r["loss"] for r in losses]) if losses else None,
         curves,
         behaviour=behaviour(data),
         title=f"{data.origin.name}, {job.config.agent}",
+        score=score_name(data.spec),
     ).savefig(folder / "learning_curves.png")
     plotting.bars(arms, behaviour=behaviour(data), title=data.origin.name).savefig(folder / "scores.png")
 

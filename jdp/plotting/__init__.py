@@ -1,6 +1,6 @@
 """Figures of runs. Every function returns a matplotlib figure; nothing is shown or saved here."""
 
-from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, learning_curve, marginals
+from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, marginals
 from jdp.plotting.frames import render, strip
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "claim",
     "curves",
     "dynamics_by_position",
-    "learning_curve",
     "marginals",
     "render",
     "strip",

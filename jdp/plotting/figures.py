@@ -32,49 +32,36 @@ def _tidy(axis: Axes, x: str, y: str) -> None:
 
 
 def curves(
-    loss: tuple[Sequence[float], Sequence[float]],
+    loss: tuple[Sequence[float], Sequence[float]] | None,
     scores: Mapping[str, tuple[Sequence[float], np.ndarray]],
     *,
     behaviour: float | None,
     title: str,
+    score: str = "normalised score",
 ) -> Figure:
-    """The diffuser's loss against steps, and the score of every arm against updates.
+    """The score of every arm against updates, beside the diffuser's loss against steps where there is one.
 
     `scores[arm]` is (updates `[n]`, scores `[n, S]`); thin lines are seeds, the thick one their mean.
     `behaviour` is the mean score of the dataset's own episodes.
     """
-    figure = _figure(6.6, 2.4)
-    left, right = figure.subplots(1, 2)
-    left.plot(*loss, color=COLOURS["data"], linewidth=1)
-    left.set_yscale("log")
-    _tidy(left, "diffuser steps", "denoising loss")
+    panels = 1 if loss is None else 2
+    figure = _figure(3.4 * panels, 2.4)
+    axes = np.atleast_1d(figure.subplots(1, panels))
+    if loss is not None:
+        axes[0].plot(*loss, color=COLOURS["data"], linewidth=1)
+        axes[0].set_yscale("log")
+        _tidy(axes[0], "diffuser steps", "denoising loss")
     for arm, (updates, values) in scores.items():
-        colour = COLOURS.get(arm)
-        right.plot(updates, values, color=colour, linewidth=0.5, alpha=0.5)
-        right.plot(updates, np.mean(values, axis=1), color=colour, linewidth=1.6, label=arm)
+        colour = COLOURS.get(arm, COLOURS["unguided"])
+        axes[-1].plot(updates, values, color=colour, linewidth=0.5, alpha=0.5)
+        axes[-1].plot(updates, np.mean(values, axis=1), color=colour, linewidth=1.6, label=arm)
     if behaviour is not None:
-        right.axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--", label="behaviour policy")
-    _tidy(right, "agent updates", "normalised score")
-    for axis in (left, right):
+        axes[-1].axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--", label="behaviour policy")
+    _tidy(axes[-1], "agent updates", score)
+    for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(4))
-    right.legend(frameon=False, fontsize=7)
+    axes[-1].legend(frameon=False, fontsize=7)
     figure.suptitle(title, fontsize=8)
-    return figure
-
-
-def learning_curve(
-    updates: Sequence[int], scores: np.ndarray, *, behaviour: float, score: str, title: str
-) -> Figure:
-    """Scores `[n, S]` against updates `[n]`: thin lines are seeds, the thick one their mean."""
-    figure = _figure(3.6, 2.4)
-    axis = figure.subplots()
-    axis.plot(updates, scores, color=COLOURS["unguided"], linewidth=0.5, alpha=0.6)
-    axis.plot(updates, np.mean(scores, axis=1), color=COLOURS["unguided"], linewidth=1.6)
-    axis.axhline(behaviour, color="#909090", linewidth=0.8, linestyle="--", label="behaviour policy")
-    _tidy(axis, "agent updates", score)
-    axis.xaxis.set_major_locator(MaxNLocator(4))
-    axis.legend(frameon=False, fontsize=7)
-    axis.set_title(title, fontsize=8)
     return figure
 
 

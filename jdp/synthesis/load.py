@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,31 +10,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jdp.agents import IQLConfig, TD3BCConfig
-from jdp.agents import make as make_agent
+from jdp.agents import AGENTS, MODEL_BASED, make, make_model_based
 from jdp.data import Normaliser
 from jdp.diffusion import DiffuserConfig, DiffuserState, trajectory_diffuser
 from jdp.errors import UserError
 from jdp.networks import NetworkConfig
 from jdp.training import checkpoints
-from jdp.types import Agent, Denoiser, Diffuser, PyTree, Spec, Transition
+from jdp.types import Agent, Denoiser, Diffuser, PyTree, Spec, Transition, WorldModel
+from jdp.world_models import EnsembleConfig, ensemble, termination
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """What a run of `experiments/pgd_d4rl.py` made, without its script."""
+    """What a run of `pgd_d4rl.py` or `offline_rl.py` made, without its script; None for what it did not."""
 
     path: Path
     config: Mapping[str, Any]  # as written in config.json
     spec: Spec
-    normaliser: Normaliser
-    diffuser: Diffuser
-    diffuser_state: DiffuserState
-    denoiser: Denoiser  # of normalised trajectories [B, T, D]
+    normaliser: Normaliser | None
+    diffuser: Diffuser | None
+    diffuser_state: DiffuserState | None
+    denoiser: Denoiser | None  # of normalised trajectories [B, T, D]
+    world_model: WorldModel | None
+    world_model_state: PyTree | None
     agent: Agent
-    agent_states: Mapping[str, PyTree]  # arm -> states of all seeds, stacked [S, ...]
+    agent_states: Mapping[str, PyTree]  # arm (or "agent") -> states of all seeds, stacked [S, ...]
     scores: Mapping[str, Any] | None  # scores.json; None while the run is unfinished
 
 
@@ -44,6 +46,8 @@ def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in values:
             value = values[field.name]
+            if isinstance(value, Mapping) and isinstance(field.type, type) and is_dataclass(field.type):
+                value = from_dict(field.type, value)
             known[field.name] = tuple(value) if isinstance(value, list) else value
     return kind(**known)
 
@@ -59,43 +63,69 @@ def diffuser_like(diffuser: Diffuser, spec: Spec, *, batch_size: int, horizon: i
     }
 
 
-def agent_like(agent: Agent, spec: Spec, seeds: int) -> PyTree:
-    """Shapes of the stacked states of `seeds` agents."""
+def _rows(spec: Spec) -> Any:
+    """Shapes of two transitions."""
     o, a, f = spec.observation_dim, spec.action_dim, jnp.float32
     shapes = ((2, o), (2, a), (2,), (2, o), (2,))
-    rows: Any = Transition(*(jax.ShapeDtypeStruct(s, f) for s in shapes))  # type: ignore[arg-type]
+    return Transition(*(jax.ShapeDtypeStruct(s, f) for s in shapes))  # type: ignore[arg-type]
+
+
+def ensemble_like(model: WorldModel, spec: Spec) -> PyTree:
+    """Shapes of the state of a world model."""
+    return jax.eval_shape(model.init, jax.random.key(0), _rows(spec))
+
+
+def agent_like(agent: Agent, spec: Spec, seeds: int) -> PyTree:
+    """Shapes of the stacked states of `seeds` agents."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
-    return jax.eval_shape(jax.vmap(agent.init, in_axes=(0, None)), keys, rows)
+    return jax.eval_shape(jax.vmap(agent.init, in_axes=(0, None)), keys, _rows(spec))
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """The trained diffuser and agents of the run directory `path`, at their last checkpoints.
+    """The trained models and agents of the run directory `path`, at their last checkpoints.
 
     Raises:
-        UserError: if `path` is no run directory, or its diffuser has no checkpoint yet.
+        UserError: if `path` is no run directory, is of another experiment, or holds no checkpoint yet.
     """
     path = Path(path)
     if not (path / "config.json").exists():
         raise UserError(f"{path} is no run directory: it has no config.json")
     written = json.loads((path / "config.json").read_text())
-    config = written["config"]
-    spec = from_dict(Spec, written["spec"])
-    diffuser = trajectory_diffuser(
-        from_dict(NetworkConfig, config["network"]),
-        from_dict(DiffuserConfig, config["diffusion"]),
-        config["precision"],
-    )
-    like = diffuser_like(
-        diffuser, spec, batch_size=config["diffusion"]["batch_size"], horizon=config["horizon"]
-    )
+    config, spec = written["config"], from_dict(Spec, written["spec"])
+    if "agent" not in config:
+        raise UserError(f"{path} is no run of pgd_d4rl.py or offline_rl.py, whose models can be loaded")
+    normaliser = diffuser = diffuser_state = denoiser = model = model_state = None
     home = Path(written.get("diffuser_from") or path) / "checkpoints" / "diffuser"
-    saved = checkpoints.restore(home, like)
-    kinds = {"td3_bc": TD3BCConfig, "iql": IQLConfig}
-    agent = make_agent(from_dict(kinds[config["agent"]], config[config["agent"]]), spec)
+    if "diffusion" in config and checkpoints.latest(home) is not None:
+        diffuser = trajectory_diffuser(
+            from_dict(NetworkConfig, config["network"]),
+            from_dict(DiffuserConfig, config["diffusion"]),
+            config["precision"],
+        )
+        batch_size = config["diffusion"]["batch_size"]
+        like = diffuser_like(diffuser, spec, batch_size=batch_size, horizon=config["horizon"])
+        saved = checkpoints.restore(home, like)
+        normaliser, diffuser_state = saved["normaliser"], saved["state"]
+        denoiser = diffuser.denoiser(diffuser_state)
+    if checkpoints.latest(path / "checkpoints" / "ensemble") is not None:
+        ensemble_config = from_dict(EnsembleConfig, config["ensemble"])
+        # That there were terminals where a head had to learn them was checked when the run began.
+        rule = termination.choose(
+            ensemble_config.termination, spec.env_id, has_terminals=True, dataset=written["dataset"]
+        )
+        model = ensemble(ensemble_config, spec, rule)
+        model_state = checkpoints.restore(path / "checkpoints" / "ensemble", ensemble_like(model, spec))
+    settings = from_dict(AGENTS[config["agent"]], config.get("settings") or config[config["agent"]])
+    if config["agent"] in MODEL_BASED:
+        agent = None if model is None else make_model_based(settings, spec, model).agent
+    else:
+        agent = make(settings, spec)
+    if agent is None or (model is None and diffuser is None and "arms" in config):
+        raise UserError(f"{path} holds no checkpoint of a model yet: let it run on with --resume")
     shapes = agent_like(agent, spec, config["seeds"])
-    arms = {
+    states = {
         arm: checkpoints.restore(path / "checkpoints" / arm, shapes)
-        for arm in config["arms"]
+        for arm in config.get("arms", ["agent"])
         if checkpoints.latest(path / "checkpoints" / arm) is not None
     }
     scores = path / "scores.json"
@@ -103,11 +133,13 @@ def load_run(path: str | Path) -> LoadedRun:
         path=path,
         config=config,
         spec=spec,
-        normaliser=saved["normaliser"],
+        normaliser=normaliser,
         diffuser=diffuser,
-        diffuser_state=saved["state"],
-        denoiser=diffuser.denoiser(saved["state"]),
+        diffuser_state=diffuser_state,
+        denoiser=denoiser,
+        world_model=model,
+        world_model_state=model_state,
         agent=agent,
-        agent_states=arms,
+        agent_states=states,
         scores=json.loads(scores.read_text()) if scores.exists() else None,
     )

@@ -4,9 +4,13 @@ import json
 import signal
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scripts import check_mistakes, hdf5, killer, run
+
+import jdp
 
 ALWAYS = ["--preset", "smoke", "--source", "bundled", "--env", "hopper-medium"]
 TINY = [
@@ -50,6 +54,20 @@ def test_a_run_keeps_every_return_and_compiles_each_program_once(whole):
         assert "jit(_mean_action)" not in found["compilations"]["repeated"]
         assert "jit(refill)" not in found["compilations"]["repeated"]
         assert set(found["minutes"]) == ({"agent", "ensemble"} if agent == "morel" else {"agent"})
+
+
+def test_load_run_gives_the_agent_and_its_model_back(whole):
+    runs = [jdp.load_run(path.parent) for path in whole.glob("offline_rl/*/*/config.json")]
+    (run,) = [r for r in runs if r.config["agent"] == "morel"]
+    assert run.world_model is not None and run.denoiser is None
+    observation = jnp.zeros((4, 11)).at[:, 0].set(1.25)  # a hopper that stands
+    state = jax.tree.map(lambda x: x[0], run.agent_states["agent"])
+    action = run.agent.act(state, observation).mean
+    carry = run.world_model.start(observation[:, None], jnp.zeros((4, 0, 3)))
+    _, following, _, _ = run.world_model.step(jax.random.key(0), run.world_model_state, carry, action)
+    # It has learned from the data: an episode that stands does not jump by more than they do.
+    assert float(jnp.abs(following[:, 0] - 1.25).max()) < 0.1
+    assert run.scores is not None and run.scores["agent"] == "morel"
 
 
 # In the ensemble's first epoch, in the second batch of rollouts, in the agents' second round, at the end.

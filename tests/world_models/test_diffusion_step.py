@@ -36,9 +36,7 @@ def train(config, data, rule=None, dims=(1, 1), spec=SPEC):
     draw = draw_histories(config.batch_size, config.history, dims)
     everything = take(rows, jnp.arange(len(rows.at)), history=config.history, dims=dims)
     state = model.init(jax.random.key(0), everything)
-    return model, fit(
-        model.update, draw, state, rows, key=jax.random.key(1), stop=config.steps, chunk=5_000
-    )
+    return model, fit(model.update, draw, state, rows, key=jax.random.key(1), stop=config.steps, chunk=5_000)
 
 
 # --- two-hot -------------------------------------------------------------------------------------

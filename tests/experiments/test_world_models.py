@@ -1,0 +1,115 @@
+"""world_models.py as a user runs it: whole, killed, given wrong input; and what its measures say."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from scripts import EXPERIMENTS, check_mistakes, hdf5, killer, run
+
+import jdp
+
+ALWAYS = ["--preset", "smoke", "--source", "bundled", "--env", "hopper-medium"]
+TINY = [
+    *ALWAYS,
+    *("--horizon", "5", "--length", "9", "--trajectories", "6", "--updates", "4", "--seeds", "2"),
+    *("--diffusion.steps", "4", "--diffusion.batch-size", "8", "--network.features", "4"),
+    *("--sampler.steps", "3", "--ensemble.hidden", "8", "--ensemble.batch-size", "4096"),
+    *("--diffusion-step.steps", "5", "--diffusion-step.hidden", "8", "--td3-bc.hidden", "8"),
+]
+
+
+def script(out: Path, *arguments: str, code: str | None = None):
+    return run("world_models", *TINY, *arguments, "--out", str(out), code=code)
+
+
+def measured(out: Path) -> list[dict]:
+    (path,) = out.glob("world_models/*/*/scores.json")
+    return json.loads(path.read_text())["measured"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    done = script(out)
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "ensemble, policy",
+        "ensemble mean",
+        "diffusion step",
+        "unguided",
+        "policy-guided, coefficient 1",
+    ):
+        assert text in done.stdout
+    return out
+
+
+def test_every_kind_is_measured_at_every_position(whole):
+    (folder,) = whole.glob("world_models/*/*")
+    assert (folder / "figures/claim.png").stat().st_size > 10_000
+    for seed in measured(whole):
+        for kind, found in seed.items():
+            assert len(found["median_by_position"]) == 9 and found["alive"][0] > 0, kind
+            assert found["likelihood"] < 0 and found["transitions"] > 0
+        # The simulator agrees with itself: recorded transitions have no error, and actions of the policy
+        # have the highest likelihood there is, that of three numbers at their mean.
+        assert seed["data"]["ranges"]["1-10"] < 1e-9
+        for name in ("ensemble", "diffusion step"):
+            np.testing.assert_allclose(seed[f"{name} 0"]["likelihood"], -1.5 * np.log(2 * np.pi), rtol=1e-4)
+        assert seed["ensemble mean 0"]["ranges"]["1-10"] > 1e-6  # an untrained model is wrong
+
+
+def test_killed_it_ends_with_the_same_numbers(whole, tmp_path):
+    resume: tuple[str, ...] = ()
+    for kill in (("world_models", "train_seed", 2, 0.0), ("world_models.report", "measure", 2, 0.1)):
+        killed = script(tmp_path, *resume, code=killer("world_models", *kill))
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        resume = ("--resume",)
+    done = script(tmp_path, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert measured(tmp_path) == measured(whole)
+
+
+def test_recorded_stretches_stay_within_their_episode(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    for name in ("report", "job", "common", "models"):
+        sys.modules.pop(name, None)
+    import world_models_report
+
+    class Config:
+        length, trajectories = 30, 400
+
+    data = jdp.data.load("hopper-medium", source="bundled")
+    job = world_models_report.Job(Config, data, None, None, {})  # type: ignore[arg-type]
+    found = world_models_report.recorded(job, jax.random.key(0))
+    ends = set(map(tuple, data.observations[data.timeouts]))
+    for i in range(400):
+        steps = np.flatnonzero(found.valid[i])
+        assert steps.tolist() == list(range(len(steps)))  # a prefix
+        for t in steps[:-1]:
+            assert not found.terminal[i, t] and tuple(found.observation[i, t]) not in ends
+    assert found.terminal.sum() > 5
+
+
+def test_mistakes_get_one_line(tmp_path):
+    endless = hdf5(
+        tmp_path / "endless.hdf5",
+        observations=np.zeros((40, 3), np.float32),
+        actions=np.zeros((40, 1), np.float32),
+        terminals=np.zeros(40, bool),
+    )
+    task = ["--env", str(endless), "--source", "file", "--env-id", "Pendulum-v1"]
+    cases = {
+        "horizon": (["--horizon", "100000"], "--horizon"),
+        "no rule, no terminals": (task, "--ensemble.termination never"),
+        "no such simulator": ([*task, "--ensemble.termination", "never"], "Pendulum-v1"),
+        "coefficient": (["--coefficients", "0"], "--coefficients"),
+        "length": (["--length", "0"], "--length"),
+        "diffusion step": (["--diffusion-step.sampler", "eular"], "euler"),
+        "typo in an option": (["--trajectory", "1"], "--trajectories"),
+    }
+    check_mistakes("world_models", cases, [*ALWAYS, "--out", str(tmp_path / "out")])
+    assert not list((tmp_path / "out").rglob("config.json"))
