@@ -16,10 +16,8 @@ from jdp.networks import parameter_count
 from jdp.synthesis.load import diffuser_like as shapes_of_diffuser
 from jdp.training import checkpoints
 from jdp.world_models import (
-    DiffusionStepConfig,
     EnsembleConfig,
     bootstrap,
-    diffusion_step,
     draw_bootstrap,
     draw_histories,
     ensemble,
@@ -119,13 +117,10 @@ def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array)
     return model, state
 
 
-def train_diffusion_step(
-    job: Job, phase: str, config: DiffusionStepConfig, key: jax.Array
-) -> tuple[Any, Any]:
-    """`(world model, its state)` of the few-step diffusion model of single steps."""
+def train_by_steps(job: Job, phase: str, config: Any, key: jax.Array) -> tuple[Any, Any]:
+    """`(world model, its state)` of the few-step diffusion model of single steps, or of the unified one."""
     spec, rule = job.data.spec, termination_rule(job.config.ensemble.termination, job.data)
-    model = diffusion_step(config, spec, rule)
-    data = histories(job.data)
+    model = jdp.world_models.make(config, spec, rule)
     dims = (spec.observation_dim, spec.action_dim)
     sample = jax.tree.map(jnp.asarray, jdp.data.transitions(job.data))
     state, start = begin(job, phase, model.init, jax.random.fold_in(key, INIT), sample)
@@ -133,12 +128,18 @@ def train_diffusion_step(
         job,
         phase,
         model.update,
-        draw_histories(config.batch_size, config.history, dims),
+        draw_histories(config.batch_size, model.history, dims),
         state,
-        data,
+        histories(job.data),
         key=key,
         start=start,
         stop=config.steps,
         chunk=500,
     )
     return model, state
+
+
+def train_world_model(job: Job, kind: str, key: jax.Array) -> tuple[Any, Any]:
+    """`(world model, its state)` of the kind that the experiment chose; the phase has its name."""
+    config = getattr(job.config, kind)
+    return (train_ensemble if kind == "ensemble" else train_by_steps)(job, kind, config, key)

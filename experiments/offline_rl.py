@@ -4,7 +4,8 @@
     python experiments/offline_rl.py --agent mopo --env hopper-medium --settings.penalty 5
 
 Model-free: bc, td3_bc, rebrac, iql, awac, cql, sac_n, edac. Model-based: mopo, morel, combo; these first
-train an ensemble of dynamics models, and then learn from its rollouts beside the data. The agent's own
+train a world model (an ensemble, or for combo also a diffusion model), and then learn from its rollouts
+beside the data. The agent's own
 settings are --settings.*, which --agent X --help lists. Everything goes to
 results/offline_rl/<dataset>/<run>/; a run that was cut goes on with --resume; experiments/table.py makes
 one table of all runs. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (a
@@ -35,14 +36,14 @@ from job import (
     training_seconds,
     with_interval,
 )
-from models import termination_rule, train_ensemble
+from models import termination_rule, train_world_model
 
 import jdp
 from jdp import plotting, training
 from jdp.agents import AGENTS, COMBO_SETTINGS, MODEL_BASED, MOPO_SETTINGS, REBRAC_BETAS, iql_reward_scale
 from jdp.data.names import full_d4rl_name
 from jdp.data.sources import Source
-from jdp.world_models import EnsembleConfig, Ring
+from jdp.world_models import DiffusionStepConfig, EnsembleConfig, Kind, Ring, UnifiedConfig
 
 T = TypeVar("T")
 
@@ -76,13 +77,16 @@ class Config(Generic[T]):
     seed: int = 0
     """Of everything."""
     seeds: int = 3
-    """Agent seeds, trained at once; those of a model-based agent share one ensemble."""
+    """Agent seeds, trained at once; those of a model-based agent share one world model."""
     updates: int = 10_000
     """Agent updates (of td3_bc and rebrac: 2 critic steps and 1 actor step each)."""
     batch_size: int = 256
     """Transitions in a minibatch."""
+    world_model: Kind = "ensemble"
+    """Of the model-based agents; mopo and morel need an ensemble."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
-    """World model of the model-based agents."""
+    diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
+    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 3.0
     """Minutes between two checkpoints."""
@@ -140,6 +144,8 @@ def presets(agent: str, env: str) -> dict[str, Config]:
             updates=400,
             settings=tiny,
             ensemble=EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2),
+            diffusion_step=DiffusionStepConfig(hidden=32, blocks=1, steps=300),
+            unified=UnifiedConfig(hidden=32, blocks=1, steps=300),
             evaluation=EvaluationConfig(episodes=2, every=200),
         ),
         "cpu": Config(agent=agent, settings=small, ensemble=EnsembleConfig(epochs=20)),
@@ -198,8 +204,10 @@ def fit_to_data(config: Config, data: Any) -> Config:
     """Fills in what depends on the dataset, and checks what the task must offer."""
     check_task(data)
     changes: dict[str, Any] = {}
-    if config.agent in MODEL_BASED:
-        termination_rule(config.ensemble.termination, data)  # where no rule says when an episode ends
+    if config.agent in MODEL_BASED:  # what these refuse, before anything is trained
+        rule = termination_rule(config.ensemble.termination, data)
+        model = jdp.world_models.make(getattr(config, config.world_model), data.spec, rule)
+        jdp.agents.make_model_based(config.settings, data.spec, model)
     if config.agent == "iql":
         changes["steps"] = config.updates
     if config.agent in ("iql", "awac") and config.settings.reward_scale == 1.0:
@@ -237,10 +245,10 @@ def train_model_free(job: Job) -> None:
 
 
 def train_model_based(job: Job) -> None:
-    """The ensemble, then all seeds on the dataset and rollouts of their own policies in it."""
+    """The world model, then all seeds on the dataset and rollouts of their own policies in it."""
     config = job.config
-    ensemble, state = train_ensemble(job, "ensemble", config.ensemble, job.keys["ensemble"])
-    based = jdp.agents.make_model_based(config.settings, job.data.spec, ensemble)
+    model, state = train_world_model(job, config.world_model, job.keys["ensemble"])
+    based = jdp.agents.make_model_based(config.settings, job.data.spec, model)
     real = jdp.data.transitions(job.data)
     rollouts, sample = config.settings.rollouts, jax.tree.map(jnp.asarray, real)
     state = based.calibrate(state, sample)
@@ -287,9 +295,10 @@ def closing(job: Job, compilations: Any) -> None:
     config, data, spec = job.config, job.data, job.data.spec
     score = last_scores(job, "agent", config.updates)
     minutes = {
-        phase: training_seconds(job, phase) / 60 for phase in ("ensemble", "agent") if job.run.records(phase)
+        phase: training_seconds(job, phase) / 60
+        for phase in (config.world_model, "agent")
+        if job.run.records(phase)
     }
-    ensemble = job.run.records("ensemble")
     text = "\n".join(
         [
             f"{data.origin.name}, {spec.env_id}: {config.agent}, {config.updates:,} updates, "
@@ -299,7 +308,7 @@ def closing(job: Job, compilations: Any) -> None:
             f" (seeds {' '.join(f'{s:.1f}' for s in score['seeds'])})",
             f"behaviour policy (mean of the dataset's episodes): {behaviour(data):.1f}",
             f"interval: Student's t over {config.seeds} agent seeds"
-            + (" that share one ensemble" if ensemble else ""),
+            + (" that share one world model" if config.agent in MODEL_BASED else ""),
             "training: " + ", ".join(f"{phase} {m:.1f} min" for phase, m in minutes.items())
             + f" (all {config.seeds} seeds at once)",
             f"{compilations.count} programs compiled in {compilations.seconds:.0f} s "

@@ -3,9 +3,9 @@ other.
 
     python experiments/pgd_d4rl.py --env hopper-medium
 
-One trajectory diffuser is trained on the dataset, and one ensemble of dynamics models. Then agents are
+One trajectory diffuser is trained on the dataset, and one world model of single steps. Then agents are
 trained on the dataset only, on unguided synthetic experience, on experience guided to the policy being
-trained, and on rollouts of that policy in the ensemble, all with the same number of updates and of
+trained, and on rollouts of that policy in the world model, all with the same number of updates and of
 synthetic transitions. Everything goes to results/pgd_d4rl/<dataset>/<run>/; a run that was cut goes on with
 --resume. Presets: smoke (a minute, for the plumbing), cpu (minutes to half an hour on two cores), paper
 (the reference's sizes, for an accelerator); any flag beats the preset.
@@ -22,7 +22,7 @@ import numpy as np
 import pgd_report as report
 from common import Bar, parse, run_main, show_download, use_compilation_cache
 from job import Job, check_positive, check_task, kept, open_run, opening, train_agents
-from models import diffuser_like, termination_rule, train_diffuser, train_ensemble
+from models import diffuser_like, termination_rule, train_diffuser, train_world_model
 
 import jdp
 from jdp import training
@@ -32,7 +32,14 @@ from jdp.diffusion import DiffuserConfig
 from jdp.networks import NetworkConfig, Precision
 from jdp.synthesis import GuidanceConfig, SamplerConfig
 from jdp.training import checkpoints
-from jdp.world_models import EnsembleConfig, noisy_actor, replay_actor
+from jdp.world_models import (
+    DiffusionStepConfig,
+    EnsembleConfig,
+    Kind,
+    UnifiedConfig,
+    noisy_actor,
+    replay_actor,
+)
 
 Arm = Literal["dataset", "unguided", "guided", "world_model"]
 
@@ -95,7 +102,11 @@ class Config:
     diffusion: DiffuserConfig = field(default_factory=DiffuserConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    world_model: Kind = "ensemble"
+    """The model of the arm world_model."""
     ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=20))
+    diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
+    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)
@@ -165,7 +176,7 @@ def main() -> None:
     run = open_run("pgd_d4rl", config, data, NOT_IN_HASH, facts)
     keys = jdp.types.named_keys(jax.random.key(config.seed), "diffuser", "agents", "generate", "check")
     # Apart from the others, so that runs from before there was a world model keep their numbers.
-    keys["ensemble"] = jax.random.fold_in(jax.random.key(config.seed), 1)
+    keys["world_model"] = jax.random.fold_in(jax.random.key(config.seed), 1)
     job = Job(config, data, run, mesh, keys)
     models = train_models(job, borrowed)
     real = jdp.data.transitions(data)
@@ -183,8 +194,8 @@ class Models:
     normaliser: Any
     diffuser: Any
     diffuser_state: Any
-    ensemble: Any  # a WorldModel
-    ensemble_state: Any
+    world_model: Any
+    world_model_state: Any
 
 
 def check(config: Config) -> None:
@@ -241,16 +252,16 @@ def borrow_diffuser(config: Config, data: Any) -> tuple[Any, Any] | None:
 
 
 def train_models(job: Job, borrowed: tuple[Any, Any] | None) -> Models:
-    """Those of the diffuser and the ensemble that the arms need."""
+    """Those of the diffuser and the world model that the arms need."""
     config = job.config
     agent = jdp.agents.make(getattr(config, config.agent), job.data.spec)
     normaliser = jdp.data.fit_normaliser(job.data)
-    diffuser = diffuser_state = ensemble = ensemble_state = None
+    diffuser = diffuser_state = model = model_state = None
     if {"unguided", "guided"} & set(config.arms):
         diffuser, diffuser_state, normaliser = train_diffuser(job, "diffuser", job.keys["diffuser"], borrowed)
     if "world_model" in config.arms:
-        ensemble, ensemble_state = train_ensemble(job, "ensemble", config.ensemble, job.keys["ensemble"])
-    return Models(agent, normaliser, diffuser, diffuser_state, ensemble, ensemble_state)
+        model, model_state = train_world_model(job, config.world_model, job.keys["world_model"])
+    return Models(agent, normaliser, diffuser, diffuser_state, model, model_state)
 
 
 def train_arm(job: Job, arm: Arm, real: Any, models: Models) -> Any:
@@ -306,11 +317,11 @@ def made_by(
 def imagine(
     job: Job, key: jax.Array, states: Any, models: Models, count: int, bar: Bar
 ) -> jdp.synthesis.Experience:
-    """Rollouts of the ensemble from states of the dataset, as many as give `count` whole trajectories.
+    """Rollouts of the world model from states of the dataset, as many as give `count` whole trajectories.
 
     Without policies the dataset's own actions are played, from the states in which they were taken.
     """
-    config, data, model = job.config, job.data, models.ensemble
+    config, data, model = job.config, job.data, models.world_model
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     wanted, parts, found = count * (config.horizon - 1), [], 0
     while found < wanted:  # an episode that ends early leaves room for another
@@ -325,7 +336,7 @@ def imagine(
         made = jdp.synthesis.imagine(
             jax.random.fold_in(key, len(parts)),
             model,
-            models.ensemble_state,
+            models.world_model_state,
             actors,
             histories,
             length=config.horizon,

@@ -181,7 +181,7 @@ def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float)
             table(rows),
             "",
             f"behaviour policy (mean of the dataset's episodes): {behaviour(data):.1f}",
-            f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and ensemble",
+            f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and world model",
             "dynamics error: median squared error of the next state, standardised, against the simulator",
             f"log-likelihood: of actions under N(pi(s), 1), pi of the {checks['target']} arm's agents",
             "terminal transitions: " + ", ".join(f"{k} {v:.3%}" for k, v in share.items()),

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import world_models_report as report
 from common import parse, run_main, show_download, use_compilation_cache
 from job import Job, check_positive, check_task, open_run, opening, train_agents
-from models import termination_rule, train_diffuser, train_diffusion_step, train_ensemble
+from models import termination_rule, train_diffuser, train_ensemble
 
 import jdp
 from jdp import training
@@ -226,9 +226,7 @@ def train_seed(job: Job, seed: int, agent: Any, states: Any) -> Models:
         agent=agent,
         agent_state=jax.tree.map(lambda x: x[seed : seed + 1], states),
         ensemble=train_ensemble(job, f"ensemble {seed}", ensemble_config, key("ensemble")),
-        diffusion_step=train_diffusion_step(
-            job, f"diffusion step {seed}", step_config, key("diffusion_step")
-        ),
+        diffusion_step=train_by_steps(job, f"diffusion step {seed}", step_config, key("diffusion_step")),
         diffuser=train_diffuser(job, f"diffuser {seed}", key("diffuser")),
     )
 

@@ -17,7 +17,8 @@ from jdp.errors import UserError
 from jdp.networks import NetworkConfig
 from jdp.training import checkpoints
 from jdp.types import Agent, Denoiser, Diffuser, PyTree, Spec, Transition, WorldModel
-from jdp.world_models import EnsembleConfig, ensemble, termination
+from jdp.world_models import WORLD_MODELS, termination
+from jdp.world_models import make as make_world_model
 
 T = TypeVar("T")
 
@@ -70,11 +71,6 @@ def _rows(spec: Spec) -> Any:
     return Transition(*(jax.ShapeDtypeStruct(s, f) for s in shapes))  # type: ignore[arg-type]
 
 
-def ensemble_like(model: WorldModel, spec: Spec) -> PyTree:
-    """Shapes of the state of a world model."""
-    return jax.eval_shape(model.init, jax.random.key(0), _rows(spec))
-
-
 def agent_like(agent: Agent, spec: Spec, seeds: int) -> PyTree:
     """Shapes of the stacked states of `seeds` agents."""
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))
@@ -107,14 +103,14 @@ def load_run(path: str | Path) -> LoadedRun:
         saved = checkpoints.restore(home, like)
         normaliser, diffuser_state = saved["normaliser"], saved["state"]
         denoiser = diffuser.denoiser(diffuser_state)
-    if checkpoints.latest(path / "checkpoints" / "ensemble") is not None:
-        ensemble_config = from_dict(EnsembleConfig, config["ensemble"])
+    kind = config.get("world_model", "ensemble")
+    if checkpoints.latest(path / "checkpoints" / kind) is not None:
         # That there were terminals where a head had to learn them was checked when the run began.
-        rule = termination.choose(
-            ensemble_config.termination, spec.env_id, has_terminals=True, dataset=written["dataset"]
-        )
-        model = ensemble(ensemble_config, spec, rule)
-        model_state = checkpoints.restore(path / "checkpoints" / "ensemble", ensemble_like(model, spec))
+        choice = config["ensemble"]["termination"]
+        rule = termination.choose(choice, spec.env_id, has_terminals=True, dataset=written["dataset"])
+        model = make_world_model(from_dict(WORLD_MODELS[kind], config[kind]), spec, rule)
+        like = jax.eval_shape(model.init, jax.random.key(0), _rows(spec))
+        model_state = checkpoints.restore(path / "checkpoints" / kind, like)
     settings = from_dict(AGENTS[config["agent"]], config.get("settings") or config[config["agent"]])
     if config["agent"] in MODEL_BASED:
         agent = None if model is None else make_model_based(settings, spec, model).agent

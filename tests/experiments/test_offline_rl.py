@@ -70,6 +70,19 @@ def test_load_run_gives_the_agent_and_its_model_back(whole):
     assert run.scores is not None and run.scores["agent"] == "morel"
 
 
+@pytest.mark.parametrize("kind", ["diffusion_step", "unified"])
+def test_combo_learns_from_any_world_model(kind, tmp_path):
+    flag = kind.replace("_", "-")
+    sizes = [f"--{flag}.hidden", "8", f"--{flag}.steps", "10"]
+    done = script(tmp_path, "combo", "--world-model", kind, *sizes)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("offline_rl/*/*")
+    loaded = jdp.load_run(path)
+    assert loaded.world_model is not None and loaded.world_model.predict is None
+    assert loaded.world_model_state.training.step == 10
+    assert set(scores(tmp_path, "combo")["minutes"]) == {kind, "agent"}
+
+
 # In the ensemble's first epoch, in the second batch of rollouts, in the agents' second round, at the end.
 KILLS = [
     ("models.checkpoints", "save", 1, 0.004),
@@ -118,6 +131,7 @@ def test_mistakes_get_one_line(tmp_path):
         ),
         "too few rows": (["--agent", "mopo", "--env", str(short), "--source", "file"], "ensemble.batch_size"),
         "no real rows": (["--agent", "combo", "--settings.rollouts.real-share", "0"], "real_share"),
+        "no members": (["--agent", "mopo", "--world-model", "diffusion_step"], "give it an ensemble"),
         "bad expectile": (["--agent", "iql", "--settings.expectile", "2"], "expectile"),
         "typo in an option": (["--agent", "mopo", "--settings.penlty", "1"], "--settings.penalty"),
         "no updates": (["--agent", "bc", "--updates", "0"], "--updates"),
