@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import world_models_report as report
 from common import parse, run_main, show_download, use_compilation_cache
 from job import Job, check_positive, check_task, open_run, opening, train_agents
-from models import termination_rule, train_diffuser, train_ensemble
+from models import termination_rule, train_by_steps, train_diffuser, train_ensemble
 
 import jdp
 from jdp import training
