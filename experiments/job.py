@@ -1,6 +1,7 @@
 """What the training scripts share: a run and its phases, each trained, saved, resumed and evaluated alike."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def train_agents(
     """All seeds of an agent, stacked `[S, ...]`, in rounds of `every` updates.
 
     Before a round, `pool_for(begin, states)` gives what its batches are drawn from; after it the agents
-    are saved, and evaluated at multiples of `evaluate_every` (default: every round) and at the end.
+    are saved, and evaluated after each `evaluate_every` updates (default: every round) and at the end.
     """
     seeds, folder = job.config.seeds, job.run.folder(phase)
     keys = jax.random.split(jax.random.fold_in(job.keys["agents"], INIT), seeds)
@@ -213,7 +214,7 @@ def train_agents(
                 )
             checkpoints.save(folder, end, states)
             step = end
-        due = end == updates or end % (evaluate_every or every) == 0
+        due = end == updates or end // (evaluate_every or every) > first // (evaluate_every or every)
         if due and not any(r["step"] == end for r in job.run.records(f"{phase}/evaluation")):
             evaluate(job, phase, agent, end, states)
     return states
@@ -256,16 +257,19 @@ def kept(job: Job, name: str, begin: int, make: Callable[[], dict[str, np.ndarra
     path: Path = job.run.path / "synthetic" / f"{name}-{begin}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    arrays = make()
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    old = [p for p in path.parent.glob(f"{name}-*.npz") if p != path]
-    part.rename(path)
-    for previous in old:
-        previous.unlink()
+            arrays = dict(file)
+    else:
+        arrays = make()
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    for other in path.parent.glob(f"{name}-*.npz"):
+        if other != path:
+            other.unlink()
     return arrays
 
 

@@ -69,17 +69,27 @@ def train_diffuser(
 
 
 def termination_rule(choice: str, data: Any) -> Any:
-    """The rule by which a model of the task of `data` ends episodes; None: it learns from the terminals."""
-    return termination.choose(
-        choice, data.spec.env_id, has_terminals=bool(data.terminals.any()), dataset=data.origin.name
-    )
+    """The rule by which a model of the task of `data` ends episodes; None: it learns from the terminals.
+
+    It can learn from those only of which the file says what state they led to.
+    """
+    seen = bool((data.terminals & data.next_valid).any())
+    return termination.choose(choice, data.spec.env_id, has_terminals=seen, dataset=data.origin.name)
+
+
+def check_world_model(config: Any, kind: str, data: Any) -> Any:
+    """The world model to be trained; raises `UserError` where it could not be, before anything is."""
+    rule = termination_rule(config.ensemble.termination, data)
+    if kind == "ensemble":
+        split_holdout(jax.random.key(0), int(data.next_valid.sum()), config.ensemble)
+    return jdp.world_models.make(getattr(config, kind), data.spec, rule)
 
 
 def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array) -> tuple[Any, Any]:
     """`(world model, its state)`: trained until no member improves on the holdout, or the epochs are over."""
     spec, rule = job.data.spec, termination_rule(config.termination, job.data)
     keys = jdp.types.named_keys(key, "init", "split", "bootstrap", "train")
-    real = jdp.data.transitions(job.data)
+    real = jdp.data.transitions(job.data, known_successors=True)
     kept, held = split_holdout(keys["split"], len(real.reward), config)
     rows, holdout = (jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), real) for i in (kept, held))
     model = ensemble(config, spec, rule)
@@ -106,7 +116,7 @@ def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array)
         def after(state: Any) -> None:
             nonlocal clock
             epoch, errors, now = int(state.epoch), np.asarray(state.best_error), time.monotonic()
-            job.run.log(phase, epoch, {"holdout_error": errors, "seconds": now - clock})
+            job.run.log(phase, epoch, {"best_holdout_error": errors, "seconds": now - clock})
             bar.at(epoch, holdout=float(errors.min()))
             checkpoints.save(job.run.folder(phase), epoch, state)
             clock = now
@@ -122,7 +132,7 @@ def train_by_steps(job: Job, phase: str, config: Any, key: jax.Array) -> tuple[A
     spec, rule = job.data.spec, termination_rule(job.config.ensemble.termination, job.data)
     model = jdp.world_models.make(config, spec, rule)
     dims = (spec.observation_dim, spec.action_dim)
-    sample = jax.tree.map(jnp.asarray, jdp.data.transitions(job.data))
+    sample = jax.tree.map(jnp.asarray, jdp.data.transitions(job.data, known_successors=True))
     state, start = begin(job, phase, model.init, jax.random.fold_in(key, INIT), sample)
     state = train(
         job,

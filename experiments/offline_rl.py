@@ -36,12 +36,21 @@ from job import (
     training_seconds,
     with_interval,
 )
-from models import termination_rule, train_world_model
+from models import check_world_model, train_world_model
 
 import jdp
 from jdp import plotting, training
-from jdp.agents import AGENTS, COMBO_SETTINGS, MODEL_BASED, MOPO_SETTINGS, REBRAC_BETAS, iql_reward_scale
-from jdp.data.names import full_d4rl_name
+from jdp.agents import (
+    AGENTS,
+    COMBO_SETTINGS,
+    EDAC_SETTINGS,
+    MODEL_BASED,
+    MOPO_SETTINGS,
+    REBRAC_BETAS,
+    SAC_N_CRITICS,
+    iql_reward_scale,
+)
+from jdp.data.names import full_d4rl_name, locomotion_reference
 from jdp.data.sources import Source
 from jdp.world_models import DiffusionStepConfig, EnsembleConfig, Kind, Ring, UnifiedConfig
 
@@ -104,8 +113,8 @@ NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
 SMALLER: dict[str, dict[str, Any]] = {
     "cql": {"hidden": (256, 256), "actions": 4},
     "combo": {"hidden": (256, 256), "actions": 4},
-    "edac": {"hidden": (256, 256)},
-    "sac_n": {"hidden": (256, 256)},
+    "edac": {"hidden": (256, 256), "critics": 10},
+    "sac_n": {"hidden": (256, 256), "critics": 10},
     "rebrac": {"hidden": (256, 256)},
     "awac": {"hidden": (256, 256)},
 }
@@ -117,6 +126,11 @@ def tuned(agent: str, env: str) -> Any:
     if agent == "rebrac" and name in REBRAC_BETAS:
         actor, critic = REBRAC_BETAS[name]
         return dataclasses.replace(settings, beta_actor=actor, beta_critic=critic)
+    if agent == "sac_n" and name in SAC_N_CRITICS:
+        return dataclasses.replace(settings, critics=SAC_N_CRITICS[name])
+    if agent == "edac" and name in EDAC_SETTINGS:
+        critics, diversity = EDAC_SETTINGS[name]
+        return dataclasses.replace(settings, critics=critics, diversity=diversity)
     if agent == "mopo" and name in MOPO_SETTINGS:
         length, penalty = MOPO_SETTINGS[name]
         rollouts = dataclasses.replace(settings.rollouts, length=length)
@@ -132,7 +146,7 @@ def presets(agent: str, env: str) -> dict[str, Config]:
     """The presets for one agent on one dataset."""
     settings = tuned(agent, env)
     small = dataclasses.replace(settings, **SMALLER.get(agent, {}))
-    tiny = dataclasses.replace(settings, hidden=(64, 64))
+    tiny = dataclasses.replace(small, hidden=(64, 64))
     if agent in MODEL_BASED:
         rollouts = dataclasses.replace(tiny.rollouts, batch=500, every=200, capacity=5_000)
         tiny = dataclasses.replace(tiny, rollouts=rollouts)
@@ -205,12 +219,12 @@ def fit_to_data(config: Config, data: Any) -> Config:
     check_task(data)
     changes: dict[str, Any] = {}
     if config.agent in MODEL_BASED:  # what these refuse, before anything is trained
-        rule = termination_rule(config.ensemble.termination, data)
-        model = jdp.world_models.make(getattr(config, config.world_model), data.spec, rule)
+        model = check_world_model(config, config.world_model, data)
         jdp.agents.make_model_based(config.settings, data.spec, model)
-    if config.agent == "iql":
+    if config.agent == "iql" and option("--settings.steps") is None:
         changes["steps"] = config.updates
-    if config.agent in ("iql", "awac") and config.settings.reward_scale == 1.0:
+    locomotion = locomotion_reference(data.spec.env_id) is not None
+    if config.agent in ("iql", "awac") and locomotion and option("--settings.reward-scale") is None:
         changes["reward_scale"] = iql_reward_scale(data.returns)
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **changes))
 
@@ -253,13 +267,17 @@ def train_model_based(job: Job) -> None:
     rollouts, sample = config.settings.rollouts, jax.tree.map(jnp.asarray, real)
     state = based.calibrate(state, sample)
     pool = jdp.synthesis.pool(real)
+    pool = pool._replace(real=jnp.asarray(pool.real))  # once; the rings change every round
+    held: dict[int, Ring] = {}  # the newest, by the update they serve from
 
-    def rings_at(begin: int, states: Any) -> dict[str, np.ndarray]:
+    def rings_at(begin: int, states: Any) -> Ring:
         """The buffers that serve the updates from `begin` on."""
+        if begin in held:
+            return held[begin]
 
         def roll() -> dict[str, np.ndarray]:
             if begin:
-                rings = Ring(**jax.tree.map(jnp.asarray, rings_at(begin - rollouts.every, states)))
+                rings = rings_at(begin - rollouts.every, states)
             else:
                 rings = jdp.synthesis.empty_rings(rollouts, config.seeds, pool.real.shape[-1])
             key = jax.random.fold_in(job.keys["rollouts"], begin)
@@ -269,13 +287,16 @@ def train_model_based(job: Job) -> None:
             rings = jdp.synthesis.refill(
                 key, based.model, state, based.agent.act, states, rings, histories, rollouts
             )
+            held.clear()
+            held[begin] = rings
             return {name: np.asarray(x) for name, x in rings._asdict().items()}
 
-        return kept(job, "rollouts", begin, roll)
+        found = kept(job, "rollouts", begin, roll)
+        return held.get(begin) or Ring(**jax.tree.map(jnp.asarray, found))
 
     def pool_for(begin: int, states: Any) -> Any:
         rings = rings_at(begin, states)
-        return pool._replace(synthetic=rings["rows"], sizes=rings["size"])
+        return pool._replace(synthetic=rings.rows, sizes=rings.size)
 
     train_agents(
         job,
@@ -333,6 +354,7 @@ def closing(job: Job, compilations: Any) -> None:
             "dataset": data.origin.name,
             "task": spec.env_id,
             "agent": config.agent,
+            "score_name": score_name(spec),
             "preset": config.preset,
             "updates": config.updates,
             "episodes": config.evaluation.episodes,

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import pgd_report as report
-from common import Bar, parse, run_main, show_download, use_compilation_cache
-from job import Job, check_positive, check_task, kept, open_run, opening, train_agents
-from models import diffuser_like, termination_rule, train_diffuser, train_world_model
+from common import Bar, option, parse, run_main, show_download, use_compilation_cache
+from job import INIT, Job, check_positive, check_task, kept, open_run, opening, train_agents
+from models import check_world_model, diffuser_like, train_diffuser, train_world_model
 
 import jdp
 from jdp import training
@@ -176,7 +176,7 @@ def main() -> None:
     run = open_run("pgd_d4rl", config, data, NOT_IN_HASH, facts)
     keys = jdp.types.named_keys(jax.random.key(config.seed), "diffuser", "agents", "generate", "check")
     # Apart from the others, so that runs from before there was a world model keep their numbers.
-    keys["world_model"] = jax.random.fold_in(jax.random.key(config.seed), 1)
+    keys["world_model"] = jax.random.fold_in(jax.random.key(config.seed), INIT)
     job = Job(config, data, run, mesh, keys)
     models = train_models(job, borrowed)
     real = jdp.data.transitions(data)
@@ -212,14 +212,12 @@ def check(config: Config) -> None:
             "--diffusion.batch-size": config.diffusion.batch_size,
             "--synthetic.every": config.synthetic.every,
             "--synthetic.trajectories": config.synthetic.trajectories,
-            "--sampler.batch": config.sampler.batch,
             "--evaluation.episodes": config.evaluation.episodes,
+            "--evaluation.trajectories": config.evaluation.trajectories,
         }
     )
-    if config.horizon < 2 or config.sampler.steps < 3:
-        raise jdp.UserError("--horizon must be at least 2, and --sampler.steps at least 3")
-    if not 0 < config.sampler.sigma_min < config.sampler.sigma_max:
-        raise jdp.UserError("--sampler.sigma-min must be above 0 and below --sampler.sigma-max")
+    if config.horizon < 2:
+        raise jdp.UserError(f"--horizon is {config.horizon}: it must be at least 2")
     if not 0 <= config.synthetic.share <= 1:
         raise jdp.UserError(f"--synthetic.share is {config.synthetic.share}: it must lie between 0 and 1")
     if not config.arms or len(set(config.arms)) != len(config.arms):
@@ -231,8 +229,8 @@ def fit_to_data(config: Config, data: Any) -> Config:
     check_task(data)
     jdp.data.windows(data, config.horizon)  # fails early where no window fits
     if "world_model" in config.arms:
-        termination_rule(config.ensemble.termination, data)  # and where no rule says when an episode ends
-    if config.agent == "iql" and config.iql.reward_scale == 1.0:
+        check_world_model(config, config.world_model, data)
+    if config.agent == "iql" and option("--iql.reward-scale") is None:
         scaled = dataclasses.replace(config.iql, reward_scale=iql_reward_scale(data.returns))
         config = dataclasses.replace(config, iql=scaled)
     return config
@@ -342,6 +340,10 @@ def imagine(
             length=config.horizon,
             batch=count,
         )
+        if not made.valid.any(axis=(1, 2)).all():
+            raise jdp.UserError(
+                f"the {config.world_model} made no finite step: lower its learning rate, and start again"
+            )
         parts.append(made)
         found += int(made.valid.sum(axis=(1, 2)).min())
         bar.at(min(found, wanted) * count * config.seeds // wanted)

@@ -33,7 +33,7 @@ class Config:
     """Where the runs are; the table goes to tables/ in it."""
 
 
-HEAD = ["agent", "kind", "score", "low", "high", "seeds", "updates", "minutes", "preset", "command"]
+HEAD = ["agent", "model", "score", "low", "high", "seeds", "updates", "minutes", "preset", "cores", "command"]
 
 
 def main() -> None:
@@ -52,8 +52,9 @@ def main() -> None:
     datasets = {(run["dataset"], run["sha256"]) for run in real}
     if len(datasets) > 1:
         raise UserError(f"{folder} holds runs on different data ({sorted(datasets)}): use an --out for each")
-    newest = {run["agent"]: run for run in real}  # sorted by time
-    rows = [row(newest[agent]) for agent in AGENTS if agent in newest]
+    newest = {(run["agent"], model_of(run), run["preset"]): run for run in real}  # sorted by time
+    order = list(AGENTS)
+    rows = [row(newest[key]) for key in sorted(newest, key=lambda key: (order.index(key[0]), key[1:]))]
     target = config.out / "tables" / f"offline_rl_{name}"
     text = markdown(rows, next(iter(newest.values())))
     replace_text(target / "table.md", text)
@@ -67,16 +68,20 @@ def main() -> None:
 def read(path: Path) -> dict[str, Any]:
     """A finished run: its scores and what they depend on."""
     scores, written = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
-    keep = ("sha256", "commit", "devices", "cores")
-    return scores | {k: written[k] for k in keep} | {"config": written["config"]}
+    keep = ("sha256", "commit", "command", "devices", "cores", "config")
+    return scores | {k: written[k] for k in keep}
+
+
+def model_of(run: dict[str, Any]) -> str:
+    """The world model of a model-based agent's run, else nothing."""
+    return run["config"].get("world_model", "ensemble") if run["agent"] in MODEL_BASED else ""
 
 
 def row(run: dict[str, Any]) -> dict[str, Any]:
     mean, low, high = run["interval"]
-    command = f"python experiments/offline_rl.py --agent {run['agent']} --env {run['config']['env']}"
     return {
         "agent": run["agent"],
-        "kind": "model-based" if run["agent"] in MODEL_BASED else "model-free",
+        "model": model_of(run),
         "score": mean,
         "low": low,
         "high": high,
@@ -84,7 +89,8 @@ def row(run: dict[str, Any]) -> dict[str, Any]:
         "updates": run["updates"],
         "minutes": round(sum(run["minutes"].values()), 1),
         "preset": run["preset"],
-        "command": command + f" --preset {run['preset']} --source {run['config']['source']}",
+        "cores": run["cores"],
+        "command": run["command"],
     }
 
 
@@ -93,17 +99,18 @@ def markdown(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
         f"{run['dataset']}, {run['task']}: last checkpoint, {run['episodes']} episodes a seed; "
         f"behaviour policy {run['behaviour']:.1f}",
         "",
-        "| agent | normalised score (95 %) | seeds | updates | training, all seeds |",
-        "|---|---|---|---|---|",
+        f"| agent | {run['score_name']} (95 %) | seeds | updates | preset | training, all seeds |",
+        "|---|---|---|---|---|---|",
     ]
     for r in rows:
         score = with_interval((r["score"], r["low"], r["high"]))
-        name = r["agent"] + (" (model-based)" if r["kind"] == "model-based" else "")
-        lines.append(f"| {name} | {score} | {r['seeds']} | {r['updates']:,} | {r['minutes']:.1f} min |")
+        name = r["agent"] + (f" ({r['model'].replace('_', ' ')})" if r["model"] else "")
+        cost = f"{r['minutes']:.1f} min, {r['cores']} cores"
+        lines.append(f"| {name} | {score} | {r['seeds']} | {r['updates']:,} | {r['preset']} | {cost} |")
     lines += [
         "",
-        f"Intervals: Student's t over the seeds. {run['cores']} cores, {', '.join(set(run['devices']))}. "
-        "A row is made by",
+        "In brackets the world model of a model-based agent. Intervals: Student's t over the seeds.",
+        f"{', '.join(sorted(set(run['devices'])))}. The rows were made by",
         "",
         *(f"    {r['command']}" for r in rows),
     ]

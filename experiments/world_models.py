@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import world_models_report as report
 from common import parse, run_main, show_download, use_compilation_cache
 from job import Job, check_positive, check_task, open_run, opening, train_agents
-from models import termination_rule, train_by_steps, train_diffuser, train_ensemble
+from models import check_world_model, train_by_steps, train_diffuser, train_ensemble
 
 import jdp
 from jdp import training
@@ -148,7 +148,7 @@ def main() -> None:
     data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
     check_task(data)
     jdp.data.windows(data, config.horizon)  # fails early where no window fits
-    termination_rule(config.ensemble.termination, data)
+    check_world_model(config, "ensemble", data)
     simulator = Simulator(str(data.spec.env_id))  # fails early where no state can be set
     mesh = training.data_mesh()
     for name, size in (
@@ -182,10 +182,12 @@ def check(config: Config) -> None:
             "--diffusion.batch-size": config.diffusion.batch_size,
         }
     )
-    if config.horizon < 2 or config.sampler.steps < 3:
-        raise jdp.UserError("--horizon must be at least 2, and --sampler.steps at least 3")
-    if any(c <= 0 for c in config.coefficients) or any(std < 0 for std in config.action_stds):
-        raise jdp.UserError("--coefficients must be above 0, and --action-stds not below")
+    if config.horizon < 2:
+        raise jdp.UserError(f"--horizon is {config.horizon}: it must be at least 2")
+    if not config.coefficients or any(c <= 0 for c in config.coefficients):
+        raise jdp.UserError("--coefficients needs one value or more, all above 0")
+    if not config.action_stds or any(std < 0 for std in config.action_stds):
+        raise jdp.UserError("--action-stds needs one value or more, none below 0")
     jdp.synthesis.check_guidance(config.guidance, config.sampler.name)
 
 

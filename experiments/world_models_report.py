@@ -16,8 +16,15 @@ from jdp.evaluation import action_log_likelihood, dynamics_error, interval
 from jdp.synthesis import Experience
 from jdp.world_models import ensemble, noisy_actor
 
-STEPS = ("ensemble", "ensemble mean", "diffusion step")  # models of single steps
-RANGES = ((1, 10), (11, 31), (32, 100))  # transitions of a rollout, the first is 1
+STEPS = ("ensemble", "ensemble without noise", "diffusion step")  # models of single steps
+INFINITE = 1e30  # stands for an infinite error, which JSON does not know
+
+
+def spans(config: Any) -> list[tuple[int, int]]:
+    """Transitions of a rollout, counted from 1: its beginning, the rest of a window, what is chained."""
+    window = min(config.horizon - 1, config.length)
+    parts = [(1, min(10, window)), (11, window), (window + 1, config.length)]
+    return [(low, high) for low, high in parts if low <= high]
 
 
 def measure(job: Job, seed: int, models: Any, simulator: Any) -> None:
@@ -43,7 +50,7 @@ def measure(job: Job, seed: int, models: Any, simulator: Any) -> None:
                 float(normaliser.std[-2]),
                 terminals=found.terminal,
             )
-            made[kind] = summary(error, found, models)
+            made[kind] = summary(config, error, found, models)
             bar.at(i + 1)
     job.run.write(name, made)
 
@@ -56,7 +63,7 @@ def experience(job: Job, key: jax.Array, kind: str, models: Any) -> Experience:
         return recorded(job, key)
     if word in STEPS:
         model, state = models.diffusion_step if word == "diffusion step" else models.ensemble
-        if word == "ensemble mean":
+        if word == "ensemble without noise":
             quiet = dataclasses.replace(config.ensemble, noise=False)
             model = ensemble(quiet, data.spec, termination_rule(quiet.termination, data))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
@@ -70,18 +77,20 @@ def experience(job: Job, key: jax.Array, kind: str, models: Any) -> Experience:
 
 
 def recorded(job: Job, key: jax.Array) -> Experience:
-    """Stretches of the dataset: what an exact model would make of the behaviour policy."""
+    """Stretches of the dataset that end with their episode: what an exact model of behaviour would make."""
     config, data = job.config, job.data
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = rng.integers(len(data), size=config.trajectories)
-    stop = data.stops[np.searchsorted(data.stops, rows, side="right")]
-    index = rows[:, None] + np.arange(config.length + 1)
-    inside = index < stop[:, None]
-    index = np.minimum(index, len(data) - 1)
-    valid = inside & (np.roll(inside, -1, axis=1) | data.terminals[index])
-    valid[:, -1] &= data.terminals[index[:, -1]]
-    terminal = (data.terminals[index] & valid).astype(np.float32)
-    return Experience(data.observations[index], data.actions[index], data.rewards[index], terminal, valid)
+    last = data.stops[np.searchsorted(data.stops, rows, side="right")] - 1
+    wanted = rows[:, None] + np.arange(config.length + 1)
+    index, inside = np.minimum(wanted, last[:, None]), wanted <= last[:, None]
+    # After the last row stands what it led to: a step that ended the task has a successor too.
+    after = wanted == last[:, None] + 1
+    observations = np.where(after[..., None], data.next_observations[index], data.observations[index])
+    terminal = (data.terminals[index] & inside).astype(np.float32)
+    return Experience(
+        observations, data.actions[index], data.rewards[index], terminal, inside & data.next_valid[index]
+    )
 
 
 def chained(job: Job, key: jax.Array, coefficient: float, models: Any) -> Experience:
@@ -89,7 +98,7 @@ def chained(job: Job, key: jax.Array, coefficient: float, models: Any) -> Experi
     config = job.config
     diffuser, state, normaliser = models.diffuser
     denoiser = diffuser.denoiser(state)
-    sampler = dataclasses.replace(config.sampler, batch=config.trajectories)
+    sampler = dataclasses.replace(config.sampler, batch=min(config.sampler.batch, config.trajectories))
     if coefficient:
         guidance = dataclasses.replace(config.guidance, coefficient=coefficient)
         denoiser = jdp.synthesis.guide(
@@ -112,38 +121,39 @@ def chained(job: Job, key: jax.Array, coefficient: float, models: Any) -> Experi
     return jdp.synthesis.experience(np.concatenate(parts, axis=1)[:, : config.length + 1], normaliser)
 
 
-def summary(error: Any, found: Experience, models: Any) -> dict[str, Any]:
-    """What is kept of one kind of experience of one seed."""
-    errors = error.per_transition  # [N, length]
+def summary(config: Any, error: Any, found: Experience, models: Any) -> dict[str, Any]:
+    """What is kept of one kind of experience of one seed.
+
+    By range: the median error, the mean likelihood of the actions, both of steps that count, and the share
+    of rollouts that are still alive at its end.
+    """
     state = jax.tree.map(lambda x: x[0], models.agent_state)
     likelihood = action_log_likelihood(
         models.agent.act, state, found.observation, found.action, valid=found.valid
-    )
-    with np.errstate(all="ignore"):
-        ranges = {
-            f"{low}-{high}": float(np.nanmedian(part)) if np.isfinite(part).any() else None
-            for low, high in RANGES
-            if (part := errors[:, low - 1 : high]).size
-        }
+    ).per_transition[:, :-1]
+    ranges = {}
+    for low, high in spans(config):
+        part = slice(low - 1, high)
+        errors = error.per_transition[:, part]
+        if not np.isnan(errors).all():
+            ranges[f"{low}-{high}"] = {
+                "error": min(float(np.nanmedian(errors)), INFINITE),
+                "likelihood": float(np.nanmean(likelihood[:, part])),
+                "alive": float(found.valid[:, high - 1].mean()),
+            }
     return {
-        "likelihood": float(np.nanmean(likelihood.per_transition)),
-        "median_by_position": error.median_by_position,
-        "mean_by_position": error.mean_by_position,
         "ranges": ranges,
+        "median_by_position": np.minimum(error.median_by_position, INFINITE),
         "mean": error.mean,
-        "alive": found.valid[:, :-1].mean(axis=0),
         "reward_median": error.reward_median,
         "terminal_mismatch": error.terminal_mismatch_rate,
         "transitions": error.transitions,
     }
 
 
-def over_seeds(measured: list[dict[str, Any]], kind: str, *path: str) -> list[float]:
-    """One number of one kind, of every seed that has it."""
-    values: list[Any] = [m[kind] for m in measured]
-    for name in path:
-        values = [v.get(name) for v in values]
-    return [float(v) for v in values if v is not None]
+def over_seeds(measured: list[dict[str, Any]], kind: str, span: str, name: str) -> list[float]:
+    """One number of one kind in one range, of every seed that has it."""
+    return [m[kind]["ranges"][span][name] for m in measured if span in m[kind]["ranges"]]
 
 
 def geometric(values: list[float]) -> list[float]:
@@ -151,31 +161,33 @@ def geometric(values: list[float]) -> list[float]:
     return [float(np.exp(v)) for v in interval(np.log(values))]
 
 
-def shown(values: list[float]) -> str:
-    """A geometric mean and its interval."""
+def shown(values: list[float], seeds: int) -> str:
+    """A geometric mean and its interval, over the seeds that have a value."""
     if not values:
         return "-"
     if max(values) < 1e-9:
         return "0 (float32)"
     middle, low, high = geometric(values)
-    return f"{middle:.1e}" + (f" [{low:.1e}, {high:.1e}]" if np.isfinite(low) else "")
+    text = f"{middle:.1e}" + (f" [{low:.1e}, {high:.1e}]" if np.isfinite(low) else "")
+    return text if len(values) == seeds else f"{text} ({len(values)} of {seeds} seeds)"
 
 
 def closing(job: Job, compilations: Any) -> None:
     """The table, the figure and `scores.json`."""
     config, data = job.config, job.data
     measured = [job.run.read(f"measured-{seed}.json") or {} for seed in range(config.seeds)]
-    spans = [f"{low}-{high}" for low, high in RANGES if low <= config.length]
-    head = ["experience", "log-likelihood (95 %)", *(f"error, steps {s}" for s in spans), "alive at the end"]
-    rows = [head]
+    names = [f"{low}-{high}" for low, high in spans(config)]
+    window = names[-2] if len(names) > 2 else names[0]  # the longest range within a window
+    head = ["experience", "log-likelihood (95 %)", *(f"error, steps {name}" for name in names)]
+    rows = [[*head, "alive after " + ", ".join(name.partition("-")[2] for name in names)]]
     for kind in measured[0]:
-        alive = [m[kind]["alive"][-1] for m in measured]
+        alive = [over_seeds(measured, kind, name, "alive") for name in names]
         rows.append(
             [
                 label(kind),
-                with_interval(interval(over_seeds(measured, kind, "likelihood")), digits=2),
-                *(shown(over_seeds(measured, kind, "ranges", span)) for span in spans),
-                f"{np.mean(alive):.0%}",
+                with_interval(interval(over_seeds(measured, kind, window, "likelihood")), digits=2),
+                *(shown(over_seeds(measured, kind, name, "error"), config.seeds) for name in names),
+                " ".join(f"{np.sum(a) / config.seeds:.0%}" for a in alive),
             ]
         )
     phases = ("target policies", "ensemble", "diffusion step", "diffuser")
@@ -203,16 +215,17 @@ def closing(job: Job, compilations: Any) -> None:
             table(rows),
             "",
             "error: median squared error of the next state, in units of the data's variance, against the",
-            "simulator stepped from the generated state; geometric mean over seeds and Student's t interval",
-            "likelihood: of the actions under N(pi(s), 1), pi the seed's target policy",
-            f"diffusion: windows of {config.horizon} steps, chained on their last state from then on",
+            "simulator stepped from the generated state; geometric mean over seeds and Student's t interval;",
+            "of rollouts still alive: one ends where its model ends it (data: with its episode)",
+            f"likelihood: of the actions of steps {window} under N(pi(s), 1), pi the seed's target policy",
+            f"diffusion: windows of {config.horizon} steps; each next one begins at the last state before it",
             f"target policies: TD3+BC, {config.updates:,} updates, {score_name(data.spec)} "
             f"{with_interval(target['interval'])}",
             "training: " + ", ".join(f"{phase} {m:.1f} min" for phase, m in minutes.items())
             + f" (the policies of all {config.seeds} seeds at once, models a seed)",
         ]
     )  # fmt: skip
-    draw(job, measured)
+    draw(job, measured, window)
     (job.run.path / "report.txt").write_text(text + "\n")
     job.run.write(
         "scores.json",
@@ -236,30 +249,19 @@ def label(kind: str) -> str:
     return f"policy-guided, coefficient {number}" if word == "guided" else kind
 
 
-def draw(job: Job, measured: list[dict[str, Any]]) -> None:
-    """Error by position, and error against likelihood."""
+def draw(job: Job, measured: list[dict[str, Any]], window: str) -> None:
+    """Error by position, and error against likelihood in the range `window`."""
     config = job.config
-    curves, points = {}, {}
     shown_curves = {name: f"{name} {config.action_stds[0]:g}" for name in STEPS}
     shown_curves |= {"unguided": "unguided", "guided": f"guided {config.coefficients[0]:g}"}
+    curves, points = {}, {}
     for name, kind in shown_curves.items():
-        curves[name] = np.array(
-            [[np.nan if v is None else v for v in m[kind]["median_by_position"]] for m in measured]
-        )
-    window = (
-        f"{RANGES[0][0]}-{RANGES[0][1]}"
-        if config.horizon <= RANGES[0][1]
-        else f"{RANGES[1][0]}-{RANGES[1][1]}"
-    )
+        medians = [m[kind]["median_by_position"] for m in measured]
+        curves[name] = np.array([[np.nan if v is None else v for v in row] for row in medians])
     for kind in measured[0]:
         word, _, number = kind.rpartition(" ")
-        if kind == "data":
-            continue
-        errors, likelihoods = (
-            over_seeds(measured, kind, "ranges", window),
-            over_seeds(measured, kind, "likelihood"),
-        )
-        if errors:
+        errors, likelihoods = (over_seeds(measured, kind, window, name) for name in ("error", "likelihood"))
+        if kind != "data" and errors:
             points.setdefault(word or kind, []).append((number if word else "", likelihoods, errors))
     folder = job.run.path / "figures"
     folder.mkdir(exist_ok=True)

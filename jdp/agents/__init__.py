@@ -6,13 +6,13 @@ from jdp.agents.awac import AWACConfig, awac
 from jdp.agents.bc import BCConfig, bc
 from jdp.agents.combo import COMBO_SETTINGS, COMBOConfig, combo
 from jdp.agents.cql import CQLConfig, cql
-from jdp.agents.edac import EDACConfig, edac
+from jdp.agents.edac import EDAC_SETTINGS, EDACConfig, edac
 from jdp.agents.iql import IQLConfig, IQLState, iql, iql_reward_scale
 from jdp.agents.mopo import MOPO_SETTINGS, MOPOConfig, mopo
 from jdp.agents.morel import MOReLConfig, morel
 from jdp.agents.rebrac import REBRAC_BETAS, ReBRACConfig, rebrac
 from jdp.agents.sac import SACConfig, SACState, sac
-from jdp.agents.sac_n import SACNConfig, sac_n
+from jdp.agents.sac_n import SAC_N_CRITICS, SACNConfig, sac_n
 from jdp.agents.td3 import TD3State
 from jdp.agents.td3_bc import TD3BCConfig, td3_bc
 from jdp.errors import UserError
@@ -21,10 +21,12 @@ from jdp.types import Agent, ModelBased, Spec, WorldModel
 __all__ = [
     "AGENTS",
     "COMBO_SETTINGS",
+    "EDAC_SETTINGS",
     "MODEL_BASED",
     "MODEL_FREE",
     "MOPO_SETTINGS",
     "REBRAC_BETAS",
+    "SAC_N_CRITICS",
     "AWACConfig",
     "BCConfig",
     "COMBOConfig",

@@ -43,6 +43,8 @@ class COMBOConfig(SACConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_conservative(self)
+        if not self.rollouts.real_share:
+            raise UserError("COMBO pushes up its real rows: rollouts.real_share must be above 0")
 
 
 def _update(

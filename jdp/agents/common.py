@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jdp.data import checks
 from jdp.errors import UserError
 from jdp.networks.mlp import mlp
 from jdp.networks.optimiser import step
@@ -163,13 +164,7 @@ def critic_loss(params: Params, critic: Network, batch: Transition, target: Arra
 
 def check_fits(transitions: Transition, spec: Spec) -> None:
     """Raises `UserError` where the transitions are not of the task in `spec`."""
-    found = transitions.observation.shape[-1], transitions.action.shape[-1]
-    expected = spec.observation_dim, spec.action_dim
-    if found != expected:
-        raise UserError(
-            f"transitions have observations of {found[0]} and actions of {found[1]} numbers, but the "
-            f"agent was made for {expected[0]} and {expected[1]}: make it with the spec of this dataset"
-        )
+    checks.check_fits(transitions.observation, transitions.action, spec, "agent")
 
 
 def check_settings(name: str, **settings: tuple[float, float, float]) -> None:

@@ -52,7 +52,10 @@ def prediction_of(model: WorldModel, algorithm: str) -> Any:
 
 
 def uncertainty(std: Array) -> Array:
-    """`[B]`, the largest norm of any member's standard deviations `[M, B, O + 1]` (paper, section 4.3)."""
+    """`[B]`, the largest norm of any member's standard deviations `[E, B, O + 1]` (paper, section 4.3).
+
+    Over the elites, which are what rollouts are drawn from; the authors' code takes all members.
+    """
     return jnp.max(jnp.linalg.norm(std, axis=-1), axis=0)
 
 

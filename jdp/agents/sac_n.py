@@ -5,20 +5,23 @@ from dataclasses import dataclass
 from jdp.agents.sac import SACConfig, sac
 from jdp.types import Agent, Spec
 
+# The number of critics that the paper (appendix) takes for D4RL's v2 locomotion sets
+SAC_N_CRITICS: dict[str, int] = {
+    "halfcheetah-medium-v2": 10,
+    "halfcheetah-medium-replay-v2": 10,
+    "halfcheetah-medium-expert-v2": 10,
+    "hopper-medium-v2": 500,
+    "hopper-medium-replay-v2": 200,
+    "hopper-medium-expert-v2": 200,
+    "walker2d-medium-v2": 20,
+    "walker2d-medium-replay-v2": 20,
+    "walker2d-medium-expert-v2": 20,
+}
+
 
 @dataclass(frozen=True)
 class SACNConfig(SACConfig):
-    """Settings of SAC-N; the defaults are those for halfcheetah (paper, appendix).
-
-    The number of critics is what the paper tunes:
-
-    | dataset | `critics` |
-    |---|---|
-    | halfcheetah | 10 |
-    | walker2d | 20 |
-    | hopper-medium | 500 |
-    | hopper-medium-replay, hopper-medium-expert | 200 |
-    """
+    """Settings of SAC-N. The number of critics is what the paper tunes: `SAC_N_CRITICS`."""
 
     critics: int = 10
     hidden: tuple[int, ...] = (256, 256, 256)

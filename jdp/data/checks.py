@@ -3,6 +3,7 @@
 import numpy as np
 
 from jdp.errors import UserError
+from jdp.types import AnyArray, Spec
 
 ACTION_TOLERANCE = 1e-3  # of actions stored in another precision
 
@@ -75,3 +76,14 @@ def _finite(values: np.ndarray, key: str, where: str) -> np.ndarray:
             "repair or drop those episodes"
         )
     return result
+
+
+def check_fits(observation: AnyArray, action: AnyArray, spec: Spec, what: str) -> None:
+    """Raises `UserError` where `[..., O]` and `[..., A]` are not of the task in `spec`; `what` is for it."""
+    found = observation.shape[-1], action.shape[-1]
+    if found != (spec.observation_dim, spec.action_dim):
+        raise UserError(
+            f"transitions have observations of {found[0]} and actions of {found[1]} numbers, but the "
+            f"{what} was made for {spec.observation_dim} and {spec.action_dim}: make it with the spec of "
+            "this dataset"
+        )

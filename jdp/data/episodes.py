@@ -120,16 +120,20 @@ def make_episodes(
     )
 
 
-def transitions(episodes: Episodes, *, next_actions: bool = False) -> Transition:
+def transitions(
+    episodes: Episodes, *, next_actions: bool = False, known_successors: bool = False
+) -> Transition:
     """The steps with a known successor, fields `[n, ...]` float32 numpy arrays, `n <= N`.
 
-    A terminal needs no successor, so it stays even where the source does not give one: its own
-    observation stands in, masked by the terminal. Other steps without a successor are left out.
+    A value function needs no successor of a terminal, so it stays even where the source does not give
+    one: its own observation stands in, masked by the terminal. A model of the dynamics would learn from
+    it to stand still where it should fall: `known_successors` leaves such steps out. Other steps
+    without a successor are always left out.
 
     With `next_actions` so are the last steps of episodes that a time limit cut, whose next action nobody
     took; a terminal's is 0. The next action of a step is always of its own episode.
     """
-    keep = episodes.terminals | episodes.next_valid
+    keep = episodes.next_valid if known_successors else episodes.terminals | episodes.next_valid
     following = None
     if next_actions:
         keep = keep & ~episodes.timeouts

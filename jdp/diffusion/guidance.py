@@ -50,6 +50,69 @@ def hold(denoiser: Denoiser, known: Array, mask: Array, level: Array | float = 0
     return bind(_hold, denoiser, jnp.asarray(known), jnp.asarray(mask), jnp.asarray(level, jnp.float32))
 
 
+def _conditioned(
+    denoiser: Denoiser,
+    known: Array,
+    mask: Array,
+    x: Array,
+    sigma: Array,
+    *,
+    solver_steps: int,
+    floor: float,
+    sigma_data: float,
+) -> Array:
+    s2 = jnp.broadcast_to(jnp.square(expand(sigma, x)), x.shape)
+    r2 = s2 * sigma_data**2 / (s2 + sigma_data**2)
+
+    def denoise(x: Array) -> Array:
+        return denoiser(x, sigma)
+
+    denoised, transpose_j = jax.vjp(denoise, x)
+    _, push = jax.linearize(denoise, x)
+
+    def covariance(v: Array) -> Array:  # of the known entries, given the noisy x: J diag(sigma^2) among them
+        return jnp.where(mask, push(s2 * v), 0.0)
+
+    miss = jnp.where(mask, denoised - known, 0.0)
+    v = _solve(covariance, floor * r2, miss, solver_steps)
+    return jnp.where(mask, known, denoised - s2 * transpose_j(v)[0])
+
+
+def condition(
+    denoiser: Denoiser,
+    known: Array,
+    mask: Array,
+    *,
+    solver_steps: int = 3,
+    floor: float = 0.1,
+    sigma_data: float = 1.0,
+) -> Partial:
+    """Denoiser of the rest given that the entries in `mask` ARE `known` (both of the shape of `x`).
+
+    `inpaint` shows the network the known entries under noise, and the rest follows them only where noise
+    is low; a deterministic sampler has then already decided, and a window that begins at a given state
+    does not go on from it. Here the rest is moved by the gradient of the likelihood of `known` under the
+    posterior of those entries, a Gaussian around their denoised value (as in `policy_guided`; Boys et
+    al. 2023, arXiv 2310.06721): `D - sigma^2 J^T C^-1 (D - known)` with `C = sigma^2 J` among them.
+
+    Args:
+        solver_steps: conjugate-gradient steps for `C^-1`, of one jvp each; for a Gaussian the result is
+            exact with as many steps as `C` has distinct eigenvalues.
+        floor: the least variance believed, as a share of that of independent entries: the Jacobian of an
+            imperfect network says too little, or less than nothing.
+        sigma_data: standard deviation of the normalised data.
+    """
+    return bind(
+        _conditioned,
+        denoiser,
+        jnp.asarray(known),
+        jnp.asarray(mask),
+        solver_steps=solver_steps,
+        floor=floor,
+        sigma_data=sigma_data,
+    )
+
+
 def _dot(a: Array, b: Array) -> Array:
     """Inner product of each trajectory, `[B, 1, ..., 1]`."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)

@@ -15,7 +15,7 @@ COLOURS = {
     "guided": "#c44e52",
     "world_model": "#dd9a3c",
     "ensemble": "#dd9a3c",
-    "ensemble mean": "#a97e4a",
+    "ensemble without noise": "#a97e4a",
     "diffusion step": "#6aa56e",
 }
 
@@ -85,7 +85,9 @@ def claim(
     for name, values in curves.items():
         colour, position = COLOURS.get(name), np.arange(1, values.shape[1] + 1)
         left.plot(position, values.T, color=colour, linewidth=0.4, alpha=0.5)
-        left.plot(position, np.exp(np.mean(np.log(values), axis=0)), color=colour, linewidth=1.6, label=name)
+        left.plot(
+            position, np.exp(np.nanmean(np.log(values), axis=0)), color=colour, linewidth=1.6, label=name
+        )
     left.axvline(window, color="#909090", linewidth=0.8, linestyle=":")
     left.set_yscale("log")
     _tidy(left, "position in the rollout", "squared error of the next state")

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jdp.diffusion.guidance import inpaint
+from jdp.diffusion.guidance import condition
 from jdp.diffusion.samplers import SAMPLERS, Sampler
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
@@ -37,6 +37,13 @@ class SamplerConfig:
     batch: int = 256
     """Trajectories sampled at once."""
 
+    def __post_init__(self) -> None:
+        if self.steps < 3 or self.batch < 1 or not 0 < self.sigma_min < self.sigma_max:
+            raise UserError(
+                "sampler needs steps >= 3, batch >= 1 and 0 < sigma_min < sigma_max, not "
+                f"{self.steps}, {self.batch}, {self.sigma_min} and {self.sigma_max}"
+            )
+
     def sigmas(self) -> Array:
         return karras(self.steps, self.sigma_min, self.sigma_max)
 
@@ -61,7 +68,7 @@ def sampling_program(
             assert initial is not None
             known = jnp.zeros(shape).at[:, 0, : initial.shape[-1]].set(initial)
             mask = jnp.zeros(shape, bool).at[:, 0, : initial.shape[-1]].set(True)
-            denoiser = inpaint(denoiser, known, mask)
+            denoiser = condition(denoiser, known, mask)
         return sampler(denoiser, x, sigmas, key=keys["noise"])
 
     return jax.jit(sample)
@@ -86,7 +93,7 @@ def generate(
     compile nothing. Batch `i` uses `fold_in(key, i)`; the last batch is cut.
 
     Args:
-        initial: `[count, O]` or None: normalised first observations to begin from (inpainted).
+        initial: `[count, O]` or None: normalised first observations that trajectories are conditioned on.
         progress: called with (trajectories made, trajectories to make).
 
     Raises:

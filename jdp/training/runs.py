@@ -7,7 +7,9 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,6 +128,7 @@ def provenance() -> dict[str, Any]:
         check=False,
     )
     return {
+        "command": shlex.join(["python", *sys.argv]),
         "packages": {package: version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "commit": git.stdout.strip() or None,

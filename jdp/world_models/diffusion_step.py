@@ -15,6 +15,7 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
+from jdp.data.checks import check_fits
 from jdp.diffusion import diffuser, losses
 from jdp.diffusion.denoiser import edm
 from jdp.diffusion.diffuser import DiffuserState
@@ -31,7 +32,7 @@ from jdp.world_models.coordinates import (
     standardise,
     statistics,
 )
-from jdp.world_models.history import History, as_history, check_fits
+from jdp.world_models.history import History, as_history
 from jdp.world_models.termination import Rule
 
 
@@ -128,7 +129,7 @@ def _init(
 ) -> DiffusionStepState:
     o, a = spec.observation_dim, spec.action_dim
     found = as_history(data)
-    check_fits(found, spec)
+    check_fits(found.next_observation, found.actions, spec, "world model")
     numbers = a * max(config.action_bins, 1)
     x, condition = jnp.zeros((1, _width(spec, rule))), jnp.zeros((1, config.history * (o + numbers)))
     params = _network(config).init(key, x, jnp.zeros(1), condition)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jdp.data.checks import check_fits
 from jdp.errors import UserError
 from jdp.networks.mlp import mlp
 from jdp.networks.optimiser import step as descend
@@ -209,20 +210,10 @@ def _scale(rows: Array) -> Scale:
     return Scale(jnp.mean(rows, axis=0), jnp.where(constant, 1.0, jnp.std(rows, axis=0)))
 
 
-def _check_fits(transitions: Transition, spec: Spec) -> None:
-    found = transitions.observation.shape[-1], transitions.action.shape[-1]
-    expected = spec.observation_dim, spec.action_dim
-    if found != expected:
-        raise UserError(
-            f"transitions have observations of {found[0]} and actions of {found[1]} numbers, but the "
-            f"ensemble was made for {expected[0]} and {expected[1]}: make it with the spec of this dataset"
-        )
-
-
 def _init(
     key: Array, transitions: Transition, *, config: EnsembleConfig, spec: Spec, rule: Rule | None
 ) -> EnsembleState:
-    _check_fits(transitions, spec)
+    check_fits(transitions.observation, transitions.action, spec, "ensemble")
     network = member_network(config, spec, rule)
     x = jnp.zeros(spec.observation_dim + spec.action_dim)
     shape = (config.members, spec.observation_dim + 1)

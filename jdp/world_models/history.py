@@ -8,8 +8,7 @@ import numpy as np
 from jax import Array
 
 from jdp.data import Episodes
-from jdp.errors import UserError
-from jdp.types import AnyArray, Bound, Spec, Transition, pack, unpack
+from jdp.types import AnyArray, Bound, Transition, pack, unpack
 
 
 class History(NamedTuple):
@@ -31,11 +30,11 @@ class Histories(NamedTuple):
 
 
 def histories(episodes: Episodes) -> Histories:
-    """The steps of `episodes` with a known successor, as in `jdp.data.transitions`; numpy arrays."""
+    """The steps of `episodes` whose successor is known; numpy arrays."""
     terminal = episodes.terminals.astype(np.float32)
     fields = (episodes.observations, episodes.actions, episodes.rewards, episodes.next_observations)
     rows = np.asarray(pack(Transition(*(jnp.asarray(field) for field in (*fields, terminal)))))
-    at = np.flatnonzero(episodes.terminals | episodes.next_valid)
+    at = np.flatnonzero(episodes.next_valid)
     first = np.repeat(episodes.starts, episodes.lengths)[at]
     return Histories(rows, at.astype(np.int32), first.astype(np.int32))
 
@@ -79,14 +78,3 @@ def as_history(batch: Transition | History) -> History:
         batch.next_observation,
         batch.terminal,
     )
-
-
-def check_fits(data: History, spec: Spec) -> None:
-    """Raises `UserError` where the data are not of the task in `spec`."""
-    found = data.next_observation.shape[-1], data.actions.shape[-1]
-    if found != (spec.observation_dim, spec.action_dim):
-        raise UserError(
-            f"the data have observations of {found[0]} and actions of {found[1]} numbers, but the world "
-            f"model was made for {spec.observation_dim} and {spec.action_dim}: make it with the spec of this "
-            "dataset"
-        )

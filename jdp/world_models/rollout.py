@@ -26,7 +26,7 @@ class RolloutConfig:
     every: int = 1_000
     """Agent updates between two batches of rollouts."""
     capacity: int = 250_000
-    """Imagined transitions that the buffer holds; the newest stay. Here five batches of rollouts."""
+    """Imagined transitions that the buffer holds; the newest stay. Five batches of rollouts of length 5."""
     real_share: float = 0.05
     """Share of real transitions in a batch."""
 
@@ -114,7 +114,7 @@ def rollout(
             jnp.isfinite(following).all(axis=-1) & jnp.isfinite(reward) & jnp.isfinite(action).all(axis=-1)
         )
         alive = alive & finite
-        # A dead episode stands still, so that nothing it does afterwards can overflow.
+        # To the policy a dead episode stands still, so that it is never shown what is not finite.
         following = jnp.where(alive[:, None], following, observation)
         return (carry, following, alive & (terminal == 0)), (row, alive)
 

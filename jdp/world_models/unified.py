@@ -12,6 +12,7 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
+from jdp.data.checks import check_fits
 from jdp.diffusion import diffuser, losses
 from jdp.diffusion.denoiser import edm
 from jdp.diffusion.diffuser import DiffuserState
@@ -31,7 +32,7 @@ from jdp.world_models.coordinates import (
     statistics,
 )
 from jdp.world_models.diffusion_step import check
-from jdp.world_models.history import History, as_history, check_fits
+from jdp.world_models.history import History, as_history
 from jdp.world_models.termination import Rule
 
 
@@ -160,7 +161,7 @@ def _init(
     key: Array, transitions: Transition | History, *, config: UnifiedConfig, spec: Spec
 ) -> UnifiedState:
     data = as_history(transitions)
-    check_fits(data, spec)
+    check_fits(data.next_observation, data.actions, spec, "world model")
     x = jnp.zeros((1, spec.action_dim + spec.observation_dim + 2))
     params = _network(config, spec).init(key, x, x, jnp.zeros((1, spec.observation_dim)))
     return UnifiedState(diffuser.begin(_optimiser(config), params), statistics(data))
