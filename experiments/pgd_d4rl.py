@@ -353,7 +353,7 @@ def imagine(
 def generate(job: Job, key: jax.Array, states: Any, models: Models, count: int, bar: Bar) -> np.ndarray:
     """`[S, count, T, D]` normalised trajectories, guided to `states` unless they are None."""
     config, normaliser = job.config, models.normaliser
-    denoiser = models.diffuser.denoiser(models.diffuser_state)
+    denoiser = unguided = models.diffuser.denoiser(models.diffuser_state)
     if states is not None:
         denoiser = jdp.synthesis.guide(
             denoiser, models.agent.act, states, normaliser, config.guidance, config.sampler.sigmas()
@@ -372,6 +372,7 @@ def generate(job: Job, key: jax.Array, states: Any, models: Models, count: int, 
         channels=len(normaliser.mean),
         agents=config.seeds,
         initial=initial,
+        unguided=None if states is None else unguided,
         mesh=job.mesh,
         progress=lambda done, _: bar.at(done),
     )

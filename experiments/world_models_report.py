@@ -97,7 +97,7 @@ def chained(job: Job, key: jax.Array, coefficient: float, models: Any) -> Experi
     """Diffused windows, each but the first beginning at the last state of the one before."""
     config = job.config
     diffuser, state, normaliser = models.diffuser
-    denoiser = diffuser.denoiser(state)
+    denoiser = unguided = diffuser.denoiser(state)
     sampler = dataclasses.replace(config.sampler, batch=min(config.sampler.batch, config.trajectories))
     if coefficient:
         guidance = dataclasses.replace(config.guidance, coefficient=coefficient)
@@ -114,6 +114,7 @@ def chained(job: Job, key: jax.Array, coefficient: float, models: Any) -> Experi
             length=config.horizon,
             channels=len(normaliser.mean),
             initial=initial,
+            unguided=unguided if coefficient else None,
             mesh=job.mesh,
         )[0]
         initial = x[:, -1, : normaliser.observation_dim]

@@ -52,6 +52,7 @@ def hold(denoiser: Denoiser, known: Array, mask: Array, level: Array | float = 0
 
 def _conditioned(
     denoiser: Denoiser,
+    base: Denoiser | None,
     known: Array,
     mask: Array,
     x: Array,
@@ -65,10 +66,11 @@ def _conditioned(
     r2 = s2 * sigma_data**2 / (s2 + sigma_data**2)
 
     def denoise(x: Array) -> Array:
-        return denoiser(x, sigma)
+        return (denoiser if base is None else base)(x, sigma)
 
     denoised, transpose_j = jax.vjp(denoise, x)
     _, push = jax.linearize(denoise, x)
+    denoised = denoised if base is None else denoiser(x, sigma)
 
     def covariance(v: Array) -> Array:  # of the known entries, given the noisy x: J diag(sigma^2) among them
         return jnp.where(mask, push(s2 * v), 0.0)
@@ -83,6 +85,7 @@ def condition(
     known: Array,
     mask: Array,
     *,
+    base: Denoiser | None = None,
     solver_steps: int = 3,
     floor: float = 0.1,
     sigma_data: float = 1.0,
@@ -96,6 +99,8 @@ def condition(
     al. 2023, arXiv 2310.06721): `D - sigma^2 J^T C^-1 (D - known)` with `C = sigma^2 J` among them.
 
     Args:
+        base: of a guided `denoiser` the one without guidance, whose Jacobian `J` is then: guidance is
+            an approximation, and its derivative a worse one. None: the denoiser's own.
         solver_steps: conjugate-gradient steps for `C^-1`, of one jvp each; for a Gaussian the result is
             exact with as many steps as `C` has distinct eigenvalues.
         floor: the least variance believed, as a share of that of independent entries: the Jacobian of an
@@ -105,6 +110,7 @@ def condition(
     return bind(
         _conditioned,
         denoiser,
+        base,
         jnp.asarray(known),
         jnp.asarray(mask),
         solver_steps=solver_steps,

@@ -57,10 +57,12 @@ class SamplerConfig:
 def sampling_program(
     config: SamplerConfig, shape: tuple[int, int, int], mesh: Mesh | None, conditioned: bool
 ) -> Callable:
-    """The jitted `(denoiser, key, sigmas, initial) -> x0` for one batch of `shape` `[B, T, D]`."""
+    """The jitted `(denoiser, unguided, key, sigmas, initial) -> x0` for one batch of `shape` `[B, T, D]`."""
     sampler = config.sampler()
 
-    def sample(denoiser: Denoiser, key: Array, sigmas: Array, initial: Array | None) -> Array:
+    def sample(
+        denoiser: Denoiser, unguided: Denoiser | None, key: Array, sigmas: Array, initial: Array | None
+    ) -> Array:
         keys = named_keys(key, "start", "noise")
         x = sigmas[0] * jax.random.normal(keys["start"], shape, jnp.float32)
         x = split_batch(x, mesh)
@@ -68,7 +70,7 @@ def sampling_program(
             assert initial is not None
             known = jnp.zeros(shape).at[:, 0, : initial.shape[-1]].set(initial)
             mask = jnp.zeros(shape, bool).at[:, 0, : initial.shape[-1]].set(True)
-            denoiser = condition(denoiser, known, mask)
+            denoiser = condition(denoiser, known, mask, base=unguided)
         return sampler(denoiser, x, sigmas, key=keys["noise"])
 
     return jax.jit(sample)
@@ -84,6 +86,7 @@ def generate(
     channels: int,
     agents: int = 1,
     initial: np.ndarray | None = None,
+    unguided: Denoiser | None = None,
     mesh: Mesh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
@@ -94,6 +97,7 @@ def generate(
 
     Args:
         initial: `[count, O]` or None: normalised first observations that trajectories are conditioned on.
+        unguided: the one without guidance, where `denoiser` is guided (see `guidance.condition`).
         progress: called with (trajectories made, trajectories to make).
 
     Raises:
@@ -104,7 +108,8 @@ def generate(
         per_agent = -(-per_agent // mesh.size) * mesh.size
     shape = (agents * per_agent, length, channels)
     program = sampling_program(config, shape, mesh, initial is not None)
-    denoiser, sigmas = replicate(denoiser, mesh), config.sigmas()
+    unguided = unguided if initial is not None else None  # else not needed
+    denoiser, unguided, sigmas = replicate(denoiser, mesh), replicate(unguided, mesh), config.sigmas()
     parts = []
     for i in range(-(-count // per_agent)):
         start = None
@@ -112,7 +117,7 @@ def generate(
             rows = np.arange(i * per_agent, (i + 1) * per_agent) % len(initial)
             start = jnp.asarray(np.tile(initial[rows], (agents, 1)))
         try:
-            x = np.asarray(program(denoiser, jax.random.fold_in(key, i), sigmas, start))
+            x = np.asarray(program(denoiser, unguided, jax.random.fold_in(key, i), sigmas, start))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

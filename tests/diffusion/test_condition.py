@@ -67,3 +67,24 @@ def test_nothing_known_changes_nothing():
     x, sigma = jax.random.normal(jax.random.key(1), (8, T, D)), jnp.full(8, 0.7)
     nothing = condition(denoiser, jnp.zeros((8, T, D)), jnp.zeros((8, T, D), bool))
     np.testing.assert_array_equal(nothing(x, sigma), denoiser(x, sigma))
+
+
+def test_a_guided_denoiser_is_conditioned_with_the_jacobian_of_its_base():
+    # A tilt by a linear energy shifts the mean by covariance @ slope and leaves the covariance alone, so
+    # that the conditional of the tilted Gaussian has a closed form, and both Jacobians are equal.
+    covariance = process()
+    slope = np.array([0.0, 0.0, 0.6, 0.0, 0.0, -0.4], np.float32)
+    base = exact.correlated_gaussian(jnp.zeros(SIZE), covariance)
+    tilted = exact.correlated_gaussian(covariance @ slope, covariance)
+    x, sigma = jax.random.normal(jax.random.key(2), (16, T, D)), jnp.full(16, 0.4)
+    known, mask = jnp.ones((16, T, D)), jnp.zeros((16, T, D), bool).at[:, 0].set(True)
+    own = condition(tilted, known, mask, solver_steps=2, floor=1e-3)(x, sigma)
+    of_base = condition(tilted, known, mask, base=base, solver_steps=2, floor=1e-3)(x, sigma)
+    np.testing.assert_allclose(own, of_base, atol=1e-5)
+    # The exact posterior mean given x AND the known step: one more observation, without noise.
+    precise = np.concatenate([np.full(D, 1e-6), np.full(SIZE - D, 0.4**2)])
+    seen = np.asarray(jnp.where(mask, known, x)).reshape(16, SIZE)
+    mean = covariance @ slope
+    gain = covariance @ np.linalg.inv(covariance + np.diag(precise))
+    expected = mean + (seen - mean) @ gain.T
+    np.testing.assert_allclose(own.reshape(16, SIZE)[:, D:], expected[:, D:], atol=2e-3)
