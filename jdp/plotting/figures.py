@@ -80,7 +80,7 @@ def claim(
     against the likelihood under the target policy; `points[name]` are (label, likelihoods `[S]`, errors
     `[S]`), a dot a seed, joined at their means.
     """
-    figure = _figure(6.6, 2.8)
+    figure = _figure(6.6, 3.0)
     left, right = figure.subplots(1, 2, sharey=True)
     for name, values in curves.items():
         colour, position = COLOURS.get(name), np.arange(1, values.shape[1] + 1)
@@ -88,10 +88,12 @@ def claim(
         left.plot(
             position, np.exp(np.nanmean(np.log(values), axis=0)), color=colour, linewidth=1.6, label=name
         )
-    left.axvline(window, color="#909090", linewidth=0.8, linestyle=":")
+    for joint in range(window, next(iter(curves.values())).shape[1], window):
+        left.axvline(joint, color="#b0b0b0", linewidth=0.6, linestyle=":")
     left.set_yscale("log")
     _tidy(left, "position in the rollout", "squared error of the next state")
-    left.legend(frameon=False, fontsize=7)
+    handles = left.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=len(curves), frameon=False, fontsize=7)
     for name, found in points.items():
         colour = COLOURS.get(name)
         middles = [(np.mean(x), np.exp(np.mean(np.log(y)))) for _, x, y in found]
