@@ -68,8 +68,9 @@ def main() -> None:
 def read(path: Path) -> dict[str, Any]:
     """A finished run: its scores and what they depend on."""
     scores, written = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
-    keep = ("sha256", "commit", "command", "devices", "cores", "config")
-    return scores | {k: written[k] for k in keep}
+    keep = ("sha256", "commit", "devices", "cores", "config")
+    command = re.sub(r" --(out|resume)[ =]\S+| --resume\b", "", written.get("command", "(not recorded)"))
+    return scores | {k: written[k] for k in keep} | {"command": command}
 
 
 def model_of(run: dict[str, Any]) -> str:

@@ -45,7 +45,8 @@ def measure(job: Job, seed: int, models: Any, simulator: Any) -> None:
                 found.observation,
                 found.action,
                 found.reward,
-                found.valid[:, :-1],
+                # From a state whose velocities are clipped the simulator cannot tell what follows.
+                found.valid[:, :-1] & simulator.determined(found.observation[:, :-1]),
                 normaliser.std[: normaliser.observation_dim],
                 float(normaliser.std[-2]),
                 terminals=found.terminal,
@@ -144,6 +145,7 @@ def summary(config: Any, error: Any, found: Experience, models: Any) -> dict[str
             }
     return {
         "ranges": ranges,
+        "counted": error.transitions / max(int(found.valid[:, :-1].sum()), 1),
         "median_by_position": np.minimum(error.median_by_position, INFINITE),
         "mean": error.mean,
         "reward_median": error.reward_median,
@@ -191,6 +193,7 @@ def closing(job: Job, compilations: Any) -> None:
                 " ".join(f"{np.sum(a) / config.seeds:.0%}" for a in alive),
             ]
         )
+    counted = np.mean([m[kind]["counted"] for m in measured for kind in m])
     phases = ("target policies", "ensemble", "diffusion step", "diffuser")
     minutes = {
         phase: float(
@@ -217,7 +220,8 @@ def closing(job: Job, compilations: Any) -> None:
             "",
             "error: median squared error of the next state, in units of the data's variance, against the",
             "simulator stepped from the generated state; geometric mean over seeds and Student's t interval;",
-            "of rollouts still alive: one ends where its model ends it (data: with its episode)",
+            "of rollouts still alive (one ends where its model ends it; data: with its episode), from states",
+            f"whose velocities the observation does not clip: {counted:.0%} of all",
             f"likelihood: of the actions of steps {window} under N(pi(s), 1), pi the seed's target policy",
             f"diffusion: windows of {config.horizon} steps; each next one begins at the last state before it",
             f"target policies: TD3+BC, {config.updates:,} updates, {score_name(data.spec)} "

@@ -11,6 +11,7 @@ from jdp.types import Spec
 
 CHECK_STEPS = 20
 CHECK_TOLERANCE = 1e-6
+NEAR_LIMIT = 0.99  # a velocity beyond this share of the limit shown may have been clipped to it
 
 
 class Simulator:
@@ -23,7 +24,7 @@ class Simulator:
 
     Two things an observation does not tell, so print the error of real data beside that of generated:
     - Hopper and Walker2d clip the velocities they show to [-10, 10]; from a state with a clipped
-      velocity (a violent fall) the step differs from the real one.
+      velocity the step differs from the real one. `determined` says which states have none.
     - Ant and Humanoid measure their speed with body positions that lag one substep behind, so their
       rewards differ by up to 5e-2 (and 1e-3) from those of an uninterrupted episode.
 
@@ -44,6 +45,7 @@ class Simulator:
         self._action_low, self._action_high = self._env.action_space.low, self._env.action_space.high
         if self._hidden is None or not self._reproduces():
             raise UserError(f"the observation of {env_id} does not determine its MuJoCo state")
+        self._shown = self._shown_velocity()
 
     def _hidden_coordinates(self) -> int | None:
         """How many leading entries of qpos the observation leaves out; None if it is of another kind."""
@@ -67,6 +69,21 @@ class Simulator:
         observations, actions, following = (np.stack(x) for x in zip(*real, strict=True))
         again, _, _ = self.steps(observations, actions)
         return bool(np.allclose(again, following, rtol=0, atol=CHECK_TOLERANCE))
+
+    def _shown_velocity(self) -> float:
+        """The largest velocity that an observation shows."""
+        qpos = self._env.data.qpos.copy()
+        self._env.set_state(qpos, np.full(self._nv, 1e3))
+        start = self._nq - (self._hidden or 0)
+        shown = float(np.max(self._env.unwrapped._get_obs()[start : start + self._nv]))
+        self._env.reset(seed=0)
+        return shown if shown < 1e3 else np.inf
+
+    def determined(self, observations: ArrayLike) -> np.ndarray:
+        """`[...]` bool: whether observations `[..., O]` show all velocities, none being (nearly) clipped."""
+        start = self._nq - (self._hidden or 0)
+        velocities = np.asarray(observations)[..., start : start + self._nv]
+        return (np.abs(velocities) < NEAR_LIMIT * self._shown).all(axis=-1)
 
     def _place(self, observation: np.ndarray) -> None:
         qpos = np.zeros(self._nq)

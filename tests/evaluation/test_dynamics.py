@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import jdp
 from jdp import UserError
 from jdp.evaluation import Simulator, dynamics_error, make_env, supports
 from jdp.types import Spec
@@ -103,3 +104,24 @@ def test_wrong_shape_of_valid_gets_one_line(hopper):
     simulator, (o, a, r, d, _) = hopper
     with pytest.raises(UserError, match="valid has shape"):
         dynamics_error(simulator, o, a, r, d == 0, np.ones(11), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id"), [("hopper-medium", "Hopper-v5"), ("walker2d-medium", "Walker2d-v5")]
+)
+def test_states_with_clipped_velocities_are_told_and_the_rest_reproduces(name, env_id):
+    data = jdp.data.load(name, source="bundled")
+    rows = np.random.default_rng(0).integers(len(data), size=300)
+    simulator = Simulator(env_id)
+    told = simulator.determined(data.observations[rows])
+    following, _, _ = simulator.steps(data.observations[rows], data.actions[rows])
+    error = np.square((following - data.next_observations[rows]) / data.observations.std(0)).mean(1)
+    assert error[told].max() < 1e-9  # float32
+    assert 0.1 < told.mean() < 0.95 and np.median(error[~told]) > 1e-5  # what was left out matters
+
+
+def test_a_task_that_clips_nothing_is_determined_everywhere():
+    simulator = Simulator("HalfCheetah-v5")
+    fast = np.zeros((2, 5, 17))
+    fast[..., -1] = 500.0
+    assert simulator.determined(fast).shape == (2, 5) and simulator.determined(fast).all()
