@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,10 +14,38 @@ from common import Bar
 
 import jdp
 from jdp import training
+from jdp.data.sources import Source
 from jdp.evaluation import normalised_score
 from jdp.training import checkpoints
 
 INIT = 2**31 - 1  # folded into a phase's key for its initial weights; update i uses i
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every training script asks for."""
+
+    env: str = "hopper-medium"
+    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
+    preset: Literal["smoke", "cpu", "paper"] = "cpu"
+    """Defaults of everything else; without it, cpu or paper by device."""
+    source: Source = "auto"
+    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
+    env_id: str | None = None
+    """Gymnasium task for evaluation, where the dataset does not name one."""
+    seed: int = 0
+    """Of everything."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between two checkpoints within a phase."""
+    log: tuple[training.SinkName, ...] = ()
+    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
+    resume: str | None = None
+    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
+    out: Path = Path("results")
+    """Where results are written."""
+
+
+NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")  # what changes no number
 
 
 @dataclass(frozen=True)
@@ -73,7 +101,7 @@ def open_run(
     experiment: str,
     config: Any,
     data: Any,
-    not_in_hash: tuple[str, ...],
+    not_in_hash: tuple[str, ...] = NOT_IN_HASH,
     facts: Mapping[str, Any] | None = None,
 ) -> training.Run:
     """A new run directory, or with `--resume` the unfinished one of the same configuration."""

@@ -14,8 +14,7 @@ million updates, for an accelerator); any flag beats the preset.
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ import numpy as np
 from common import choose, option, parse, run_main, show_download, use_compilation_cache
 from job import (
     Job,
+    RunConfig,
     behaviour,
     check_positive,
     check_task,
@@ -51,7 +51,6 @@ from jdp.agents import (
     iql_reward_scale,
 )
 from jdp.data.names import full_d4rl_name, locomotion_reference
-from jdp.data.sources import Source
 from jdp.world_models import DiffusionStepConfig, EnsembleConfig, Kind, Ring, UnifiedConfig
 
 T = TypeVar("T")
@@ -67,24 +66,14 @@ class EvaluationConfig:
     """Updates between two evaluations for the learning curve; the last checkpoint is always evaluated."""
 
 
-@dataclass(frozen=True)
-class Config(Generic[T]):
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig, Generic[T]):
     """Train an offline-RL agent and score its last checkpoint."""
 
     settings: T
     """Of the agent's algorithm."""
     agent: str = "td3_bc"
     """The algorithm."""
-    env: str = "hopper-medium"
-    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
-    preset: Literal["smoke", "cpu", "paper"] = "cpu"
-    """Defaults of everything below; without it, cpu or paper by device."""
-    source: Source = "auto"
-    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
-    env_id: str | None = None
-    """Gymnasium task for evaluation, where the dataset does not name one."""
-    seed: int = 0
-    """Of everything."""
     seeds: int = 3
     """Agent seeds, trained at once; those of a model-based agent share one world model."""
     updates: int = 10_000
@@ -97,17 +86,8 @@ class Config(Generic[T]):
     diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
     unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint_minutes: float = 3.0
-    """Minutes between two checkpoints."""
-    log: tuple[training.SinkName, ...] = ()
-    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
-    resume: str | None = None
-    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
-    out: Path = Path("results")
-    """Where results are written."""
 
 
-NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
 # What two cores can do in minutes: the papers' algorithms with two hidden layers, fewer samples of the
 # conservative term, and as many critics as fit. The table in the README is made with these.
 SMALLER: dict[str, dict[str, Any]] = {
@@ -189,7 +169,7 @@ def main() -> None:
     mesh = training.data_mesh()
     training.check_divisible(config.batch_size, mesh, "--batch-size")
     opening(config, data, f"agent {config.agent}, {config.seeds} seeds at once")
-    run = open_run("offline_rl", config, data, NOT_IN_HASH)
+    run = open_run("offline_rl", config, data)
     names = ("agents", "ensemble", "rollouts")
     job = Job(config, data, run, mesh, jdp.types.named_keys(jax.random.key(config.seed), *names))
     if config.agent in MODEL_BASED:

@@ -21,13 +21,23 @@ import jax
 import numpy as np
 import pgd_report as report
 from common import Bar, option, parse, run_main, show_download, use_compilation_cache
-from job import INIT, Job, check_positive, check_task, kept, open_run, opening, train_agents
+from job import (
+    INIT,
+    NOT_IN_HASH,
+    Job,
+    RunConfig,
+    check_positive,
+    check_task,
+    kept,
+    open_run,
+    opening,
+    train_agents,
+)
 from models import check_world_model, diffuser_like, train_diffuser, train_world_model
 
 import jdp
 from jdp import training
 from jdp.agents import IQLConfig, TD3BCConfig, iql_reward_scale
-from jdp.data.sources import Source
 from jdp.diffusion import DiffuserConfig
 from jdp.networks import NetworkConfig, Precision
 from jdp.synthesis import GuidanceConfig, SamplerConfig
@@ -70,24 +80,14 @@ class EvaluationConfig:
     """Generated trajectories of every kind that the simulator judges."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
     """Train on data, on unguided, policy-guided and world-model experience, and compare."""
 
-    env: str = "hopper-medium"
-    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
-    preset: Literal["smoke", "cpu", "paper"] = "cpu"
-    """Defaults of everything below; without it, cpu or paper by device."""
-    source: Source = "auto"
-    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
-    env_id: str | None = None
-    """Gymnasium task for evaluation, where the dataset does not name one."""
     arms: tuple[Arm, ...] = ("dataset", "unguided", "world_model", "guided")
     """Which arms to run."""
     agent: Literal["td3_bc", "iql"] = "td3_bc"
     """The offline-RL algorithm of all arms."""
-    seed: int = 0
-    """Of everything."""
     seeds: int = 3
     """Agent seeds, trained at once on one shared diffuser."""
     horizon: int = 32
@@ -111,18 +111,10 @@ class Config:
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint_minutes: float = 3.0
-    """Minutes between two checkpoints within a phase."""
     diffuser: str | None = None
     """A run directory whose trained diffuser is used again."""
     save_synthetic: bool = False
     """Write the last synthetic set of every arm as D4RL-layout HDF5 (and as Minari where it can be)."""
-    log: tuple[training.SinkName, ...] = ()
-    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
-    resume: str | None = None
-    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
-    out: Path = Path("results")
-    """Where results are written."""
 
 
 PRESETS = {
@@ -155,7 +147,7 @@ PRESETS = {
         iql=IQLConfig(steps=500_000),
     ),
 }
-NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "diffuser", "log", "save_synthetic")
+UNHASHED = (*NOT_IN_HASH, "diffuser", "save_synthetic")
 
 
 def main() -> None:
@@ -173,7 +165,7 @@ def main() -> None:
 
     borrowed = borrow_diffuser(config, data)
     facts = {"diffuser_from": None if config.diffuser is None else str(Path(config.diffuser).resolve())}
-    run = open_run("pgd_d4rl", config, data, NOT_IN_HASH, facts)
+    run = open_run("pgd_d4rl", config, data, UNHASHED, facts)
     keys = jdp.types.named_keys(jax.random.key(config.seed), "diffuser", "agents", "generate", "check")
     # Apart from the others, so that runs from before there was a world model keep their numbers.
     keys["world_model"] = jax.random.fold_in(jax.random.key(config.seed), INIT)

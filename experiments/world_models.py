@@ -15,20 +15,18 @@ that was cut goes on with --resume. Presets: smoke (a minute), cpu (twenty minut
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import world_models_report as report
 from common import parse, run_main, show_download, use_compilation_cache
-from job import Job, check_positive, check_task, open_run, opening, train_agents
+from job import Job, RunConfig, check_positive, check_task, open_run, opening, train_agents
 from models import check_world_model, train_by_steps, train_diffuser, train_ensemble
 
 import jdp
 from jdp import training
 from jdp.agents import TD3BCConfig
-from jdp.data.sources import Source
 from jdp.diffusion import DiffuserConfig
 from jdp.evaluation import Simulator
 from jdp.networks import NetworkConfig, Precision
@@ -44,20 +42,10 @@ class EvaluationConfig:
     """Episodes of every seed."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
     """Compare the dynamics errors of world models and trajectory diffusion."""
 
-    env: str = "hopper-medium"
-    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
-    preset: Literal["smoke", "cpu", "paper"] = "cpu"
-    """Defaults of everything below; without it, cpu or paper by device."""
-    source: Source = "auto"
-    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
-    env_id: str | None = None
-    """Gymnasium task of the dataset, where it does not name one."""
-    seed: int = 0
-    """Of everything."""
     seeds: int = 3
     """How often all models and the target policy are trained; intervals are over these."""
     horizon: int = 32
@@ -84,14 +72,6 @@ class Config:
     diffusion_step: DiffusionStepConfig = field(default_factory=lambda: DiffusionStepConfig(steps=15_000))
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    checkpoint_minutes: float = 3.0
-    """Minutes between two checkpoints within a phase."""
-    log: tuple[training.SinkName, ...] = ()
-    """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
-    resume: str | None = None
-    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
-    out: Path = Path("results")
-    """Where results are written."""
 
 
 PRESETS = {
@@ -125,7 +105,6 @@ PRESETS = {
         diffusion_step=DiffusionStepConfig(hidden=512, steps=500_000),
     ),
 }
-NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
 
 
 @dataclass(frozen=True)
@@ -157,7 +136,7 @@ def main() -> None:
     ):
         training.check_divisible(size, mesh, name)
     opening(config, data, f"{config.seeds} seeds of all models")
-    run = open_run("world_models", config, data, NOT_IN_HASH)
+    run = open_run("world_models", config, data)
     names = ("agents", "ensemble", "diffusion_step", "diffuser", "measure")
     job = Job(config, data, run, mesh, jdp.types.named_keys(jax.random.key(config.seed), *names))
     agent, states = train_targets(job)

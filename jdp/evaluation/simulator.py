@@ -83,7 +83,7 @@ class Simulator:
         """`[...]` bool: whether observations `[..., O]` show all velocities, none being (nearly) clipped."""
         start = self._nq - (self._hidden or 0)
         velocities = np.asarray(observations)[..., start : start + self._nv]
-        return (np.abs(velocities) < NEAR_LIMIT * self._shown).all(axis=-1)
+        return np.asarray((np.abs(velocities) < NEAR_LIMIT * self._shown).all(axis=-1))
 
     def _place(self, observation: np.ndarray) -> None:
         qpos = np.zeros(self._nq)

@@ -1,7 +1,23 @@
 """TD3+BC's and IQL's parts in plain numpy: networks of one hidden layer, their gradients, Adam."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from jdp.types import Transition
+
+
+def random_transitions(seed, rows, *, shift=0.0, scale=1.0, next_actions=False):
+    """`rows` transitions of three observations and two actions; a third of them is terminal."""
+    k = jax.random.split(jax.random.key(seed), 6)
+    return Transition(
+        observation=shift + scale * jax.random.normal(k[0], (rows, 3)),
+        action=jnp.tanh(jax.random.normal(k[1], (rows, 2))),
+        reward=jax.random.normal(k[2], (rows,)),
+        next_observation=shift + scale * jax.random.normal(k[3], (rows, 3)),
+        terminal=jax.random.bernoulli(k[4], 0.3, (rows,)).astype(jnp.float32),
+        next_action=jnp.tanh(jax.random.normal(k[5], (rows, 2))) if next_actions else None,
+    )
 
 
 def to_numpy(tree):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from agent_reference import Adam, forward, member, polyak, to_numpy
+from agent_reference import Adam, forward, member, polyak, random_transitions, to_numpy
 
 from jdp.types import Spec, Transition
 
@@ -21,14 +21,7 @@ SMALL = {
 
 
 def transitions(seed, rows=ROWS):
-    k = jax.random.split(jax.random.key(seed), 5)
-    return Transition(
-        observation=1 + 2 * jax.random.normal(k[0], (rows, 3)),
-        action=jnp.tanh(jax.random.normal(k[1], (rows, 2))),
-        reward=jax.random.normal(k[2], (rows,)),
-        next_observation=1 + 2 * jax.random.normal(k[3], (rows, 3)),
-        terminal=jax.random.bernoulli(k[4], 0.3, (rows,)).astype(jnp.float32),
-    )
+    return random_transitions(seed, rows, shift=1.0, scale=2.0)
 
 
 def q_values(params, s, a):

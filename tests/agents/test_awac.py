@@ -14,6 +14,7 @@ from agent_reference import (
     member,
     polyak,
     q_values,
+    random_transitions,
     to_numpy,
 )
 
@@ -28,14 +29,7 @@ ROWS = 8
 
 
 def transitions(seed, rows=ROWS):
-    k = jax.random.split(jax.random.key(seed), 5)
-    return Transition(
-        observation=2 + 3 * jax.random.normal(k[0], (rows, 3)),
-        action=jnp.tanh(jax.random.normal(k[1], (rows, 2))),
-        reward=jax.random.normal(k[2], (rows,)),
-        next_observation=2 + 3 * jax.random.normal(k[3], (rows, 3)),
-        terminal=jax.random.bernoulli(k[4], 0.3, (rows,)).astype(jnp.float32),
-    )
+    return random_transitions(seed, rows, shift=2.0, scale=3.0)
 
 
 @pytest.fixture(scope="module")

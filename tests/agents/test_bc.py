@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_reference import Adam, backward, forward, member, to_numpy
+from agent_reference import Adam, backward, forward, member, random_transitions, to_numpy
 
 from jdp import UserError
 from jdp.agents.bc import BCConfig, bc
@@ -16,14 +16,10 @@ ROWS = 6
 
 
 def transitions(seed, rows=ROWS):
-    k = jax.random.split(jax.random.key(seed), 3)
-    return Transition(
-        observation=2 + 3 * jax.random.normal(k[0], (rows, 3)),
-        action=jnp.tanh(jax.random.normal(k[1], (rows, 2))),
-        reward=jnp.full(rows, jnp.nan),  # nothing but observations and actions is read
-        next_observation=jnp.full((rows, 3), jnp.nan),
-        terminal=jnp.full(rows, jnp.nan),
-    )
+    found = random_transitions(seed, rows, shift=2.0, scale=3.0)
+    unread = jnp.full_like(found.reward, jnp.nan)  # nothing but observations and actions is read
+    following = jnp.full_like(found.observation, jnp.nan)
+    return found._replace(reward=unread, next_observation=following, terminal=unread)
 
 
 @pytest.fixture(scope="module")

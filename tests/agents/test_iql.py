@@ -12,6 +12,7 @@ from agent_reference import (
     member,
     polyak,
     q_values,
+    random_transitions,
     to_numpy,
 )
 
@@ -27,14 +28,8 @@ ROWS = 8
 
 
 def transitions(seed, rows=ROWS):
-    k = jax.random.split(jax.random.key(seed), 5)
-    return Transition(
-        observation=jax.random.normal(k[0], (rows, 3)),
-        action=jnp.clip(jax.random.normal(k[1], (rows, 2)), -1, 1),  # some exactly at the edge
-        reward=jax.random.normal(k[2], (rows,)),
-        next_observation=jax.random.normal(k[3], (rows, 3)),
-        terminal=jax.random.bernoulli(k[4], 0.3, (rows,)).astype(jnp.float32),
-    )
+    found = random_transitions(seed, rows)
+    return found._replace(action=jnp.clip(2 * found.action, -1, 1))  # some exactly at the edge
 
 
 @pytest.fixture(scope="module")

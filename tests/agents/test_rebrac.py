@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_reference import Adam, backward, forward, member, polyak, stack, to_numpy
+from agent_reference import Adam, backward, forward, member, polyak, random_transitions, stack, to_numpy
 
 from jdp import UserError
 from jdp.agents.rebrac import REBRAC_BETAS, ReBRACConfig, rebrac
@@ -22,15 +22,7 @@ ROWS = 12  # two minibatches of 6
 
 
 def transitions(seed, rows=ROWS):
-    k = jax.random.split(jax.random.key(seed), 6)
-    return Transition(
-        observation=jax.random.normal(k[0], (rows, 3)),
-        action=jnp.tanh(jax.random.normal(k[1], (rows, 2))),
-        reward=jax.random.normal(k[2], (rows,)),
-        next_observation=jax.random.normal(k[3], (rows, 3)),
-        terminal=jax.random.bernoulli(k[4], 0.3, (rows,)).astype(jnp.float32),
-        next_action=jnp.tanh(jax.random.normal(k[5], (rows, 2))),
-    )
+    return random_transitions(seed, rows, next_actions=True)
 
 
 @pytest.fixture(scope="module")
