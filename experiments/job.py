@@ -201,20 +201,28 @@ def train_agents(
     job: Job,
     phase: str,
     agent: Any,
-    draw: Any,
     pool_for: Callable[[int, Any], Any],
     *,
     sample: Any,
+    real_share: float = 1.0,
     updates: int,
     every: int,
     evaluate_every: int | None = None,
 ) -> Any:
     """All seeds of an agent, stacked `[S, ...]`, in rounds of `every` updates.
 
-    Before a round, `pool_for(begin, states)` gives what its batches are drawn from; after it the agents
+    Before a round, `pool_for(begin, states)` gives what its batches are drawn from, of which `real_share`
+    are rows of the dataset and the rest synthetic; after it the agents
     are saved, and evaluated after each `evaluate_every` updates (default: every round) and at the end.
     """
-    seeds, folder = job.config.seeds, job.run.folder(phase)
+    seeds, folder, spec = job.config.seeds, job.run.folder(phase), job.data.spec
+    draw = jdp.synthesis.draw_batches(
+        agents=seeds,
+        batches=agent.batches,
+        batch_size=job.config.batch_size,
+        real_share=real_share,
+        dims=(spec.observation_dim, spec.action_dim),
+    )
     keys = jax.random.split(jax.random.fold_in(job.keys["agents"], INIT), seeds)
     states, start = begin(job, phase, jax.vmap(agent.init, in_axes=(0, None)), keys, sample)
     job.run.cut(f"{phase}/evaluation", start)

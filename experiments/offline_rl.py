@@ -170,7 +170,7 @@ def main() -> None:
     training.check_divisible(config.batch_size, mesh, "--batch-size")
     opening(config, data, f"agent {config.agent}, {config.seeds} seeds at once")
     run = open_run("offline_rl", config, data)
-    names = ("agents", "ensemble", "rollouts")
+    names = ("agents", "world_model", "rollouts")
     job = Job(config, data, run, mesh, jdp.types.named_keys(jax.random.key(config.seed), *names))
     if config.agent in MODEL_BASED:
         train_model_based(job)
@@ -209,17 +209,6 @@ def fit_to_data(config: Config, data: Any) -> Config:
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **changes))
 
 
-def batches(job: Job, agent: Any, real_share: float) -> Any:
-    spec, config = job.data.spec, job.config
-    return jdp.synthesis.draw_batches(
-        agents=config.seeds,
-        batches=agent.batches,
-        batch_size=config.batch_size,
-        real_share=real_share,
-        dims=(spec.observation_dim, spec.action_dim),
-    )
-
-
 def train_model_free(job: Job) -> None:
     """All seeds on the dataset alone."""
     config = job.config
@@ -230,7 +219,6 @@ def train_model_free(job: Job) -> None:
         job,
         "agent",
         agent,
-        batches(job, agent, 1.0),
         lambda begin, states: pool,
         sample=jax.tree.map(jnp.asarray, real),
         updates=config.updates,
@@ -241,7 +229,7 @@ def train_model_free(job: Job) -> None:
 def train_model_based(job: Job) -> None:
     """The world model, then all seeds on the dataset and rollouts of their own policies in it."""
     config = job.config
-    model, state = train_world_model(job, config.world_model, job.keys["ensemble"])
+    model, state = train_world_model(job, config.world_model, job.keys["world_model"])
     based = jdp.agents.make_model_based(config.settings, job.data.spec, model)
     real = jdp.data.transitions(job.data)
     rollouts, sample = config.settings.rollouts, jax.tree.map(jnp.asarray, real)
@@ -282,8 +270,8 @@ def train_model_based(job: Job) -> None:
         job,
         "agent",
         based.agent,
-        batches(job, based.agent, rollouts.real_share),
         pool_for,
+        real_share=rollouts.real_share,
         sample=sample,
         updates=config.updates,
         every=rollouts.every,

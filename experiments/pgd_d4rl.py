@@ -256,25 +256,18 @@ def train_models(job: Job, borrowed: tuple[Any, Any] | None) -> Models:
 
 def train_arm(job: Job, arm: Arm, real: Any, models: Models) -> Any:
     """All seeds of one arm, stacked `[S, ...]`: rounds of generating, training and evaluating."""
-    config, spec = job.config, job.data.spec
+    config = job.config
 
     def pool_for(begin: int, states: Any) -> Any:
         made = None if arm == "dataset" else synthetic_set(job, arm, begin, states, models)
         return jdp.synthesis.pool(real, made, capacity=config.synthetic.trajectories * (config.horizon - 1))
 
-    draw = jdp.synthesis.draw_batches(
-        agents=config.seeds,
-        batches=models.agent.batches,
-        batch_size=config.batch_size,
-        real_share=1.0 if arm == "dataset" else 1 - config.synthetic.share,
-        dims=(spec.observation_dim, spec.action_dim),
-    )
     return train_agents(
         job,
         arm,
         models.agent,
-        draw,
         pool_for,
+        real_share=1.0 if arm == "dataset" else 1 - config.synthetic.share,
         sample=jax.tree.map(jax.numpy.asarray, real),
         updates=config.updates,
         every=config.synthetic.every,

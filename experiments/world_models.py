@@ -172,22 +172,14 @@ def check(config: Config) -> None:
 
 def train_targets(job: Job) -> tuple[Any, Any]:
     """The target policies of all seeds, stacked: TD3+BC on the dataset."""
-    config, spec = job.config, job.data.spec
-    agent = jdp.agents.make(config.td3_bc, spec)
+    config = job.config
+    agent = jdp.agents.make(config.td3_bc, job.data.spec)
     real = jdp.data.transitions(job.data)
     pool = jdp.synthesis.pool(real)
-    draw = jdp.synthesis.draw_batches(
-        agents=config.seeds,
-        batches=agent.batches,
-        batch_size=config.batch_size,
-        real_share=1.0,
-        dims=(spec.observation_dim, spec.action_dim),
-    )
     states = train_agents(
         job,
         "target policies",
         agent,
-        draw,
         lambda begin, states: pool,
         sample=jax.tree.map(jnp.asarray, real),
         updates=config.updates,

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 from jax.tree_util import Partial
 
@@ -18,7 +17,6 @@ from jdp.diffusion.denoiser import edm
 from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.guidance import hold
 from jdp.diffusion.samplers import SAMPLERS
-from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.types import Bound, Denoiser, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
@@ -31,48 +29,25 @@ from jdp.world_models.coordinates import (
     standardise,
     statistics,
 )
-from jdp.world_models.diffusion_step import check
+from jdp.world_models.diffusion_step import VectorDiffusionConfig
 from jdp.world_models.history import History, as_history
 from jdp.world_models.termination import Rule
 
 
 @dataclass(frozen=True)
-class UnifiedConfig:
-    """Network, training and sampling of the unified model."""
+class UnifiedConfig(VectorDiffusionConfig):
+    """Network, training and sampling of the unified model.
 
-    hidden: int = 256
-    """Width of the network."""
-    blocks: int = 3
-    """Residual blocks of two layers."""
-    sampler: str = "dpmpp_2m"
-    """One of `jdp.diffusion.samplers.SAMPLERS`. 10 steps of Euler would narrow a unit Gaussian by 22 %."""
-    sampler_steps: int = 10
-    """Steps of the sampler."""
-    sigma_min: float = 0.02
-    """Last positive level of the Karras schedule."""
-    sigma_max: float = 80.0
-    """First level of the Karras schedule, and the level at which a part says nothing."""
-    rho: float = 7.0
-    """Curvature of the Karras schedule."""
-    p_mean: float = 0.0
-    """Mean of ln sigma in training."""
-    p_std: float = 1.4
-    """Standard deviation of ln sigma in training."""
+    At `sigma_max` a part says nothing. 10 steps of Euler would narrow a unit Gaussian by 22 %.
+    """
+
     clean: float = 0.2
     """Share of training rows in which a part is known (level 0), for each part."""
     noised: float = 0.2
     """Share of training rows in which a part is hidden (level `sigma_max`), for each part."""
-    steps: int = 20_000
-    """Gradient steps, over which the learning rate warms up and falls to 0 by a cosine."""
-    batch_size: int = 256
-    """Steps in a batch."""
-    learning_rate: float = 3e-3
-    """Peak of the schedule."""
-    ema: float = 0.999
-    """Decay of the averaged weights that are sampled from."""
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if not (self.clean >= 0 and self.noised >= 0 and self.clean + self.noised <= 1):
             raise UserError(
                 "UnifiedConfig needs shares clean and noised that are not negative and sum to at most 1, "
@@ -148,10 +123,6 @@ def conditional(
 # --- training ------------------------------------------------------------------------------------
 
 
-def _optimiser(config: UnifiedConfig) -> optax.GradientTransformation:
-    return diffuser.adam(config)
-
-
 def _network(config: UnifiedConfig, spec: Spec) -> Network:
     a, o = spec.action_dim, spec.observation_dim
     return conditional_mlp(config.hidden, config.blocks, groups=(0, a, a + o))
@@ -164,7 +135,7 @@ def _init(
     check_fits(data.next_observation, data.actions, spec, "world model")
     x = jnp.zeros((1, spec.action_dim + spec.observation_dim + 2))
     params = _network(config, spec).init(key, x, x, jnp.zeros((1, spec.observation_dim)))
-    return UnifiedState(diffuser.begin(_optimiser(config), params), statistics(data))
+    return UnifiedState(diffuser.begin(diffuser.adam(config), params), statistics(data))
 
 
 def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
@@ -212,7 +183,7 @@ def _update(
     def loss(params: Params) -> tuple[Array, Metrics]:
         return losses.denoising_at(keys["noise"], apply, (params, condition), x0, sigma)
 
-    training, metrics = diffuser.descend(_optimiser(config), state.training, loss, config.ema)
+    training, metrics = diffuser.descend(diffuser.adam(config), state.training, loss, config.ema)
     return UnifiedState(training, s), metrics
 
 
@@ -245,7 +216,7 @@ def _sample(
         jnp.concatenate(fields, axis=-1),
         np.logical_or.reduce([nothing, *(masks[name] for name in known)]),
         np.logical_or.reduce([nothing, *(masks[name] for name in hidden)]),
-        karras(config.sampler_steps, config.sigma_min, config.sigma_max, config.rho),
+        config.sigmas(),
         sampler=config.sampler,
     )
 
