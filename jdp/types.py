@@ -56,6 +56,7 @@ class Spec:
     env_id: str | None = None  # Gymnasium task for evaluation, e.g. "Hopper-v5"
     max_episode_steps: int | None = None
     score_range: tuple[float, float] | None = None  # returns that mean 0 and 100
+    goal: tuple[int, ...] = ()  # entries of the observation that a goal [G] prescribes; () without goals
 
 
 class Normal(NamedTuple):
@@ -109,7 +110,7 @@ class TanhNormal(NamedTuple):
         return Normal(self.location, self.scale).log_prob(u) - jnp.sum(slope, axis=-1)
 
 
-Policy = Normal | TanhNormal  # a distribution over actions, of batch shape [...]
+ActionDistribution = Normal | TanhNormal  # a distribution over actions, of batch shape [...]
 
 
 class Denoiser(Protocol):
@@ -135,7 +136,7 @@ class Agent(NamedTuple):
 
     init: Callable[[Array, Transition], PyTree]  # init(key, transitions) -> state
     update: Callable[[Array, PyTree, Transition], tuple[PyTree, Metrics]]  # (key, state, batch)
-    act: Callable[[PyTree, Array], Policy]  # act(state, observation [..., O]), unnormalised
+    act: Callable[[PyTree, Array], ActionDistribution]  # act(state, observation [..., O]), unnormalised
     batches: int = 1  # minibatches one update uses: its batch has batches * batch_size rows
     next_actions: bool = False  # whether batches must carry `next_action`
 
@@ -174,6 +175,62 @@ class Diffuser(NamedTuple):
     init: Callable[[Array, Array], PyTree]  # init(key, x0 [B, T, D]) -> state
     update: Callable[[Array, PyTree, Array], tuple[PyTree, Metrics]]  # (key, state, x0)
     denoiser: Callable[[PyTree], Denoiser]  # of the averaged weights
+
+
+class Segments(NamedTuple):
+    """Rows of B episodes at fixed offsets from a drawn row, in units of the task (`jdp.data.segments`)."""
+
+    observation: Array  # [B, L, O]
+    action: Array  # [B, L, A]
+    reward: Array  # [B, L]
+    terminal: Array  # [B, L], 1.0 from the step that ended the task on
+    value: Array  # [B, L], discounted return from that row to the end of the episode
+    goal: Array  # [B, G], in hindsight; G = 0 where the task has no goals
+    distance: Array  # [B] int32, steps from row 0 to the goal; FAR for a goal of another episode
+
+
+class Plan(NamedTuple):
+    """What a planner intends in each of B environments, in the units of the task."""
+
+    observation: Array  # [B, H, O], every `stride` steps; row 0 is the present
+    action: Array  # [B, H, A], planned actions; [B, 0, A] where the planner plans states only
+    value: Array  # [B], the planner's own estimate; 0 where it has none
+    subgoal: Array  # [B, K, O], of hierarchical planners; [B, 0, O] of others
+
+
+class Planner(NamedTuple):
+    """A trainable planner as pure functions. It learns from `Segments` of its `offsets`."""
+
+    init: Callable[[Array, PyTree], PyTree]  # init(key, rows: SegmentRows) -> state
+    update: Callable[[Array, PyTree, Segments], tuple[PyTree, Metrics]]  # (key, state, batch)
+    start: Callable[[Array], tuple[PyTree, Plan]]  # start(observation [B, O]) -> (carry, plan), of zeros
+    plan: Callable[[Array, PyTree, PyTree, Array, Array], tuple[PyTree, Plan]]
+    # plan(key, state, carry, observation [B, O], goal [B, G]) -> (carry, plan); carry holds the last plan
+    act: Callable[[Array, PyTree, Plan, Array, Array], Array]
+    # act(key, state, plan, elapsed [] int32 steps since the plan, observation [B, O]) -> action [B, A]
+    offsets: tuple[int, ...]  # rows of the segments it learns from, from the drawn one on
+    horizon: int  # steps that a plan spans
+    stride: int = 1  # steps between two rows of a plan
+    replan_every: int = 1  # steps that a plan is followed; `plan` shifts its last plan by so many
+    imagine: Callable[..., tuple[Segments, Array]] | None = None
+    # of self-improving planners: imagine(key, state, observation [B, O], goal [B, G]) -> (segments, keep [B])
+
+
+class Policy(NamedTuple):
+    """A controller in closed loop, of B environments at once; what it remembers lives in `carry`."""
+
+    init: Callable[[Array], PyTree]  # init(observation [B, O]) -> carry
+    act: Callable[[Array, PyTree, PyTree, Array, Array], tuple[PyTree, Array]]
+    # act(key, state, carry, observation [B, O], goal [B, G]) -> (carry, action [B, A])
+
+
+class PolicyLearner(NamedTuple):
+    """A trainable policy. It learns from `Segments` of its `offsets`."""
+
+    init: Callable[[Array, PyTree], PyTree]  # init(key, rows: SegmentRows) -> state
+    update: Callable[[Array, PyTree, Segments], tuple[PyTree, Metrics]]  # (key, state, batch)
+    policy: Policy
+    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True)

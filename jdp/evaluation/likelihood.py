@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jdp.evaluation.scores import Interval, interval
-from jdp.types import Normal, Policy, PyTree
+from jdp.types import ActionDistribution, Normal, PyTree
 
 
 class Likelihood(NamedTuple):
@@ -20,7 +20,7 @@ class Likelihood(NamedTuple):
 
 
 def action_log_likelihood(
-    act: Callable[[PyTree, Array], Policy],
+    act: Callable[[PyTree, Array], ActionDistribution],
     state: PyTree,
     observations: ArrayLike,
     actions: ArrayLike,

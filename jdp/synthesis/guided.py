@@ -10,7 +10,7 @@ from jdp.data import Normaliser
 from jdp.diffusion.guidance import policy_guided, reference_guided
 from jdp.errors import UserError
 from jdp.synthesis.policy import target_log_prob, target_policy
-from jdp.types import Denoiser, Policy, PyTree
+from jdp.types import ActionDistribution, Denoiser, PyTree
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GuidanceConfig:
 
 def guide(
     denoiser: Denoiser,
-    act: Callable[[PyTree, Array], Policy],
+    act: Callable[[PyTree, Array], ActionDistribution],
     states: PyTree,
     normaliser: Normaliser,
     config: GuidanceConfig,

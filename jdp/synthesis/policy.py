@@ -8,12 +8,12 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data import Normaliser
-from jdp.types import Normal, Policy, PyTree, TanhNormal, bind
+from jdp.types import ActionDistribution, Normal, PyTree, TanhNormal, bind
 
 WIDEST_MEAN = 0.9  # where the slope of arctanh is taken no further, for the std of a stochastic actor
 
 
-def _per_agent(act: Callable, states: PyTree, observation: Array) -> Policy:
+def _per_agent(act: Callable, states: PyTree, observation: Array) -> ActionDistribution:
     """Blocks of rows `[S * B, ...]`, each to its own agent of the S stacked in `states`."""
     agents = jax.tree.leaves(states)[0].shape[0]
     blocks = observation.reshape((agents, -1, *observation.shape[1:]))
@@ -34,7 +34,7 @@ def _target_policy(
 
 
 def target_policy(
-    act: Callable[[PyTree, Array], Policy],
+    act: Callable[[PyTree, Array], ActionDistribution],
     states: PyTree,
     normaliser: Normaliser,
     policy_std: float = 1.0,
@@ -62,7 +62,7 @@ def _target_log_prob(states, normaliser, policy_std, observation, action, *, act
 
 
 def target_log_prob(
-    act: Callable[[PyTree, Array], Policy],
+    act: Callable[[PyTree, Array], ActionDistribution],
     states: PyTree,
     normaliser: Normaliser,
     policy_std: float = 1.0,

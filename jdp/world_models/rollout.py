@@ -10,7 +10,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.errors import UserError
-from jdp.types import Policy, PyTree, Transition, WorldModel, bind, named_keys
+from jdp.types import ActionDistribution, PyTree, Transition, WorldModel, bind, named_keys
 
 Actor = Callable[[Array, Array, Array], Array]  # (key, step [], observation [B, O]) -> action [B, A]
 
@@ -60,7 +60,9 @@ def _greedy(state: PyTree, key: Array, step: Array, observation: Array, *, act: 
     return act(state, observation).mean
 
 
-def agent_actor(act: Callable[[PyTree, Array], Policy], state: PyTree, *, sampled: bool = True) -> Partial:
+def agent_actor(
+    act: Callable[[PyTree, Array], ActionDistribution], state: PyTree, *, sampled: bool = True
+) -> Partial:
     """The policy of an agent as an `Actor`: a draw from it, clipped to the box, or its mean action."""
     return bind(_sampled if sampled else _greedy, state, act=act)
 
@@ -70,7 +72,9 @@ def _noisy(state: PyTree, std: Array, key: Array, step: Array, observation: Arra
     return jnp.clip(mean + std * jax.random.normal(key, mean.shape, mean.dtype), -1, 1)
 
 
-def noisy_actor(act: Callable[[PyTree, Array], Policy], state: PyTree, std: Array | float) -> Partial:
+def noisy_actor(
+    act: Callable[[PyTree, Array], ActionDistribution], state: PyTree, std: Array | float
+) -> Partial:
     """The mean action of an agent plus `N(0, std^2)`, clipped to the box."""
     return bind(_noisy, state, jnp.asarray(std, jnp.float32), act=act)
 

@@ -1,0 +1,135 @@
+"""Segments of episodes as batches of planners and policies: rows at fixed offsets, goals in hindsight."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jdp.data.episodes import Episodes
+from jdp.data.windows import padded_rows, windows
+from jdp.errors import UserError
+from jdp.types import AnyArray, Bound, Segments, named_keys
+
+FAR = 1 << 20  # steps to a goal of another episode
+
+
+class SegmentRows(NamedTuple):
+    """All rows of a dataset, packed, and where segments may begin; a pytree of arrays.
+
+    As in `jdp.data.windows`, an absorbing row follows every terminal: what followed it, with action and
+    reward 0 and the flag 1.
+    """
+
+    observation: AnyArray  # [M, O]
+    action: AnyArray  # [M, A]
+    reward: AnyArray  # [M]
+    terminal: AnyArray  # [M]
+    value: AnyArray  # [M], see `values_to_go`
+    starts: AnyArray  # [W] int32, rows where a segment may begin
+    last: AnyArray  # [W] int32, last row of the episode of each
+
+
+class Hindsight(NamedTuple):
+    """How goals are drawn: shares of the next row, of later rows of the episode, and of rows anywhere."""
+
+    next: float = 0.0
+    later: float = 1.0
+    anywhere: float = 0.0
+    reach: int = FAR  # later rows lie at most so many steps ahead
+
+
+def values_to_go(episodes: Episodes, discount: float, terminal_penalty: float = 0.0) -> np.ndarray:
+    """`[N]` float32: `sum_k discount^k r_(t+k)` to the end of the episode, in the units of the task.
+
+    `terminal_penalty` is added to the reward of a terminal step (Diffuser, arXiv 2205.09991, takes -100
+    on locomotion). An episode that a time limit cut is not continued: its values are lower bounds.
+    """
+    rewards = episodes.rewards.astype(np.float64) + terminal_penalty * episodes.terminals
+    ends = episodes.terminals | episodes.timeouts
+    values, following = np.empty(len(rewards)), 0.0
+    for row in range(len(rewards) - 1, -1, -1):
+        following = rewards[row] + (0.0 if ends[row] else discount * following)
+        values[row] = following
+    return values.astype(np.float32)
+
+
+def segment_rows(
+    episodes: Episodes, length: int, *, discount: float = 0.99, terminal_penalty: float = 0.0
+) -> SegmentRows:
+    """Rows from which segments that span `length` rows can be drawn.
+
+    Raises:
+        UserError: if no episode is `length` rows long.
+    """
+    rows, where = padded_rows(episodes), windows(episodes, length)
+    value = np.zeros(len(rows.reward), np.float32)
+    value[~rows.pad] = values_to_go(episodes, discount, terminal_penalty)
+    value[rows.pad] = 0.0
+    return SegmentRows(
+        rows.observation, rows.action, rows.reward, rows.terminal, value, where.starts, where.last
+    )
+
+
+def rows_of(segments: Segments) -> SegmentRows:
+    """Segments of rows `[B, L]`, each an episode of its own, as rows to draw them from again."""
+    count, length = segments.reward.shape
+    flat = [x.reshape((count * length, *x.shape[2:])) for x in segments[:5]]
+    starts = np.arange(count, dtype=np.int32) * length
+    return SegmentRows(*flat, starts, starts + length - 1)
+
+
+def _draw(
+    key: Array,
+    rows: SegmentRows,
+    *,
+    batch_size: int,
+    offsets: tuple[int, ...],
+    goal: tuple[int, ...],
+    hindsight: Hindsight,
+) -> Segments:
+    keys = named_keys(key, "segment", "kind", "later", "anywhere")
+    index = jax.random.randint(keys["segment"], (batch_size,), 0, rows.starts.shape[0])
+    first, last = rows.starts[index], rows.last[index]
+    at = jnp.minimum(first[:, None] + jnp.array(offsets, jnp.int32)[None], last[:, None])
+    goals, distance = jnp.zeros((batch_size, 0), rows.observation.dtype), jnp.full(batch_size, FAR)
+    if goal:
+        kind = jax.random.uniform(keys["kind"], (batch_size,))
+        furthest = jnp.maximum(jnp.minimum(last - first, hindsight.reach), 1)
+        ahead = jax.random.randint(keys["later"], (batch_size,), 1, furthest + 1)
+        ahead = jnp.where(kind < hindsight.next, 1, ahead)
+        elsewhere = kind >= 1 - hindsight.anywhere
+        other = jax.random.randint(keys["anywhere"], (batch_size,), 0, rows.reward.shape[0])
+        goals = rows.observation[jnp.where(elsewhere, other, jnp.minimum(first + ahead, last))]
+        goals, distance = goals[:, jnp.array(goal)], jnp.where(elsewhere, FAR, ahead)
+    return Segments(*(x[at] for x in rows[:5]), goals, distance)
+
+
+def draw_segments(
+    batch_size: int,
+    offsets: Sequence[int],
+    goal: Sequence[int] = (),
+    hindsight: Hindsight = Hindsight(),  # noqa: B008 (an immutable tuple)
+) -> Bound:
+    """`(key, rows: SegmentRows) -> Segments`: a uniform draw of segments, with goals in hindsight.
+
+    Row `l` of a segment is `offsets[l]` steps after the drawn row, clamped to the episode's last. A goal
+    is what a row of the kind that `hindsight` draws says in the entries `goal` of its observation, and
+    `distance` how many steps ahead that row lies. Equal arguments give equal functions.
+
+    Raises:
+        UserError: if `offsets` do not begin with 0 or do not increase.
+    """
+    offsets = tuple(int(o) for o in offsets)
+    if not offsets or offsets[0] != 0 or any(b <= a for a, b in itertools.pairwise(offsets)):
+        raise UserError(f"offsets of a segment begin with 0 and increase, unlike {offsets}")
+    settings = {
+        "batch_size": batch_size,
+        "offsets": offsets,
+        "goal": tuple(goal),
+        "hindsight": hindsight,
+    }
+    return Bound(_draw, tuple(sorted(settings.items())))
