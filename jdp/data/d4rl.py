@@ -84,6 +84,15 @@ def read(path: Path) -> Arrays:
     return arrays
 
 
+def read_keys(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Those of the arrays `keys` that the file has, unchecked."""
+    import h5py
+
+    with _open(path) as file:
+        nodes = {key: file[key] for key in keys if key in file}
+        return {key: np.asarray(node[()]) for key, node in nodes.items() if isinstance(node, h5py.Dataset)}
+
+
 def check_layout(path: Path) -> None:
     """Raises `UserError` unless `path` opens as HDF5 and has the keys; reads no array."""
     with _open(path) as file:

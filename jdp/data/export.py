@@ -18,6 +18,7 @@ import numpy as np
 from jdp.data import checks
 from jdp.data.episodes import find_timeouts
 from jdp.errors import UserError
+from jdp.tasks.families import register
 from jdp.types import Transition
 
 
@@ -37,25 +38,36 @@ def save_d4rl(
     *,
     env_id: str | None = None,
     metadata: Mapping[str, str | int | float] | None = None,
+    compact: bool = False,
 ) -> None:
     """Write a D4RL-layout HDF5 file, complete or not at all; an older file at `path` is replaced.
 
     Without `timeouts`, a fragment ends where `next_observation` is not the next row's observation.
+    `compact` leaves `next_observations` out, as many D4RL files do: a reader takes them from the next
+    row, so the last one of each fragment is lost.
 
     Raises:
-        UserError: for arrays that `jdp.data.checks` refuses, or a path that cannot be written.
+        UserError: for arrays that `jdp.data.checks` refuses, or a path that cannot be written; with
+            `compact` also where within a fragment `next_observation` is not the next row's observation.
     """
     import h5py
 
     path = Path(path)
     columns = _columns(transitions, timeouts, str(path))
+    written, level = columns._asdict(), 1
+    if compact:
+        _require_chained(columns, str(path))
+        del written["next_observations"]
+        level = 9
     entries = dict(metadata or {}) | ({"env_id": env_id} if env_id is not None else {})
     part = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(part, "w") as file:
-            for key, values in columns._asdict().items():
-                file.create_dataset(key, data=values, compression="gzip", compression_opts=1, shuffle=True)
+            for key, values in written.items():
+                file.create_dataset(
+                    key, data=values, compression="gzip", compression_opts=level, shuffle=True
+                )
             for key, value in entries.items():
                 file.create_dataset(f"metadata/{key}", data=value)
         os.replace(part, path)
@@ -109,6 +121,8 @@ def _create(
     import minari
     from gymnasium.spaces import Box
 
+    if env_id is not None:
+        register(env_id)
     low, high = score_range if score_range is not None and env_id is not None else (None, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # one for each optional entry left out
@@ -154,7 +168,7 @@ def _require_chained(columns: _Columns, where: str) -> None:
         row = int(np.flatnonzero(inside & moved)[0])
         raise UserError(
             f"{where}: next_observation of row {row} is not the observation of row {row + 1}, and "
-            "timeouts marks no end there; mark it, or write the D4RL layout"
+            "timeouts marks no end there; mark it, or write the D4RL layout in full"
         )
 
 

@@ -1,4 +1,4 @@
-"""Reader of Minari datasets with flat observations and actions, local or remote."""
+"""Reader of Minari datasets with vectors as observations and actions, or dicts of goal tasks."""
 
 import contextlib
 import hashlib
@@ -12,26 +12,29 @@ import numpy as np
 from jdp.data import checks, names
 from jdp.data.episodes import Episodes, Origin, make_episodes
 from jdp.errors import UserError
+from jdp.tasks.families import goal_entries
 from jdp.types import Spec
 
 
 def load_minari(dataset_id: str, *, env_id: str | None = None) -> Episodes:
     """A Minari dataset, downloaded only if it is not in `$MINARI_DATASETS_PATH`.
 
-    An episode of `T` steps holds `T + 1` observations there, so every successor is exact.
+    An episode of `T` steps holds `T + 1` observations there, so every successor is exact. Of the dict
+    observations of goal tasks, "observation" is read; of AntMaze the position "achieved_goal" before it,
+    which gives D4RL's 29 entries. Goals are left out: they are drawn in hindsight.
 
     Raises:
-        UserError: for an unknown id, a failed download, spaces that are not flat boxes, or values
-            that `jdp.data.checks` refuses.
+        UserError: for an unknown id, a failed download, spaces that are neither flat boxes nor such
+            dicts, or values that `jdp.data.checks` refuses.
     """
     if not re.search(r"-v\d+$", dataset_id):
         raise UserError(
             f"{dataset_id!r} is no file here, and a Minari id needs a version, such as {dataset_id}-v0"
         )
     dataset = _open(dataset_id)
-    _require_flat(dataset)
+    keys = _observation_keys(dataset)
     where = f"Minari dataset {dataset_id}"
-    columns = {key: np.concatenate(parts) for key, parts in _collect(dataset, where).items()}
+    columns = {key: np.concatenate(parts) for key, parts in _collect(dataset, keys, where).items()}
     observations = checks.float_rows(columns["observations"], "observations", where)
     actions = checks.float_rows(columns["actions"], "actions", where)
     checks.scaled_actions(actions, where)
@@ -84,37 +87,49 @@ def _line(error: Exception) -> str:
     return text[0] if text else type(error).__name__
 
 
-def _require_flat(dataset: Any) -> None:
+def _observation_keys(dataset: Any) -> tuple[str, ...]:
+    """The entries of a dict observation to read, in this order; () where observations are vectors."""
     from gymnasium.spaces import Box, Dict
 
-    for key, space in (("observations", dataset.observation_space), ("actions", dataset.action_space)):
-        if isinstance(space, Dict):
+    observations, keys = dataset.observation_space, ()
+    if isinstance(observations, Dict):
+        env = dataset.env_spec.id if dataset.env_spec is not None else ""
+        ant = "antmaze" in dataset.id.lower() or env.startswith("AntMaze_")
+        keys = ("achieved_goal", "observation") if ant else ("observation",)
+        if missing := [key for key in keys if key not in observations.spaces]:
             raise UserError(
-                f"Minari dataset {dataset.id}: {key} are a dict with keys {', '.join(space.keys())}, "
-                "which jdp does not support yet; choose a dataset with flat observations"
+                f"Minari dataset {dataset.id}: observations are a dict with keys "
+                f"{', '.join(observations.keys())}, without {' and '.join(map(repr, missing))}"
             )
+    spaces = [("observations", observations[key]) for key in keys] or [("observations", observations)]
+    for what, space in (*spaces, ("actions", dataset.action_space)):
         if not isinstance(space, Box) or len(space.shape) != 1:
-            raise UserError(f"Minari dataset {dataset.id}: {key} are {space}; jdp reads flat boxes")
+            raise UserError(f"Minari dataset {dataset.id}: {what} are {space}; jdp reads flat boxes")
+    return keys
 
 
-def _collect(dataset: Any, where: str) -> dict[str, list[np.ndarray]]:
+def _flat(observations: Any, keys: tuple[str, ...]) -> np.ndarray:
+    return np.concatenate([observations[key] for key in keys], axis=1) if keys else np.asarray(observations)
+
+
+def _collect(dataset: Any, observation_keys: tuple[str, ...], where: str) -> dict[str, list[np.ndarray]]:
     keys = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
     columns: dict[str, list[np.ndarray]] = {key: [] for key in keys}
     for episode in dataset.iterate_episodes():
-        steps = len(episode.rewards)
-        if len(episode.observations) != steps + 1:
+        steps, observations = len(episode.rewards), _flat(episode.observations, observation_keys)
+        if len(observations) != steps + 1:
             raise UserError(
-                f"{where}: episode {episode.id} has {len(episode.observations)} observations for "
+                f"{where}: episode {episode.id} has {len(observations)} observations for "
                 f"{steps} steps, not {steps + 1}"
             )
         ends = np.arange(1, steps + 1) == steps
         for key, values in zip(
             keys,
             (
-                episode.observations[:-1],
+                observations[:-1],
                 episode.actions,
                 episode.rewards,
-                episode.observations[1:],
+                observations[1:],
                 episode.terminations,
                 ends,
             ),
@@ -136,7 +151,8 @@ def _spec(dataset: Any, observation_dim: int, action_dim: int, env_id: str | Non
     else:
         score_range = reference.score_range if reference else None
     steps = env_spec.max_episode_steps if env_spec is not None else None
-    return Spec(observation_dim, action_dim, env_id, steps, score_range)
+    goal = goal_entries(env_id, observation_dim)
+    return Spec(observation_dim, action_dim, env_id, steps, score_range, goal)
 
 
 def _origin(dataset: Any, dataset_id: str, spec: Spec) -> Origin:

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jdp.errors import UserError
+from jdp.tasks.mazes import MAZES
 
 BUNDLED_DIR = Path(__file__).parent / "bundled"
 BUNDLED = {  # name -> what rolled it out; more in the file beside it
     "hopper-medium": "one SAC policy in Hopper-v5",
     "walker2d-medium": "one TRPO policy in Walker2d-v5",
+    "pointmaze-umaze": "a noisy waypoint controller in PointMaze_UMaze-v3",
+    "pointmaze-large": "a noisy waypoint controller in PointMaze_Large-v3",
 }
 
 _LOCOMOTION = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker2d": "Walker2d", "ant": "Ant"}
 _MINARI_EXAMPLES = tuple(
     f"mujoco/{task}/{quality}-v0" for task in _LOCOMOTION for quality in ("simple", "medium", "expert")
+)
+_OGBENCH_EXAMPLES = tuple(
+    f"{body}maze-{maze}-navigate-v0" for body in ("point", "ant") for maze in ("medium", "large", "giant")
 )
 
 
@@ -75,11 +81,22 @@ def scale_notice(name: str, env_id: str | None) -> str:
     )
 
 
+def to_collect(name: str) -> UserError | None:
+    """The error for a PointMaze set that is not bundled, saying how to collect it; None for other names."""
+    maze = name.removeprefix("pointmaze-")
+    if name == maze or maze not in MAZES:
+        return None
+    return UserError(
+        f"{name} is not bundled; collect it, then give the file: "
+        f"python experiments/collect_pointmaze.py --maze {maze} --out {name}.hdf5"
+    )
+
+
 def unknown(name: str) -> UserError:
     """The error for a name that is neither a dataset nor a file, with the nearest names."""
     table = reference_table()
     short = {n.rpartition("-v")[0] for n in table}
-    known = [*BUNDLED, *sorted(short), *table, *_MINARI_EXAMPLES]
+    known = [*BUNDLED, *sorted(short), *table, *_MINARI_EXAMPLES, *_OGBENCH_EXAMPLES]
     near = list(dict.fromkeys(difflib.get_close_matches(name, known, n=4, cutoff=0.5)))
     hint = f"did you mean {', '.join(near)}?" if near else "try hopper-medium"
     return UserError(

@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from jdp.data import d4rl, names
+from jdp.data import d4rl, maze2d, names
 from jdp.data.download import Progress, download
 from jdp.data.episodes import Episodes, Origin, make_episodes
 from jdp.errors import UserError
+from jdp.tasks.families import episode_limit, goal_entries, is_ogbench_data
+from jdp.tasks.mazes import POINT_ENV_IDS
 from jdp.types import Spec
 
-Source = Literal["auto", "d4rl", "minari", "file", "bundled"]
+Source = Literal["auto", "d4rl", "minari", "ogbench", "file", "bundled"]
 
 _BUNDLED_NOTICE = (
     "{name} is the small set bundled with jdp, not D4RL data: D4RL-style rollouts of {policy}; "
@@ -25,15 +27,17 @@ def load(
     env_id: str | None = None,
     progress: Progress | None = None,
 ) -> Episodes:
-    """The dataset `name`: a D4RL name, a Minari id, or the path of a D4RL-layout HDF5 file.
+    """The dataset `name`: a D4RL name, a Minari id, an OGBench name, a bundled set, or the path of a file.
 
     A D4RL name without a version means the newest. It is looked up on disk (`$D4RL_DATASET_DIR`, else
     `~/.d4rl/datasets`), then downloaded; `hopper-medium` and `walker2d-medium` fall
-    back on the bundled sets, and `origin.notice` then says so.
+    back on the bundled sets, and `origin.notice` then says so. Files are of the D4RL layout (HDF5) or of
+    OGBench's (npz). D4RL's maze2d arrives in the coordinates of PointMaze (see `jdp.data.maze2d`).
 
     Args:
         source: forces one way instead of the order above.
-        env_id: Gymnasium task for evaluation; beats what the source says.
+        env_id: Gymnasium task for evaluation; beats what the source says. "maze2d-large-v1" says that a
+            file is one of D4RL's maze2d.
         progress: called with (bytes done, bytes in all or None) during a download.
 
     Raises:
@@ -46,6 +50,10 @@ def load(
             from jdp.data.minari import load_minari
 
             return load_minari(name, env_id=env_id)
+        case "ogbench":
+            from jdp.data.ogbench import load_ogbench
+
+            return load_ogbench(name, env_id=env_id)
         case "bundled":
             return _load_bundled(name, env_id)
         case _:
@@ -53,9 +61,8 @@ def load(
 
 
 def _resolve(name: str, source: str) -> str:
-    sources = ("auto", "d4rl", "minari", "file", "bundled")
-    if source not in sources:
-        raise UserError(f"unknown source {source!r}: choose one of {', '.join(sources)}")
+    if source not in get_args(Source):
+        raise UserError(f"unknown source {source!r}: choose one of {', '.join(get_args(Source))}")
     if source != "auto":
         return source
     path = Path(name).expanduser()
@@ -63,11 +70,15 @@ def _resolve(name: str, source: str) -> str:
         return "file"
     if names.full_d4rl_name(name) is not None:
         return "d4rl"
-    if path.is_dir() or path.suffix in (".hdf5", ".h5") or name.startswith(("/", ".", "~")):
+    if name in names.BUNDLED:
+        return "bundled"
+    if is_ogbench_data(name):
+        return "ogbench"
+    if path.is_dir() or path.suffix in (".hdf5", ".h5", ".npz") or name.startswith(("/", ".", "~")):
         return "file"  # whose reader says what is wrong with it
     if "/" in name:
         return "minari"
-    raise names.unknown(name)
+    raise names.to_collect(name) or names.unknown(name)
 
 
 def _load_d4rl(name: str, env_id: str | None, progress: Progress | None, fall_back: bool) -> Episodes:
@@ -88,43 +99,61 @@ def _load_d4rl(name: str, env_id: str | None, progress: Progress | None, fall_ba
     if task == "Ant-v4":
         notice = "D4RL's ant observations hold contact forces: make Ant-v4 with use_contact_forces=True"
     origin = Origin(f"{full} (D4RL)", "d4rl", str(path), "", 0, d4rl.LICENCE, notice)
-    return _read(path, origin, env_id, names.d4rl_env_id(full), reference)
+    return _read(path, origin, full, env_id, names.d4rl_env_id(full), reference)
 
 
 def _load_bundled(name: str, env_id: str | None, why: str = "") -> Episodes:
     if name not in names.BUNDLED:
-        raise UserError(f"no bundled dataset {name!r}: jdp brings {', '.join(names.BUNDLED)}")
+        raise names.to_collect(name) or UserError(
+            f"no bundled dataset {name!r}: jdp brings {', '.join(names.BUNDLED)}"
+        )
     path = names.BUNDLED_DIR / f"{name}.hdf5"
     notice = _BUNDLED_NOTICE.format(name=name, policy=names.BUNDLED[name]) + (
         f" (used because {why})" if why else ""
     )
     origin = Origin(f"{name} (bundled, d4rl-style)", "bundled", str(path), "", 0, "MIT", notice)
-    return _read(path, origin, env_id, None, None)
+    return _read(path, origin, name, env_id)
 
 
 def _load_file(path: Path, env_id: str | None) -> Episodes:
-    origin = Origin(f"{path.name} (file)", "file", str(path), "", 0, "unknown: a file of yours")
-    return _read(path, origin, env_id, None, None)
+    licence = "unknown: a file of yours"
+    if path.suffix == ".npz":
+        from jdp.data.ogbench import load_npz
+
+        return load_npz(path, f"{path.name} (file)", "file", licence, env_id)
+    origin = Origin(f"{path.name} (file)", "file", str(path), "", 0, licence)
+    return _read(path, origin, path.name, env_id)
 
 
 def _read(
     path: Path,
     origin: Origin,
+    called: str,
     env_id: str | None,
-    named_env_id: str | None,
-    reference: names.Reference | None,
+    named_env_id: str | None = None,
+    reference: names.Reference | None = None,
 ) -> Episodes:
     arrays = d4rl.read(path)
+    if (maze := maze2d.recognise(path, arrays, env_id, called)) is not None:
+        arrays = maze2d.in_point_maze(path, arrays, maze)
+        env_id = env_id if (env_id or "").startswith("PointMaze_") else POINT_ENV_IDS[maze.maze]
+        reference = names.reference_table()[maze.dataset]
+        origin = replace(origin, notice=maze2d.NOTICE)
     env_id = env_id or arrays.metadata.get("env_id") or named_env_id
     reference = reference or names.locomotion_reference(env_id)
     if origin.kind == "file" and reference is not None:
-        origin = replace(origin, notice=names.scale_notice(origin.name, env_id))
+        notices = (origin.notice, names.scale_notice(origin.name, env_id))
+        origin = replace(origin, notice="; ".join(filter(None, notices)))
+    width = arrays.observations.shape[1]
+    # D4RL's antmaze has no task here: its mazes have another origin.
+    antmaze = called.startswith("antmaze-") and width == 29
     spec = Spec(
-        observation_dim=arrays.observations.shape[1],
+        observation_dim=width,
         action_dim=arrays.actions.shape[1],
         env_id=env_id,
-        max_episode_steps=reference.max_episode_steps if reference else None,
+        max_episode_steps=reference.max_episode_steps if reference else episode_limit(env_id),
         score_range=reference.score_range if reference else None,
+        goal=(0, 1) if antmaze else goal_entries(env_id, width),
     )
     return make_episodes(
         *arrays[:6],

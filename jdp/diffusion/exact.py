@@ -21,6 +21,17 @@ def gaussian(mean: Array | float, std: Array | float) -> Partial:
     return bind(_gaussian, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
 
+def _gaussian_map(mean: Array, std: Array, x: Array, sigma: Array, sigma_next: Array) -> Array:
+    v, m = (jnp.broadcast_to(a, x.shape) for a in (jnp.square(std), mean))
+    before, after = v + jnp.square(expand(sigma, x)), v + jnp.square(expand(sigma_next, x))
+    return m + (x - m) * jnp.sqrt(after / before)
+
+
+def gaussian_map(mean: Array | float, std: Array | float) -> Partial:
+    """The flow map `(x, sigma, sigma_next) -> x_next` of the ODE of `gaussian(mean, std)`; std > 0."""
+    return bind(_gaussian_map, jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
 def _correlated(
     mean: Array, covariance: Array, values: Array, vectors: Array, x: Array, sigma: Array
 ) -> Array:

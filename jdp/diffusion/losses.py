@@ -1,13 +1,40 @@
 """Training losses: `(key, apply, params, x0, ...) -> (scalar, metrics)`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.denoiser import edm
+from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, preconditioned
 from jdp.types import Metrics, Params, expand, named_keys
+
+
+def prediction_at(
+    key: Array,
+    apply: Callable[..., Array],
+    params: Params,
+    x0: Array,
+    sigma: Array,
+    preconditioning: Preconditioning,
+    *,
+    weight: Array | None = None,
+) -> tuple[Array, Metrics]:
+    """Mean squared error of the network's own output at given levels: `mean w (D(x) - x0)^2 / c_out^2`.
+
+    `x = x0 + sigma n`. `D` is affine in the network's output, with the slope `c_out`, so this is the error
+    of whatever it predicts: `eps`, `x0`, `v`, a velocity, or EDM's `F`. `x0` is `[B, ...]`; `sigma` and
+    `weight` are prefixes of it. Entries at level 0 are known: they contribute nothing. The mean is
+    over all entries; the key is consumed.
+    """
+    s = expand(sigma, x0)
+    x = x0 + s * jax.random.normal(key, x0.shape, x0.dtype)
+    error = jnp.square(preconditioned(apply, params, preconditioning)(x, sigma) - x0)
+    c_out = preconditioning.scales(jnp.where(s > 0, s, 1.0))[2]
+    error = jnp.where(s > 0, 1 / jnp.square(c_out), 0.0) * error
+    loss = jnp.mean(error if weight is None else expand(weight, x0) * error)
+    return loss, {"loss": loss}
 
 
 def denoising_at(
@@ -17,21 +44,19 @@ def denoising_at(
     x0: Array,
     sigma: Array,
     *,
+    weight: Array | None = None,
     sigma_data: float = 1.0,
 ) -> tuple[Array, Metrics]:
     """EDM's loss (arXiv 2206.00364, table 1) at given levels: `mean lambda(sigma) (D(x0 + sigma n) - x0)^2`.
 
-    `x0` is `[B, ...]`, the shape of `sigma` a prefix of it; `lambda = (sigma^2 + sd^2) / (sigma sd)^2`.
-    Entries at level 0 are known: they contribute nothing. The mean is over all entries; the key is
-    consumed.
+    `lambda = (sigma^2 + sd^2) / (sigma sd)^2` is its `1 / c_out^2`; all else as in `prediction_at`.
     """
-    s = expand(sigma, x0)
-    x = x0 + s * jax.random.normal(key, x0.shape, x0.dtype)
-    error = jnp.square(edm(apply, params, sigma_data=sigma_data)(x, sigma) - x0)
-    noisy = jnp.where(s > 0, s, 1.0)
-    weight = jnp.where(s > 0, (jnp.square(noisy) + sigma_data**2) / jnp.square(noisy * sigma_data), 0.0)
-    loss = jnp.mean(weight * error)
-    return loss, {"loss": loss}
+    return prediction_at(key, apply, params, x0, sigma, edm_preconditioning(sigma_data), weight=weight)
+
+
+def log_normal_levels(key: Array, count: int, dtype: Any, *, p_mean: float, p_std: float) -> Array:
+    """`[count]` levels, `ln sigma ~ N(p_mean, p_std^2)`; the key is consumed."""
+    return jnp.exp(p_mean + p_std * jax.random.normal(key, (count,), dtype))
 
 
 def denoising(
@@ -50,5 +75,5 @@ def denoising(
     the mean is over all entries. `x0` is `[B, ...]`; the key is consumed.
     """
     keys = named_keys(key, "level", "noise")
-    sigma = jnp.exp(p_mean + p_std * jax.random.normal(keys["level"], x0.shape[:1], x0.dtype))
+    sigma = log_normal_levels(keys["level"], x0.shape[0], x0.dtype, p_mean=p_mean, p_std=p_std)
     return denoising_at(keys["noise"], apply, params, x0, sigma, sigma_data=sigma_data)

@@ -13,11 +13,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.types import Denoiser
+from jdp.diffusion.denoiser import network_levels as _levels
+from jdp.types import Denoiser, expand
 
 
-def _levels(sigma: Array, x: Array) -> Array:
-    return jnp.broadcast_to(sigma, x.shape[:1])
+def _divided(a: Array, sigma: Array, x: Array) -> Array:
+    """`a / sigma`, aligned with `x`; 0 where both are."""
+    below = expand(sigma, x)
+    return expand(a, x) / jnp.where(below > 0, below, 1.0)
 
 
 def _chain(step: Callable, x: Array, carry, inputs, trace: bool) -> Array:
@@ -34,10 +37,11 @@ def _chain(step: Callable, x: Array, carry, inputs, trace: bool) -> Array:
 def euler_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) -> Array:
     """One Euler step of `dx / dsigma = (x - D) / sigma`; in these coordinates it is DDIM's step.
 
-    Written as an interpolation between `D` and `x`, which stays finite as sigma falls to 0.
+    Written as an interpolation between `D` and `x`, which stays finite as sigma falls to 0. Both levels are
+    `[]` or prefixes of the shape of `x`; entries at level 0 stay.
     """
     denoised = denoiser(x, _levels(sigma, x))
-    return denoised + sigma_next / sigma * (x - denoised)
+    return denoised + _divided(sigma_next, sigma, x) * (x - denoised)
 
 
 def euler(
@@ -56,11 +60,15 @@ ddim = euler
 
 
 def heun_step(denoiser: Denoiser, x: Array, sigma: Array, sigma_next: Array) -> Array:
-    """One Heun step (EDM, algorithm 1): two network calls, second order; `sigma_next > 0`."""
-    slope = (x - denoiser(x, _levels(sigma, x))) / sigma
-    predicted = x + (sigma_next - sigma) * slope
-    slope_next = (predicted - denoiser(predicted, _levels(sigma_next, x))) / sigma_next
-    return x + (sigma_next - sigma) * 0.5 * (slope + slope_next)
+    """One Heun step (EDM, algorithm 1): two network calls, second order; `sigma_next > 0`.
+
+    Both levels are `[]` or prefixes of the shape of `x`; entries at level 0 stay.
+    """
+    gap, one = expand(sigma_next, x) - expand(sigma, x), jnp.ones((), x.dtype)
+    slope = _divided(one, sigma, x) * (x - denoiser(x, _levels(sigma, x)))
+    predicted = x + gap * slope
+    slope_next = _divided(one, sigma_next, x) * (predicted - denoiser(predicted, _levels(sigma_next, x)))
+    return x + gap * 0.5 * (slope + slope_next)
 
 
 def heun(
@@ -200,12 +208,100 @@ def dpmpp_2m_sde(
     the dynamics better than the ODE's at as many steps, at a somewhat larger error of spread. The key
     is consumed.
     """
+    return _multistep(denoiser, x, sigmas, _keys(key, sigmas)[:-1], eta, trace)
+
+
+def ddpm_step(
+    key: Array,
+    denoiser: Denoiser,
+    x: Array,
+    sigma: Array,
+    sigma_next: Array,
+    temperature: Array | float = 1.0,
+) -> Array:
+    """One draw of DDPM's posterior `q(x_next | x, x0 = D)` (arXiv 2006.11239, equations 6 and 7).
+
+    With `q = sigma_next^2 / sigma^2` it is `D + q (x - D) + sigma_next sqrt(1 - q) n`: the noise of variance
+    `beta_tilde`, none at the last step. Both levels are `[]` or prefixes of the shape of `x`; the key is
+    consumed.
+    """
+    denoised = denoiser(x, _levels(sigma, x))
+    kept = jnp.square(_divided(sigma_next, sigma, x))
+    spread = expand(sigma_next, x) * jnp.sqrt(jnp.maximum(1 - kept, 0.0)) * temperature
+    return denoised + kept * (x - denoised) + spread * jax.random.normal(key, x.shape, x.dtype)
+
+
+def ddpm(
+    denoiser: Denoiser,
+    x: Array,
+    sigmas: Array,
+    *,
+    key: Array | None,
+    temperature: Array | float = 1.0,
+    trace: bool = False,
+) -> Array:
+    """Ancestral sampling, DDPM (arXiv 2006.11239, algorithm 2); one network call a step.
+
+    `temperature` scales the noise of every step (Decision Diffuser, arXiv 2211.15657, takes .5, also for
+    `x`). The key is consumed.
+    """
+
+    def step(state, item):
+        k, sigma, sigma_next = item
+        return ddpm_step(k, denoiser, state[0], sigma, sigma_next, temperature), None
+
+    return _chain(step, x, None, (_keys(key, sigmas), sigmas[:-1], sigmas[1:]), trace)
+
+
+def _keys(key: Array | None, sigmas: Array) -> Array:
     if key is None:
         raise ValueError("a stochastic sampler draws noise: pass key=")
-    keys = jax.random.split(key, sigmas.shape[0] - 1)[:-1]
-    return _multistep(denoiser, x, sigmas, keys, eta, trace)
+    return jax.random.split(key, sigmas.shape[0] - 1)
 
 
+def consistency(
+    model: Denoiser,
+    x: Array,
+    sigmas: Array,
+    *,
+    key: Array | None,
+    sigma_min: float = 0.002,
+    trace: bool = False,
+) -> Array:
+    """Multistep sampling of a consistency model (arXiv 2303.01469, algorithm 1): jump, add noise, jump.
+
+    `model` is a `jdp.diffusion.flow_maps.consistency` (of a denoiser, posterior means would come out). `n`
+    calls for `sigmas` `[n + 1]`; the first is the level of `x`, and 0 at the end brings no noise. The key
+    is consumed.
+    """
+
+    def step(state, item):
+        k, sigma, sigma_next = item
+        spread = jnp.sqrt(jnp.maximum(jnp.square(sigma_next) - sigma_min**2, 0.0))
+        jumped = model(state[0], _levels(sigma, x))
+        return jumped + spread * jax.random.normal(k, x.shape, x.dtype), None
+
+    return _chain(step, x, None, (_keys(key, sigmas), sigmas[:-1], sigmas[1:]), trace)
+
+
+def flow_map(
+    model: Callable[[Array, Array, Array], Array],
+    x: Array,
+    sigmas: Array,
+    *,
+    key: Array | None = None,
+    trace: bool = False,
+) -> Array:
+    """Steps of a `jdp.diffusion.flow_maps.FlowMap` down `sigmas` `[n + 1]`: `n` calls, no noise."""
+    del key
+
+    def step(state, pair):
+        return model(state[0], _levels(pair[0], x), _levels(pair[1], x)), None
+
+    return _chain(step, x, None, (sigmas[:-1], sigmas[1:]), trace)
+
+
+# Those of denoisers. `consistency` and `flow_map` sample from other models with the same arguments.
 Sampler = Callable[..., Array]
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
@@ -214,6 +310,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "churned_heun": churned_heun,
     "churned_euler": churned_euler,
+    "ddpm": ddpm,
 }
 network_calls: dict[str, Callable[[int], int]] = {
     "euler": lambda n: n,
@@ -222,6 +319,7 @@ network_calls: dict[str, Callable[[int], int]] = {
     "dpmpp_2m_sde": lambda n: n,
     "churned_heun": lambda n: 2 * n - 1,
     "churned_euler": lambda n: n,
+    "ddpm": lambda n: n,
 }
 __all__ = [
     "SAMPLERS",
@@ -229,11 +327,15 @@ __all__ = [
     "churn_step",
     "churned_euler",
     "churned_heun",
+    "consistency",
     "ddim",
+    "ddpm",
+    "ddpm_step",
     "dpmpp_2m",
     "dpmpp_2m_sde",
     "euler",
     "euler_step",
+    "flow_map",
     "heun",
     "heun_step",
     "network_calls",

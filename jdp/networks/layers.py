@@ -31,7 +31,8 @@ class NoiseEmbedding(nn.Module):
     """`c_noise` `[B]` -> `[B, 1, features]`; `[B, T]` -> `[B, T, features]`.
 
     A level per channel, `[B, T, D]`, enters as a linear map of the levels, added to the embedding
-    of their mean. Frequencies are geometric between 1 and `last_frequency`.
+    of their mean. Frequencies are geometric between 1 and `last_frequency`. A `condition` `[B, C]` is
+    embedded by a layer of its own and added.
     """
 
     features: int
@@ -40,7 +41,7 @@ class NoiseEmbedding(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, c_noise: Array) -> Array:
+    def __call__(self, c_noise: Array, condition: Array | None = None) -> Array:
         per_channel = c_noise if c_noise.ndim == 3 else None
         if per_channel is not None:
             c_noise = per_channel.mean(-1)
@@ -52,6 +53,9 @@ class NoiseEmbedding(nn.Module):
         hidden = nn.Dense(self.features, dtype=self.dtype)(hidden)
         if per_channel is not None:
             hidden = hidden + nn.Dense(self.features, dtype=self.dtype, name="channels")(per_channel)
+        if condition is not None and condition.shape[-1]:  # an empty condition says nothing
+            given = nn.silu(nn.Dense(self.features, dtype=self.dtype, name="condition_0")(condition))
+            hidden = hidden + nn.Dense(self.features, dtype=self.dtype, name="condition_1")(given)[:, None]
         return nn.silu(hidden)
 
 

@@ -36,10 +36,10 @@ class TemporalUNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, c_noise: Array) -> Array:
+    def __call__(self, x: Array, c_noise: Array, condition: Array | None = None) -> Array:
         channels = x.shape[-1]
         embed = NoiseEmbedding(self.features, self.features // 8, 1e-4, self.dtype)
-        embeddings = embedding_pyramid(embed(c_noise), self.blocks)
+        embeddings = embedding_pyramid(embed(c_noise, condition), self.blocks)
 
         def conv(hidden: Array, width: int, kernel_size: int, embedding: Array | None = None) -> Array:
             hidden = TemporalConv(width, kernel_size, self.dtype)(hidden)
@@ -88,9 +88,9 @@ class ResidualUNet(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, c_noise: Array) -> Array:
+    def __call__(self, x: Array, c_noise: Array, condition: Array | None = None) -> Array:
         channels = x.shape[-1]
-        embedding = NoiseEmbedding(4 * self.features, dtype=self.dtype)(c_noise)
+        embedding = NoiseEmbedding(4 * self.features, dtype=self.dtype)(c_noise, condition)
         embeddings = embedding_pyramid(embedding, self.blocks)
         hidden, skips = nn.Dense(self.features, dtype=self.dtype)(x), []
         for i, embedding in enumerate(embeddings):

@@ -9,7 +9,7 @@ from jax import Array
 from jdp.networks.layers import Modulate, NoiseEmbedding
 
 
-def _positions(length: int, features: int) -> Array:
+def positions(length: int, features: int) -> Array:
     """`[T, features]` sinusoidal positions (arXiv 1706.03762), so that any length may be sampled."""
     w = jnp.geomspace(1.0, 1e-4, features // 2, dtype=jnp.float32)
     angles = jnp.arange(length, dtype=jnp.float32)[:, None] * w[None]
@@ -35,11 +35,11 @@ class DiffusionTransformer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, c_noise: Array) -> Array:
+    def __call__(self, x: Array, c_noise: Array, condition: Array | None = None) -> Array:
         channels, length = x.shape[1:][::-1]
-        embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise)
+        embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise, condition)
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
-        hidden = hidden + _positions(length, self.features).astype(hidden.dtype)[None]
+        hidden = hidden + positions(length, self.features).astype(hidden.dtype)[None]
         for _ in range(self.blocks):
             hidden = hidden + _Gate(self.dtype)(self._attend(hidden, embedding), embedding)
             hidden = hidden + _Gate(self.dtype)(self._think(hidden, embedding), embedding)
@@ -69,9 +69,9 @@ class Mixer(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, c_noise: Array) -> Array:
+    def __call__(self, x: Array, c_noise: Array, condition: Array | None = None) -> Array:
         channels, length = x.shape[1:][::-1]
-        embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise)
+        embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise, condition)
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
         for _ in range(self.blocks):
             normed = nn.LayerNorm(dtype=self.dtype)(hidden)

@@ -117,22 +117,39 @@ def test_minari_mistakes_are_one_line(minari_home, monkeypatch):
         jdp.data.load("mujoco/hopper/medium-v0")
 
 
-def test_dict_observations_are_refused_with_their_keys(minari_home):
+def test_dict_observations_without_the_entries_read_are_refused_with_their_keys(minari_home):
     import minari
     from gymnasium.spaces import Box, Dict
     from minari.data_collector import EpisodeBuffer
 
     zeros = np.zeros((4, 2), np.float32)
     episode = EpisodeBuffer(
-        observations={"achieved_goal": zeros, "observation": zeros},
+        observations={"achieved_goal": zeros, "state": zeros},
         actions=zeros[:3],  # type: ignore[arg-type]
         rewards=[0.0] * 3,
         terminations=[False] * 3,
         truncations=[False, False, True],
     )
     box = Box(-1, 1, (2,), np.float32)
-    space = Dict({"achieved_goal": box, "observation": box})
+    space = Dict({"achieved_goal": box, "state": box})
     with pytest.warns(UserWarning):
         minari.create_dataset_from_buffers("maze-v0", [episode], observation_space=space, action_space=box)
-    with pytest.raises(UserError, match="keys achieved_goal, observation"):
+    with pytest.raises(UserError, match="keys achieved_goal, state, without 'observation'"):
         jdp.data.load("maze-v0", source="minari")
+
+
+def test_a_compact_file_is_the_same_but_for_the_last_successors(tmp_path):
+    data = random_episodes(3)
+    save_d4rl(tmp_path / "x.hdf5", transitions(data), data.timeouts, compact=True)
+    found = jdp.data.load(str(tmp_path / "x.hdf5"))
+    ends = data.terminals | data.timeouts
+    np.testing.assert_array_equal(found.next_valid, ~ends)
+    for key in ("observations", "actions", "rewards", "terminals", "timeouts", "stops"):
+        np.testing.assert_array_equal(getattr(found, key), getattr(data, key), err_msg=key)
+    np.testing.assert_array_equal(found.next_observations[~ends], data.next_observations[~ends])
+    steps = transitions(data)
+    timeouts = data.timeouts.copy()
+    timeouts[data.stops[~data.terminated][0] - 1] = False
+    with pytest.raises(UserError, match="next_observation of row"):
+        save_d4rl(tmp_path / "y.hdf5", steps, timeouts, compact=True)
+    assert not (tmp_path / "y.hdf5").exists()

@@ -38,7 +38,11 @@ def numpy_chain(name, x, sigmas, noise):
     n, chain, last = len(sigmas) - 1, [x], None
     for k in range(n):
         sigma, following = sigmas[k], sigmas[k + 1]
-        if name.startswith("dpmpp"):
+        if name == "ddpm":
+            ratio = (following / sigma) ** 2
+            x = ratio * x + (1 - ratio) * posterior_mean(x, sigma)
+            x = x + following * np.sqrt(1 - ratio) * noise[k]
+        elif name.startswith("dpmpp"):
             d = denoised = posterior_mean(x, sigma)
             if 0 < k < n - 1:
                 h, h_last = np.log(sigma / following), np.log(sigmas[k - 1] / sigma)

@@ -1,4 +1,4 @@
-"""Guidance: functions that take a denoiser and return a denoiser. They nest."""
+"""Guidance by a policy: policy-guided diffusion (arXiv 2404.06356)."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -8,138 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
+from jdp.diffusion.guidance.solver import inner, solve
 from jdp.types import Denoiser, Normal, bind, expand
 
 At = Literal["moment", "denoised", "denoised_stopped"]
 Covariance = Literal["isotropic", "jacobian"]
 PolicyInSpace = Callable[[Array], Normal]  # observation channels -> Gaussian over action channels
-
-
-def _inpaint(denoiser: Denoiser, known: Array, mask: Array, x: Array, sigma: Array) -> Array:
-    return jnp.where(mask, known, denoiser(x, sigma))
-
-
-def inpaint(denoiser: Denoiser, known: Array, mask: Array) -> Partial:
-    """Holds the entries where `mask` at `known` (both of the shape of `x`).
-
-    Their denoised value is `known`, so any sampler keeps them at `known + sigma * eps` on the way
-    and ends at `known`: replacement conditioning (arXiv 2205.09991), approximate for the rest.
-    """
-    return bind(_inpaint, denoiser, jnp.asarray(known), jnp.asarray(mask))
-
-
-def _hold(denoiser: Denoiser, known: Array, mask: Array, level: Array, x: Array, sigma: Array) -> Array:
-    known, mask = jnp.broadcast_to(known, x.shape), jnp.broadcast_to(mask, x.shape)
-    levels = jnp.broadcast_to(expand(sigma, x), x.shape)
-    levels = jnp.where(mask, jnp.broadcast_to(expand(level, x), x.shape), levels)
-    return jnp.where(mask, known, denoiser(jnp.where(mask, known, x), levels))
-
-
-def hold(denoiser: Denoiser, known: Array, mask: Array, level: Array | float = 0.0) -> Partial:
-    """Shows the denoiser the entries where `mask` as `known`, at the noise level `level`.
-
-    For denoisers that know a level per entry. At level 0 the held entries are a clean condition, and
-    what a sampler makes of the others is exact: a draw of the conditional `p(others | known)`. At
-    `sigma_max`, with `sigma_max` times noise as `known`, the held entries say nothing: a draw of
-    the others' marginal. (Unified World Models, arXiv 2504.02792; `inpaint` is for denoisers that
-    know one level for all entries, and is approximate.)
-
-    `known` and `mask` broadcast to `x`, `level` is `[]` or a prefix of its shape. The denoised value of
-    the held entries is `known`, so any sampler ends at `known` there. Holds of different entries nest.
-    """
-    return bind(_hold, denoiser, jnp.asarray(known), jnp.asarray(mask), jnp.asarray(level, jnp.float32))
-
-
-def _conditioned(
-    denoiser: Denoiser,
-    base: Denoiser | None,
-    known: Array,
-    mask: Array,
-    x: Array,
-    sigma: Array,
-    *,
-    solver_steps: int,
-    floor: float,
-    sigma_data: float,
-) -> Array:
-    s2 = jnp.broadcast_to(jnp.square(expand(sigma, x)), x.shape)
-    r2 = s2 * sigma_data**2 / (s2 + sigma_data**2)
-
-    def denoise(x: Array) -> Array:
-        return (denoiser if base is None else base)(x, sigma)
-
-    denoised, transpose_j = jax.vjp(denoise, x)
-    _, push = jax.linearize(denoise, x)
-    denoised = denoised if base is None else denoiser(x, sigma)
-
-    def covariance(v: Array) -> Array:  # of the known entries, given the noisy x: J diag(sigma^2) among them
-        return jnp.where(mask, push(s2 * v), 0.0)
-
-    miss = jnp.where(mask, denoised - known, 0.0)
-    v = _solve(covariance, floor * r2, miss, solver_steps)
-    return jnp.where(mask, known, denoised - s2 * transpose_j(v)[0])
-
-
-def condition(
-    denoiser: Denoiser,
-    known: Array,
-    mask: Array,
-    *,
-    base: Denoiser | None = None,
-    solver_steps: int = 3,
-    floor: float = 0.1,
-    sigma_data: float = 1.0,
-) -> Partial:
-    """Denoiser of the rest given that the entries in `mask` ARE `known` (both of the shape of `x`).
-
-    `inpaint` shows the network the known entries under noise, and the rest follows them only where noise
-    is low; a deterministic sampler has then already decided, and a window that begins at a given state
-    does not go on from it. Here the rest is moved by the gradient of the likelihood of `known` under the
-    posterior of those entries, a Gaussian around their denoised value (as in `policy_guided`; Boys et
-    al. 2023, arXiv 2310.06721): `D - sigma^2 J^T C^-1 (D - known)` with `C = sigma^2 J` among them.
-
-    Args:
-        base: of a guided `denoiser` the one without guidance, whose Jacobian `J` is then: guidance is
-            an approximation, and its derivative a worse one. None: the denoiser's own.
-        solver_steps: conjugate-gradient steps for `C^-1`, of one jvp each; for a Gaussian the result is
-            exact with as many steps as `C` has distinct eigenvalues.
-        floor: the least variance believed, as a share of that of independent entries: the Jacobian of an
-            imperfect network says too little, or less than nothing.
-        sigma_data: standard deviation of the normalised data.
-    """
-    return bind(
-        _conditioned,
-        denoiser,
-        base,
-        jnp.asarray(known),
-        jnp.asarray(mask),
-        solver_steps=solver_steps,
-        floor=floor,
-        sigma_data=sigma_data,
-    )
-
-
-def _dot(a: Array, b: Array) -> Array:
-    """Inner product of each trajectory, `[B, 1, ..., 1]`."""
-    return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)
-
-
-def _solve(matrix: Callable[[Array], Array], floor: Array, b: Array, steps: int) -> Array:
-    """`steps` iterations of conjugate gradients for `matrix(v) = b`, one system a trajectory.
-
-    One iteration is the Rayleigh quotient of `b`: `v = b <b, b> / <b, matrix(b)>`. The matrix is
-    `diag(floor)` plus a covariance; where an imperfect network makes that "covariance" negative, the
-    quotient stays at `floor`, which keeps the pull no larger than that of "denoised".
-    """
-    v, r, p = jnp.zeros_like(b), b, b
-    tiny = jnp.finfo(b.dtype).tiny
-    for _ in range(steps):
-        q = matrix(p)
-        rr = _dot(r, r)
-        alpha = rr / jnp.maximum(jnp.maximum(_dot(p, q), _dot(p, floor * p)), tiny)
-        v, r = v + alpha * p, r - alpha * q
-        p = r + _dot(r, r) / jnp.maximum(rr, tiny) * p
-    return v
 
 
 def _policy_guided(
@@ -186,7 +60,7 @@ def _policy_guided(
             spread = push(s2 * transpose_p(v)[0])
             return variance * v + c * spread
 
-        v = _solve(matrix, variance, c * e, solver_steps)
+        v = solve(matrix, variance, c * e, solver_steps)
 
     pull = transpose_p(v)[0]
     if at == "denoised_stopped":
@@ -250,7 +124,7 @@ def policy_guided(
 
 def normalise_safely(g: Array, eps: float = 1e-8) -> Array:
     """`g / max(|g|, eps)`, the norm over all axes but the first: zero, not NaN, at a zero gradient."""
-    return g / jnp.maximum(jnp.sqrt(_dot(g, g)), eps)
+    return g / jnp.maximum(jnp.sqrt(inner(g, g)), eps)
 
 
 def _reference_guided(

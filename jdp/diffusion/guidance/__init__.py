@@ -1,0 +1,29 @@
+"""Guidance: functions that take a denoiser and return a denoiser. They nest."""
+
+from jdp.diffusion.guidance.classifier_free import classifier_free, classifier_free_doubled
+from jdp.diffusion.guidance.inpainting import condition, hold, inpaint
+from jdp.diffusion.guidance.policy import (
+    At,
+    Covariance,
+    PolicyInSpace,
+    normalise_safely,
+    policy_guided,
+    reference_guided,
+)
+from jdp.diffusion.guidance.value import Value, value_guided
+
+__all__ = [
+    "At",
+    "Covariance",
+    "PolicyInSpace",
+    "Value",
+    "classifier_free",
+    "classifier_free_doubled",
+    "condition",
+    "hold",
+    "inpaint",
+    "normalise_safely",
+    "policy_guided",
+    "reference_guided",
+    "value_guided",
+]

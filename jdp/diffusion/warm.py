@@ -1,0 +1,27 @@
+"""Warm starts: a sampler that begins from the last plan instead of from noise alone."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.types import expand
+
+
+def warm_start(
+    key: Array,
+    previous: Array,
+    sigma: Array | float,
+    sigma_max: Array | float,
+    *,
+    temperature: float = 1.0,
+) -> Array:
+    """`sqrt(1 - (sigma / sigma_max)^2) previous + sigma eps`, a start at the level `sigma`.
+
+    At `sigma = sigma_max` it EQUALS the cold start `sigma_max eps` of the same key (bit for bit, compiled
+    alike), and the plan fades out towards it; the sampler goes on with `schedules.truncated(sigmas, sigma)`.
+    `previous` is `[B, ...]`, `sigma` and `sigma_max` are prefixes of its shape; `temperature` scales the
+    noise, as that of a cold start; the key is consumed.
+    """
+    s, top = (expand(jnp.asarray(level), previous) for level in (sigma, sigma_max))
+    kept = jnp.sqrt(jnp.maximum(1 - jnp.square(s / top), 0.0))
+    return kept * previous + temperature * s * jax.random.normal(key, previous.shape, previous.dtype)

@@ -1,0 +1,171 @@
+"""Every formulation with the exact network of a Gaussian, which is computed from the exact denoiser."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdp.diffusion import FORMULATIONS, edm, exact, formulation, formulations, losses, schedules
+from jdp.diffusion.times import COSINE, FLOW, LINEAR
+from jdp.errors import UserError
+from jdp.types import expand
+
+MEAN, STD = 0.7, 0.5
+EXACT = exact.gaussian(MEAN, STD)
+B = T = 32  # equal, so that an alignment from the right would not be noticed by shapes
+D = 3
+NAMES = list(FORMULATIONS)
+
+
+def process_of(name):
+    return LINEAR if "linear" in name else FLOW if name == "flow" else COSINE
+
+
+def network(name):
+    """The ideal network: it sees only its scaled input and `c_noise`."""
+
+    def apply(params, scaled, c_noise):
+        c = expand(c_noise, scaled)
+        s = jnp.exp(4 * c) if name == "edm" else process_of(name).level(c)
+        some = jnp.where(s > 0, s, 1.0)
+        alpha = 1 / jnp.sqrt(1 + s**2)
+        scale = {"edm": 1 / jnp.sqrt(1 + s**2), "flow": 1 / (1 + s)}.get(name, alpha)
+        x = scaled / scale
+        x0 = EXACT(x, jnp.broadcast_to(s, x.shape))
+        eps = (x - x0) / some
+        answers = {"eps": eps, "x0": x0, "v": alpha * eps - s * alpha * x0, "flow": eps - x0}
+        answers["edm"] = (x0 - x / (1 + s**2)) * jnp.sqrt(1 + s**2) / some
+        return answers[name.rpartition("_")[2]]
+
+    return apply
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(), (B,), (B, T), (B, T, D)])
+def test_the_denoiser_of_the_exact_network_is_the_exact_denoiser(name, shape):
+    spread = np.geomspace(1e-3, 80, max(np.prod(shape, dtype=int), 1)).reshape(shape)
+    sigma = jnp.asarray(spread, jnp.float32)
+    x = MEAN + jnp.sqrt(STD**2 + expand(sigma, jnp.zeros((B, T, D))) ** 2) * jax.random.normal(
+        jax.random.key(0), (B, T, D)
+    )
+    found = formulation(name).denoiser(network(name), None)(x, sigma)
+    error = np.abs(found - EXACT(x, sigma))
+    # D = x - sigma eps: float32 rounds both, of size sigma, to 1e-7 of it. The others do not cancel.
+    allowed = 1e-5 + (1e-6 * np.asarray(expand(sigma, x)) if "eps" in name else 0)
+    assert (error < allowed).all(), error.max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(B, T), (B, T, D)])
+def test_clean_entries_stay(name, shape):
+    x = 3 * jax.random.normal(jax.random.key(0), (B, T, D))
+    clean = jax.random.bernoulli(jax.random.key(1), 0.5, shape)
+    sigma = jnp.where(clean, 0.0, jnp.exp(jax.random.normal(jax.random.key(2), shape)))
+    seen = {}
+
+    def apply(params, scaled, c_noise):
+        seen["c_noise"] = c_noise
+        return 5 * jnp.cos(scaled)
+
+    made = np.asarray(formulation(name).denoiser(apply, None)(x, sigma))
+    mask = np.broadcast_to(np.asarray(expand(clean.astype(x.dtype), x)) > 0, x.shape)
+    np.testing.assert_array_equal(made[mask], np.asarray(x)[mask])
+    assert (made[~mask] != np.asarray(x)[~mask]).all()
+    assert seen["c_noise"].shape == shape and (np.abs(seen["c_noise"]) < 3).all()
+
+
+def least_loss(name, s):
+    """The variance of what is predicted, given `x`."""
+    variance = STD**2 * s**2 / (STD**2 + s**2)  # of x0
+    slope = {"eps": s, "x0": 1, "v": s / np.sqrt(1 + s**2), "flow": s / (1 + s)}
+    slope["edm"] = s / np.sqrt(1 + s**2)
+    return variance / slope[name.rpartition("_")[2]] ** 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_of_the_exact_network_is_the_least(name):
+    rows, entries = 16, 1 << 14
+    x0 = MEAN + STD * jax.random.normal(jax.random.key(0), (rows, entries, 1))
+    sigma = np.geomspace(0.01, 50, rows)
+    key, form = jax.random.key(1), formulation(name)
+    loss = lambda apply, weight=None: float(  # noqa: E731
+        form.loss(key, apply, None, x0, sigma=jnp.asarray(sigma, jnp.float32), weight=weight)[0]
+    )
+    np.testing.assert_allclose(loss(network(name)), least_loss(name, sigma).mean(), rtol=0.02)
+    # Off by .1 in what is predicted, .01 more, wherever the level.
+    off = lambda p, x, c: network(name)(p, x, c) + 0.1  # noqa: E731
+    np.testing.assert_allclose(loss(off), least_loss(name, sigma).mean() + 0.01, rtol=0.03)
+    weight = np.arange(rows) / rows
+    expected = (weight * least_loss(name, sigma)).mean()
+    np.testing.assert_allclose(loss(network(name), jnp.asarray(weight, jnp.float32)), expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_entries_cost_nothing_and_weights_multiply(name):
+    x0 = jax.random.normal(jax.random.key(0), (B, T, D))
+    sigma = jnp.ones((B, T)).at[:, 0].set(0.0)
+    form, key = formulation(name), jax.random.key(1)
+    apply = lambda params, x, c: params * jnp.sin(x)  # noqa: E731
+
+    def loss(weight=None):
+        return jax.value_and_grad(lambda p: form.loss(key, apply, p, x0, sigma=sigma, weight=weight)[0])(
+            jnp.float32(2.0)
+        )
+
+    free = loss()
+    only = jnp.zeros((B, T)).at[:, 0].set(1.0)
+    np.testing.assert_array_equal(loss(only), [0.0, 0.0])
+    np.testing.assert_allclose(loss(jnp.full((B, T, D), 3.0)), 3 * np.asarray(free), rtol=1e-5)
+    np.testing.assert_allclose(loss(1 - only), free, rtol=1e-6)
+    per_channel = jnp.array([1.0, 0.0, 10.0]).reshape(1, 1, D)
+    each = [loss(jnp.zeros((1, 1, D)).at[..., d].set(1.0))[0] for d in range(D)]
+    np.testing.assert_allclose(loss(per_channel)[0], each[0] + 10 * each[2], rtol=1e-5)
+
+
+def test_edm_is_the_existing_loss_and_denoiser():
+    x0, key = jax.random.normal(jax.random.key(0), (B, T, D)), jax.random.key(1)
+    apply = lambda params, x, c: params * jnp.sin(x)  # noqa: E731
+    params, sigma = jnp.float32(0.3), jnp.full((B, T), 0.4)
+    form = formulations.edm(p_mean=-0.5, p_std=0.9, sigma_data=0.5)
+    ours = form.loss(key, apply, params, x0)[0]
+    theirs = losses.denoising(key, apply, params, x0, p_mean=-0.5, p_std=0.9, sigma_data=0.5)[0]
+    assert float(ours) == float(theirs)
+    ours = form.loss(key, apply, params, x0, sigma=sigma)[0]
+    assert float(ours) == float(losses.denoising_at(key, apply, params, x0, sigma, sigma_data=0.5)[0])
+    made, usual = form.denoiser(apply, params), edm(apply, params, sigma_data=0.5)
+    assert jax.tree.structure(made) == jax.tree.structure(usual)  # one program
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "edm" and not n.startswith("ddpm")])
+def test_trained_levels_are_uniform_in_time(name):
+    process, form = process_of(name), formulation(name)
+    levels = form.levels(jax.random.key(0), 20_000, jnp.float32)
+    t = np.sort(np.asarray(process.time(levels)))
+    uniform = np.linspace(process.first, process.last, 20_000)
+    np.testing.assert_allclose(t, uniform, atol=0.015)  # Kolmogorov: 1.6 / sqrt(n) is .1 %
+    sigmas = form.schedule(10)
+    assert sigmas.shape == (11,) and sigmas[-1] == 0 and levels.max() <= sigmas[0] * 1.001
+
+
+def test_ddpm_draws_its_levels_evenly_and_samples_at_some_of_them():
+    form, all_levels = formulation("ddpm_x0"), np.asarray(schedules.ddpm_cosine(20))
+    drawn = np.asarray(form.levels(jax.random.key(0), 20_000, jnp.float32))
+    values, counts = np.unique(drawn, return_counts=True)
+    np.testing.assert_array_equal(values, all_levels[-2::-1])
+    np.testing.assert_allclose(counts, 1000, atol=150)
+    np.testing.assert_array_equal(form.schedule(20), all_levels)
+    few = np.asarray(form.schedule(5))
+    assert few[0] == all_levels[0] and few[-1] == 0 and len(few) == 6 and np.isin(few, all_levels).all()
+    with pytest.raises(UserError, match="20 levels"):
+        form.schedule(21)
+
+
+def test_formulations_are_settings():
+    assert formulations.vp("x0") == formulation("vp_x0") != formulation("vp_eps")
+    assert (
+        hash(formulations.ddpm("x0", 20)) == hash(formulation("ddpm_x0")) != hash(formulations.ddpm("x0", 4))
+    )
+    with pytest.raises(UserError, match="vp_eps"):
+        formulation("vp_esp")
+    with pytest.raises(UserError, match="edm"):
+        formulation("?")

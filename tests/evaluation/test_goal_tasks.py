@@ -1,0 +1,213 @@
+"""Goal tasks behind one interface, D4RL's maze2d evaluation, and what is said where a package is missing."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from jdp.errors import UserError
+from jdp.evaluation import make_env, make_goal_env, protocol
+from jdp.tasks import maze2d, maze_of
+from jdp.tasks.collect import Route, advance, steer
+from jdp.types import Spec
+
+pytest.importorskip("gymnasium_robotics")
+
+
+def drive(env, seed, **points):
+    """All `Step`s of an episode of the waypoint controller in PointMaze."""
+    maze = maze_of(env.env_id)
+    state, goal = env.reset(seed, **points)
+    route, steps = Route(maze.path(state[:2], goal)), []
+    while not steps or not (steps[-1].terminated or steps[-1].truncated):
+        steps.append(env.step(steer(state[:2], state[2:], route.waypoints[route.index])))
+        state = steps[-1].observation
+        route = advance(route, state[:2])
+    return steps
+
+
+def test_an_episode_of_point_maze_ends_at_success():
+    env = make_goal_env("PointMaze_Medium-v3")
+    assert (env.observation_dim, env.action_dim, env.goal_dim, env.max_episode_steps) == (4, 2, 2, 600)
+    for seed in range(3):
+        steps = drive(env, seed)
+        assert steps[-1].success and steps[-1].terminated and steps[-1].reward == 1
+        distance = [np.linalg.norm(s.observation[:2] - s.goal) for s in steps]
+        np.testing.assert_array_equal([s.success for s in steps], np.array(distance) <= 0.45)
+        np.testing.assert_array_equal([s.goal for s in steps], [steps[0].goal] * len(steps))
+    short = make_goal_env("PointMaze_Medium-v3", max_episode_steps=5)
+    short.reset(0)
+    assert [short.step(np.zeros(2)).truncated for _ in range(5)] == [False] * 4 + [True]
+
+
+@pytest.mark.parametrize("name", maze2d.GOALS)
+def test_the_maze2d_protocol_counts_the_steps_at_one_fixed_goal(name):
+    env = make_goal_env(f"maze2d-{name}-v1")
+    limit = {"umaze": 300, "medium": 600, "large": 800}[name]
+    steps = drive(env, 5)
+    assert len(steps) == limit == env.max_episode_steps and steps[-1].truncated
+    assert not any(s.terminated for s in steps)
+    distance = np.array([np.linalg.norm(s.observation[:2] - maze2d.goal(name)) for s in steps])
+    clear = np.abs(distance - 0.5) > 1e-5
+    reward = np.array([s.reward for s in steps])
+    np.testing.assert_array_equal(reward[clear], distance[clear] <= 0.5)
+    assert reward.sum() > 0.2 * limit and [s.success for s in steps] == (reward == 1).tolist()
+    for s in steps[:: limit // 3]:
+        np.testing.assert_allclose(s.goal, maze2d.goal(name), rtol=1e-6)
+    starts = np.stack([env.reset(seed)[0] for seed in range(200)])
+    maze = maze_of(env.env_id)
+    assert maze is not None
+    inside = maze.cell_to_xy(maze.xy_to_cell(starts[:, :2])) - starts[:, :2]
+    np.testing.assert_allclose(np.abs(inside - inside.mean(0)).max(), 0.1, atol=0.01)
+    assert np.abs(starts[:, 2:].std() - 0.1) < 0.02
+
+
+def test_which_protocol_a_score_range_means():
+    spec = Spec(4, 2, "PointMaze_Large-v3", 800, (6.7, 273.99), (0, 1))
+    assert protocol(spec) == "maze2d"
+    assert protocol(Spec(4, 2, "PointMaze_Large-v3", goal=(0, 1))) is None
+    assert protocol(Spec(11, 3, "Hopper-v5", score_range=(0.0, 1.0))) is None
+
+
+def test_given_starts_and_goals_are_taken_or_refused_with_one_line():
+    env = make_goal_env("PointMaze_UMaze-v3")
+    maze = maze_of("PointMaze_UMaze-v3")
+    assert maze is not None
+    for start in maze.free_cells:
+        state, goal = env.reset(0, start=maze.cell_to_xy(start), goal=(-1.0, -1.0))
+        np.testing.assert_allclose(state, [*maze.cell_to_xy(start), 0, 0], atol=1e-6)
+        np.testing.assert_array_equal(goal, [-1, -1])
+    steps = drive(env, 0, start=(-1.0, 1.0), goal=(-1.2, -1.2))
+    assert steps[-1].success and np.linalg.norm(steps[-1].observation[:2] + 1.2) <= 0.45
+    for points, words in (
+        ({"goal": (0.0, 0.0)}, "the goal .* lies in a wall"),
+        ({"goal": (7.0, 0.0)}, "the goal .* outside the maze"),
+        ({"start": (-1.49, 1.0)}, "the start .* lies in a wall|nearest"),
+        ({"start": (1.0, np.nan)}, "two numbers"),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            env.reset(0, **points)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="takes no goal"):
+        make_goal_env("Hopper-v5").reset(0, goal=(0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "observation_dim", "goal_dim"),
+    [
+        ("PointMaze_Large_Diverse_GR-v3", 4, 2),
+        ("AntMaze_UMaze-v4", 29, 2),
+        ("AntMaze_UMaze-v5", 107, 2),
+        ("pointmaze-medium-navigate-v0", 2, 2),
+        ("antmaze-medium-navigate-v0", 29, 2),
+        ("antsoccer-arena-navigate-v0", 42, 2),
+        ("Hopper-v5", 11, 0),
+    ],
+)
+def test_same_seed_same_episode_in_fresh_environments(env_id, observation_dim, goal_dim):
+    if "_" not in env_id and env_id != "Hopper-v5":
+        pytest.importorskip("ogbench")
+    found = []
+    for seed, noise in ((7, 1), (7, 2), (8, 3)):
+        np.random.seed(noise)  # OGBench draws from it, and must not
+        before = np.random.get_state()[1].copy()  # type: ignore[index, union-attr]
+        env = make_goal_env(env_id)
+        observation, goal = env.reset(seed)
+        rows = [(observation, goal)]
+        for _ in range(3):
+            step = env.step(np.full(env.action_dim, 0.5))
+            assert not step.success
+            rows.append((step.observation, step.goal))
+        np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index]
+        found.append([np.concatenate(row) for row in rows])
+        assert observation.shape == (observation_dim,) == (env.observation_dim,)
+        assert goal.shape == (goal_dim,) == (env.goal_dim,) and observation.dtype == np.float32
+        env.close()
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+def test_ant_maze_observations_begin_with_the_position():
+    env = make_goal_env("AntMaze_UMaze-v4")
+    state, goal = env.reset(0, start=(-4.0, 4.0), goal=(4.0, -4.0))
+    inner = env.env.unwrapped.ant_env.data  # type: ignore[attr-defined]
+    np.testing.assert_allclose(state, np.concatenate([inner.qpos, inner.qvel]), atol=1e-6)
+    np.testing.assert_allclose(state[:2], [-4, 4])
+    np.testing.assert_array_equal(goal, [4, -4])
+    maze = maze_of("AntMaze_UMaze-v4")
+    assert maze is not None and maze.is_free(state[:2]) and not maze.is_free((0.0, 0.0))
+
+
+def test_ogbench_tasks_are_its_own():
+    pytest.importorskip("ogbench")
+    env = make_goal_env("pointmaze-large-navigate-v0", task=3)
+    maze = maze_of("pointmaze-large-v0")
+    assert maze is not None
+    for seed in range(3):
+        state, goal = env.reset(seed)
+        info = env.env.unwrapped.task_infos[2]  # type: ignore[attr-defined]
+        assert tuple(maze.xy_to_cell(state)) == info["init_ij"]
+        assert tuple(maze.xy_to_cell(goal)) == info["goal_ij"]
+        np.testing.assert_allclose(goal, env.env.unwrapped.cur_goal_xy, rtol=1e-6)  # type: ignore[attr-defined]
+    state, goal = env.reset(0, start=(0.0, 0.0), goal=(0.5, 4.0))
+    np.testing.assert_array_equal(np.stack([state, goal]), [[0, 0], [0.5, 4.0]])
+    steps = [env.step([0.0, 1.0]) for _ in range(20)]
+    ended = [s.success for s in steps].index(True)
+    assert steps[ended].terminated and steps[ended].reward == 1
+    np.testing.assert_array_equal(steps[ended].goal, goal)
+    with pytest.raises(UserError, match="one of 1 to 5"):
+        make_goal_env("pointmaze-large-v0", task=9)
+
+
+def test_actions_are_clipped_and_plain_tasks_have_no_goal():
+    one, other = make_goal_env("Hopper-v5"), make_env("Hopper-v5")
+    state, goal = one.reset(3)
+    np.testing.assert_array_equal(state, other.reset(seed=3)[0].astype(np.float32))
+    step = one.step([5.0, -5.0, 0.0])
+    expected = other.step(np.array([1.0, -1.0, 0.0], np.float32))
+    np.testing.assert_array_equal(step.observation, expected[0].astype(np.float32))
+    assert step.reward == pytest.approx(expected[1]) and not step.success and goal.size == step.goal.size == 0
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "words"),
+    [
+        (None, {}, "names no simulator"),
+        ("PointMaze_Lrge-v3", {}, "PointMaze_Large"),
+        ("PointMaze_Open-v3", {"task": "maze2d"}, "PointMaze_UMaze-v3, _Medium-v3 and _Large-v3"),
+        ("Hopper-v5", {"task": 1}, "has no task 1"),
+        ("visual-antmaze-medium-navigate-v0", {}, "pictures"),
+        ("CartPole-v1", {}, "not vectors"),
+    ],
+)
+def test_mistakes_get_one_line(env_id, options, words):
+    with pytest.raises(UserError, match=words) as error:
+        make_goal_env(env_id, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "package", "extra"),
+    [
+        ("PointMaze_Large-v3", "gymnasium_robotics", "robotics"),
+        ("FrankaKitchen-v1", "gymnasium_robotics", "kitchen"),
+        ("pointmaze-large-navigate-v0", "ogbench", "ogbench"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, env_id, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf'pip install "jdp\[{extra}\]"') as error:
+        make_goal_env(env_id)
+    assert "\n" not in str(error.value)
+
+
+def test_kitchen_runs_or_says_which_mujoco_it_needs():
+    import mujoco
+
+    version = tuple(int(x) for x in mujoco.__version__.split(".")[:2])
+    if version >= (3, 12):
+        with pytest.raises(UserError, match=r'pip install "jdp\[kitchen\]"'):
+            make_goal_env("FrankaKitchen-v1")
+    else:
+        env = make_goal_env("FrankaKitchen-v1")
+        assert (env.observation_dim, env.goal_dim, env.max_episode_steps) == (59, 0, 280)
