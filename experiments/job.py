@@ -178,6 +178,7 @@ def train(
     start: int,
     stop: int,
     chunk: int = 100,
+    batch_axis: int = 0,
     saved: Any = None,
 ) -> Any:
     """The whole training of one model, with a bar and checkpoints."""
@@ -193,6 +194,7 @@ def train(
             stop=stop,
             chunk=chunk,
             mesh=job.mesh,
+            batch_axis=batch_axis,
             after=lambda *chunk: after(*chunk, bar),
         )
 

@@ -2,13 +2,21 @@
 
 from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, marginals
 from jdp.plotting.frames import render, strip
+from jdp.plotting.plans import Episode, cost, denoising, draw_maze, film, plans, save_film
 
 __all__ = [
+    "Episode",
     "bars",
     "claim",
+    "cost",
     "curves",
+    "denoising",
+    "draw_maze",
     "dynamics_by_position",
+    "film",
     "marginals",
+    "plans",
     "render",
+    "save_film",
     "strip",
 ]

@@ -1,0 +1,171 @@
+"""Plans in a maze, how they come out of noise, and the closed loop as a film."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jdp.errors import UserError
+from jdp.tasks import Maze
+
+WALL, PLAN, PATH, GOAL = "#3d4450", "#4878a8", "#c44e52", "#e0a030"
+
+
+class Episode(NamedTuple):
+    """What one episode in a maze looked like."""
+
+    path: np.ndarray  # [T, 2], where the agent was
+    plans: Sequence[np.ndarray]  # each [H, 2], in the order they were made
+    goal: np.ndarray  # [2]
+    success: bool
+    subgoals: Sequence[np.ndarray] = ()  # each [K, 2], of the plans
+
+
+def draw_maze(axis: Axes, maze: Maze) -> None:
+    """The walls of `maze`."""
+    walls = maze.cell_to_xy(np.argwhere(~maze.free))
+    half = maze.scale / 2
+    for x, y in walls:
+        axis.fill(
+            [x - half, x + half, x + half, x - half], [y - half, y - half, y + half, y + half], color=WALL
+        )
+    corners = maze.cell_to_xy([(0, 0), np.array(maze.free.shape) - 1])
+    axis.set_xlim(corners[:, 0].min() - half, corners[:, 0].max() + half)
+    axis.set_ylim(corners[:, 1].min() - half, corners[:, 1].max() + half)
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+
+
+def _axes(maze: Maze, columns: int, rows: int = 1, width: float = 2.2) -> tuple[Figure, np.ndarray]:
+    height = width * maze.free.shape[0] / maze.free.shape[1]
+    size = (width * columns, (height + 0.35) * rows + 0.25)
+    figure = Figure(figsize=size, layout="constrained", dpi=180)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        draw_maze(axis, maze)
+    return figure, axes
+
+
+def _goal(axis: Axes, goal: np.ndarray) -> None:
+    axis.plot(
+        *goal, marker="*", color=GOAL, markersize=9, markeredgecolor="white", markeredgewidth=0.5, zorder=5
+    )
+
+
+def plans(maze: Maze, episodes: Sequence[Episode], *, title: str) -> Figure:
+    """One panel an episode: its first plan, the later ones faint, the way it went, subgoals and the goal."""
+    columns = min(len(episodes), 4)
+    figure, axes = _axes(maze, columns, -(-len(episodes) // columns))
+    for axis, episode in zip(axes.flat, episodes, strict=False):
+        for i, plan in enumerate(episode.plans):
+            strength = {"alpha": 0.9, "linewidth": 1.2} if i == 0 else {"alpha": 0.18, "linewidth": 0.7}
+            axis.plot(*plan.T, color=PLAN, **strength)
+        if len(episode.subgoals):
+            axis.plot(*episode.subgoals[0].T, "o", color=PLAN, markersize=2.5)
+        axis.plot(*episode.path.T, color=PATH, linewidth=1.0)
+        axis.plot(*episode.path[0], "o", color=PATH, markersize=4)
+        _goal(axis, episode.goal)
+        outcome = f"reached after {len(episode.path) - 1} steps" if episode.success else "not reached"
+        axis.set_title(outcome, fontsize=7)
+    for axis in list(axes.flat)[len(episodes) :]:
+        axis.set_visible(False)
+    figure.suptitle(f"{title}: first plan (blue; later ones faint), path (red), goal", fontsize=8)
+    return figure
+
+
+def denoising(
+    maze: Maze | None, chain: np.ndarray, sigmas: Sequence[float], *, title: str, panels: int = 6
+) -> Figure:
+    """A plan as it comes out of noise: `chain` `[n + 1, T, C]` at the levels `sigmas` `[n + 1]`.
+
+    In a maze the first two channels are drawn as a path; elsewhere all channels (standardised) over time.
+    """
+    at = np.unique(np.linspace(0, len(chain) - 1, panels).round().astype(int))
+    if maze is None:
+        figure = Figure(figsize=(1.7 * len(at), 1.7), layout="constrained", dpi=180)
+        axes = figure.subplots(1, len(at), squeeze=False)
+        limit = max(float(np.abs(chain[-1]).max()), 1.0)
+        for axis, i in zip(axes[0], at, strict=True):
+            axis.imshow(
+                chain[i].T, aspect="auto", vmin=-limit, vmax=limit, cmap="RdBu_r", interpolation="nearest"
+            )
+            axis.set_yticks([])
+            axis.tick_params(labelsize=6)
+            axis.set_xlabel("row of the plan", fontsize=6)
+        axes[0][0].set_ylabel("channel", fontsize=7)
+    else:
+        figure, axes = _axes(maze, len(at), width=1.7)
+        for axis, i in zip(axes[0], at, strict=True):
+            axis.plot(*chain[i, :, :2].T, ".-", color=PLAN, linewidth=0.7, markersize=2)
+    for axis, i in zip(axes[0], at, strict=True):
+        axis.set_title(f"sigma = {sigmas[i]:.2g}", fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def film(maze: Maze, episode: Episode, every: int, *, title: str, frames: int = 60) -> np.ndarray:
+    """`[F, H, W, 3]` uint8: the episode step by step, each moment with the plan made last.
+
+    `every` is how many steps a plan was followed.
+    """
+    figure = Figure(
+        figsize=(3.0, 3.0 * maze.free.shape[0] / maze.free.shape[1] + 0.3), layout="constrained", dpi=110
+    )
+    canvas, axis = FigureCanvasAgg(figure), figure.subplots()
+    draw_maze(axis, maze)
+    _goal(axis, episode.goal)
+    axis.set_title(title, fontsize=7)
+    (plan,) = axis.plot([], [], color=PLAN, linewidth=1.0)
+    (path,) = axis.plot([], [], color=PATH, linewidth=1.2)
+    (ball,) = axis.plot([], [], "o", color=PATH, markersize=6)
+    pictures = []
+    for step in np.unique(np.linspace(0, len(episode.path) - 1, frames).round().astype(int)):
+        made = min(step // every, len(episode.plans) - 1)
+        if made >= 0:
+            plan.set_data(*episode.plans[made].T)
+        path.set_data(*episode.path[: step + 1].T)
+        ball.set_data(*episode.path[step : step + 1].T)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return np.stack(pictures)
+
+
+def save_film(path: Path, frames: np.ndarray, *, milliseconds: int = 60) -> None:
+    """Writes `frames` `[F, H, W, 3]` uint8 as an animated GIF that repeats.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    from PIL import Image
+
+    pictures: list[Any] = [Image.fromarray(frame).quantize(64) for frame in frames]
+    try:
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
+    except OSError as error:
+        raise UserError(f"could not write {path}: {error}") from error
+
+
+def cost(points: dict[str, tuple[float, float, float, float]], *, score: str, title: str) -> Figure:
+    """Score against time per decision: `points[name]` is (seconds, score, low, high)."""
+    figure = Figure(figsize=(4.6, 3.0), layout="constrained", dpi=180)
+    axis = figure.subplots()
+    for i, (name, (seconds, mean, low, high)) in enumerate(points.items()):
+        bars = None if not np.isfinite([low, high]).all() else [[mean - low], [high - mean]]
+        colour = f"C{i % 10}"
+        axis.errorbar([1e3 * seconds], [mean], yerr=bars, fmt="o", color=colour, markersize=4, linewidth=0.8)
+        axis.annotate(
+            name, (1e3 * seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour
+        )
+    axis.set_xscale("log")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(which="both", labelsize=7)
+    axis.set_xlabel("milliseconds per decision (median, one environment)", fontsize=8)
+    axis.set_ylabel(score, fontsize=8)
+    axis.set_title(title, fontsize=8)
+    return figure

@@ -1,0 +1,119 @@
+"""What cloned policies share: chunks of actions in closed loop, and their imitation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.agents import common as agents
+from jdp.agents.common import Standardiser
+from jdp.data.checks import check_fits
+from jdp.data.segments import SegmentRows
+from jdp.diffusion import diffuser
+from jdp.diffusion.diffuser import DiffuserState
+from jdp.policies import common
+from jdp.policies.actions import ActorConfig
+from jdp.types import Metrics, Params, Segments, Spec
+
+
+@dataclass(frozen=True)
+class ChunkConfig(ActorConfig):
+    """A diffusion of chunks of actions, of which the first are executed before the next one is made."""
+
+    history: int = 1
+    """Observations that the policy sees: the last ones."""
+    chunk: int = 1
+    """Actions that are predicted, from the present one on."""
+    execute: int = 1
+    """Actions that are executed before the next prediction."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        agents.check_settings(name, history=(self.history, 1, 1 << 20), execute=(self.execute, 1, self.chunk))
+
+    def offsets(self) -> tuple[int, ...]:
+        """The history ends at the row of the chunk's first action."""
+        return tuple(range(self.history - 1 + self.chunk))
+
+
+class CloneState(NamedTuple):
+    """The denoiser of chunks with its averaged weights."""
+
+    actor: DiffuserState
+    standardise: Standardiser  # of observations, [O]
+
+
+class ChunkCarry(NamedTuple):
+    """What B environments in lockstep remember."""
+
+    seen: Array  # [B, H, O], the last observations
+    queue: Array  # [B, E, A], actions to execute, the next one first
+    left: Array  # [] int32, how many of them are not executed yet
+
+
+def condition(standardise: Standardiser, observations: Array, goal: Array, spec: Spec) -> Array:
+    """`[B, (H - 1) O + O + G]`, of the observations `[B, H, O]` and the goal `[B, G]`."""
+    before = standardise(observations[:, :-1]).reshape(observations.shape[0], -1)
+    now = common.condition(standardise, observations[:, -1], goal, spec)
+    return jnp.concatenate([before, now], axis=-1)
+
+
+def example(
+    batch: Segments, standardise: Standardiser, config: ChunkConfig, spec: Spec
+) -> tuple[Array, Array]:
+    """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`."""
+    h = config.history
+    seen = condition(standardise, batch.observation[:, :h], batch.goal, spec)
+    chunk = batch.action[:, h - 1 : h - 1 + config.chunk]
+    return seen, chunk.reshape(chunk.shape[0], -1)
+
+
+def init(key: Array, rows: SegmentRows, *, config: ChunkConfig, spec: Spec, extra: int = 0) -> CloneState:
+    """A state whose network sees `extra` entries beside `condition`; `key` is consumed."""
+    check_fits(rows.observation, rows.action, spec, "policy")
+    seen = config.history * spec.observation_dim + len(spec.goal) + extra
+    x = jnp.zeros((1, config.chunk * spec.action_dim))
+    params = config.network().init(key, x, jnp.zeros(1), jnp.zeros((1, seen)))
+    return CloneState(diffuser.begin(config.optimiser(), params), agents.standardiser(rows.observation))
+
+
+def imitate(
+    state: CloneState, loss: Callable[[Params], Array], config: ChunkConfig
+) -> tuple[CloneState, Metrics]:
+    """One step on the scalar `loss(params)`."""
+
+    def with_metrics(params: Params) -> tuple[Array, Metrics]:
+        value = loss(params)
+        return value, {"loss": value}
+
+    actor, metrics = diffuser.descend(config.optimiser(), state.actor, with_metrics, config.ema)
+    return state._replace(actor=actor), metrics
+
+
+def start(observation: Array, *, config: ChunkConfig, spec: Spec) -> ChunkCarry:
+    """An episode's first observation `[B, O]`, repeated; nothing to execute yet."""
+    batch = observation.shape[0]
+    seen = jnp.broadcast_to(observation[:, None], (batch, config.history, observation.shape[1]))
+    queue = jnp.zeros((batch, config.execute, spec.action_dim))
+    return ChunkCarry(seen, queue, jnp.zeros((), jnp.int32))
+
+
+def step(carry: ChunkCarry, observation: Array, sample: Callable[[Array], Array]) -> tuple[ChunkCarry, Array]:
+    """The next action `[B, A]` of the chunk, or the first of a new one when all were executed.
+
+    `sample(observations [B, H, O]) -> [B, chunk * A]` runs only then: one branch of a `lax.cond` on a
+    scalar, which all environments share. (Under `vmap` both branches would run.)
+    """
+    seen = jnp.concatenate([carry.seen[:, 1:], observation[:, None]], axis=1)
+    batch, execute, dim = carry.queue.shape
+
+    def renew() -> tuple[Array, Array]:
+        chunk = sample(seen).reshape(batch, -1, dim)
+        return chunk[:, :execute], jnp.array(execute, jnp.int32)
+
+    queue, left = jax.lax.cond(carry.left == 0, renew, lambda: (carry.queue, carry.left))
+    return ChunkCarry(seen, jnp.roll(queue, -1, axis=1), left - 1), queue[:, 0]

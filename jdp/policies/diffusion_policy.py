@@ -1,0 +1,74 @@
+"""Diffusion policy (Chi et al. 2023, arXiv 2303.04137): chunks of actions, with a receding horizon."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jax import Array
+
+from jdp.policies import actions, chunks, common
+from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
+from jdp.types import Bound, Metrics, Params, Policy, PolicyLearner, Segments, Spec, named_keys
+
+
+@dataclass(frozen=True)
+class DiffusionPolicyConfig(ChunkConfig):
+    """Settings of diffusion policy: 16 actions are predicted, 8 executed.
+
+    The paper sees 2 observations, denoises with a convolutional network or a transformer, and samples
+    by 100 steps of DDPM; here the last observation, an MLP of the flat chunk, and 10 steps of
+    DPM-Solver++(2M), which give exact Gaussians of std 1, .3 and .1 spreads that are 1 %, 4 % and -1 % off.
+    """
+
+    chunk: int = 16
+    """Actions that are predicted, from the present one on."""
+    execute: int = 8
+    """Actions that are executed before the next prediction."""
+    features: int = 512
+    """Width of the denoiser."""
+    learning_rate: float = 1e-4
+    """Of Adam at the first step."""
+    sampling_steps: int = 10
+    """Steps of the sampler."""
+
+
+def _update(
+    key: Array, state: CloneState, batch: Segments, *, config: DiffusionPolicyConfig, spec: Spec
+) -> tuple[CloneState, Metrics]:
+    keys = named_keys(key, "level", "noise")
+    seen, chunk = chunks.example(batch, state.standardise, config, spec)
+    sigma, keep = actions.levels(keys["level"], chunk.shape[0], config), common.imitated(batch, spec)
+
+    def loss(params: Params) -> Array:
+        return actions.imitation_loss(keys["noise"], params, seen, chunk, sigma, keep, config)
+
+    return chunks.imitate(state, loss, config)
+
+
+def _act(
+    key: Array,
+    state: CloneState,
+    carry: ChunkCarry,
+    observation: Array,
+    goal: Array,
+    *,
+    config: DiffusionPolicyConfig,
+    spec: Spec,
+) -> tuple[ChunkCarry, Array]:
+    def sample(observations: Array) -> Array:
+        seen = chunks.condition(state.standardise, observations, goal, spec)
+        denoiser = actions.denoiser(state.actor.ema, seen, config)
+        return actions.sample(key, denoiser, (seen.shape[0], config.chunk * spec.action_dim), config)
+
+    return chunks.step(carry, observation, sample)
+
+
+@lru_cache
+def diffusion_policy(config: DiffusionPolicyConfig, spec: Spec) -> PolicyLearner:
+    """Diffusion policy; equal arguments give the same one.
+
+    Near an episode's end a chunk repeats the last row's action (0 after a terminal): draw its segments
+    from `jdp.data.segment_rows(episodes, 2)` to imitate the ends too.
+    """
+    settings = (("config", config), ("spec", spec))
+    policy = Policy(Bound(chunks.start, settings), Bound(_act, settings))
+    return PolicyLearner(Bound(chunks.init, settings), Bound(_update, settings), policy, config.offsets())

@@ -1,0 +1,209 @@
+"""Flow Q-learning (Park, Li and Levine 2025, arXiv 2502.02538): one step, distilled from a flow, climbs Q."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jdp.agents import common as agents
+from jdp.agents.common import Learner, Standardiser
+from jdp.data.checks import check_fits
+from jdp.data.segments import SegmentRows
+from jdp.errors import UserError
+from jdp.networks.mlp import mlp
+from jdp.policies import actor_critic, common
+from jdp.policies.actor_critic import CriticConfig
+from jdp.types import Metrics, Network, Params, PolicyLearner, Segments, Spec, Transition, named_keys
+
+_LOWER = {"target": "min", "normalise_q": False}
+_MEAN = {"normalise_q": False}
+
+# of D4RL's sets, as in the paper's appendix: with the plain Q loss
+FQL_SETTINGS: dict[str, dict[str, Any]] = {
+    "antmaze-umaze-v2": {"alpha": 10.0, **_MEAN},
+    "antmaze-umaze-diverse-v2": {"alpha": 10.0, **_MEAN},
+    "antmaze-medium-play-v2": {"alpha": 10.0, **_MEAN},
+    "antmaze-medium-diverse-v2": {"alpha": 10.0, **_MEAN},
+    "antmaze-large-play-v2": {"alpha": 3.0, **_MEAN},
+    "antmaze-large-diverse-v2": {"alpha": 3.0, **_MEAN},
+    "pen-human-v1": {"alpha": 10_000.0, **_LOWER},
+    "pen-cloned-v1": {"alpha": 10_000.0, **_LOWER},
+    "pen-expert-v1": {"alpha": 3_000.0, **_LOWER},
+    "door-human-v1": {"alpha": 30_000.0, **_LOWER},
+    "door-cloned-v1": {"alpha": 30_000.0, **_LOWER},
+    "door-expert-v1": {"alpha": 30_000.0, **_LOWER},
+    "hammer-human-v1": {"alpha": 30_000.0, **_LOWER},
+    "hammer-cloned-v1": {"alpha": 10_000.0, **_LOWER},
+    "hammer-expert-v1": {"alpha": 30_000.0, **_LOWER},
+    "relocate-human-v1": {"alpha": 10_000.0, **_LOWER},
+    "relocate-cloned-v1": {"alpha": 30_000.0, **_LOWER},
+    "relocate-expert-v1": {"alpha": 30_000.0, **_LOWER},
+}
+
+
+@dataclass(frozen=True)
+class FQLConfig(CriticConfig):
+    """Settings of FQL; the defaults of the Q loss are the authors' advice for new tasks.
+
+    They advise a normalised Q loss and an `alpha` out of .03, .1, .3, 1, 3 and 10. `FQL_SETTINGS` has the
+    paper's own, of the plain Q loss.
+    """
+
+    alpha: float = 1.0
+    """Weight of the distillation against Q."""
+    normalise_q: bool = True
+    """The Q loss is divided by the mean of |Q|."""
+    target: Literal["mean", "min"] = "mean"
+    """What a target takes of the two critics."""
+    flow_steps: int = 10
+    """Euler steps of the flow that is distilled."""
+    hidden: tuple[int, ...] = (512, 512, 512, 512)
+    """Widths of the flow and of the one-step policy, with GELU."""
+    learning_rate: float = 3e-4
+    """Of the actor's Adam, constant."""
+    critic_hidden: tuple[int, ...] = (512, 512, 512, 512)
+    """Widths of the critics."""
+    critic_activation: str = "gelu"
+    """One of `jdp.networks.mlp.ACTIVATIONS`."""
+    critic_layer_norm: bool = True
+    """Layer norm in the critics."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        agents.check_settings("FQLConfig", flow_steps=(self.flow_steps, 1, 1 << 20))
+        if self.target not in ("mean", "min"):
+            raise UserError(f"FQLConfig.target is {self.target!r}; one of mean, min")
+
+    def network(self, spec: Spec) -> Network:
+        """Of the flow and of the one-step policy: an MLP of all they see to `[..., A]`."""
+        return mlp((*self.hidden, spec.action_dim), activation="gelu")
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam of a constant learning rate."""
+        return optax.adam(self.learning_rate)
+
+
+class FQLState(NamedTuple):
+    """Both actors, the critics and their target."""
+
+    actor: Learner  # parameters {"flow", "one_step"}
+    critic: Learner  # parameters [2, ...]
+    target_critic: Params  # [2, ...]
+    standardise: Standardiser  # of observations, [O]
+
+
+def velocity(params: Params, seen: Array, x: Array, t: Array, network: Network) -> Array:
+    """`v(x, t | seen)` `[B, A]` of the flow from noise (`t` = 0) to actions (1); `t` is `[B]`."""
+    return network.apply(params, jnp.concatenate([seen, x, t[:, None]], axis=-1))
+
+
+def flow_action(params: Params, seen: Array, z: Array, steps: int, network: Network) -> Array:
+    """`[B, A]` within [-1, 1]: `steps` Euler steps of the flow from the noise `z` `[B, A]`."""
+
+    def step(x: Array, t: Array) -> tuple[Array, None]:
+        v = velocity(params, seen, x, jnp.broadcast_to(t, x.shape[:1]), network)
+        return x + v / steps, None
+
+    x, _ = jax.lax.scan(step, z, jnp.arange(steps, dtype=z.dtype) / steps)
+    return jnp.clip(x, -1.0, 1.0)
+
+
+def one_step(params: Params, seen: Array, z: Array, network: Network) -> Array:
+    """`mu(seen, z)` `[B, A]`, the policy that acts; not yet clipped to the box."""
+    return network.apply(params, jnp.concatenate([seen, z], axis=-1))
+
+
+def actor_loss(
+    params: Params,
+    key: Array,
+    critic: Params,
+    step: Transition,
+    keep: Array,
+    *,
+    config: FQLConfig,
+    network: Network,
+) -> tuple[Array, Metrics]:
+    """`L_flow + alpha L_distill + L_q` (algorithm 1); `key` is consumed.
+
+    `L_flow = |v((1 - t) z + t a, t) - (a - z)|^2`, `L_distill = |mu(s, z) - flow(s, z)|^2` (the flow held
+    fixed), `L_q = -Q(s, clip(mu))` with the mean of both critics.
+    """
+    keys = named_keys(key, "noise", "time", "distil")
+    seen, action = step.observation, step.action
+    z = jax.random.normal(keys["noise"], action.shape)
+    t = jax.random.uniform(keys["time"], action.shape[:1])
+    x = (1 - t[:, None]) * z + t[:, None] * action
+    bc = common.mean_of(jnp.square(velocity(params["flow"], seen, x, t, network) - (action - z)), keep)
+
+    z = jax.random.normal(keys["distil"], action.shape)
+    wanted = jax.lax.stop_gradient(flow_action(params["flow"], seen, z, config.flow_steps, network))
+    found = one_step(params["one_step"], seen, z, network)
+    distil = common.mean_of(jnp.square(found - wanted), keep)
+
+    q = jnp.mean(config.critic().apply(critic, seen, jnp.clip(found, -1.0, 1.0)), axis=0)
+    lq = -common.mean_of(q, keep)
+    if config.normalise_q:
+        lq = lq / common.magnitude(q, keep)
+    loss = bc + config.alpha * distil + lq
+    return loss, {"actor_loss": loss, "bc_loss": bc, "distil_loss": distil, "q_loss": lq}
+
+
+def _init(key: Array, rows: SegmentRows, *, config: FQLConfig, spec: Spec) -> FQLState:
+    check_fits(rows.observation, rows.action, spec, "policy")
+    keys = named_keys(key, "flow", "one_step", "critic")
+    seen, action = jnp.zeros(spec.observation_dim + len(spec.goal)), jnp.zeros(spec.action_dim)
+    network, both = config.network(spec), jnp.concatenate([seen, action])
+    actor = {
+        "flow": network.init(keys["flow"], jnp.append(both, 0.0)),
+        "one_step": network.init(keys["one_step"], both),
+    }
+    critic = config.critic().init(keys["critic"], seen, action)
+    return FQLState(
+        actor=agents.learner(actor, config.optimiser()),
+        critic=agents.learner(critic, config.critic_optimiser()),
+        target_critic=agents.copied(critic),
+        standardise=agents.standardiser(rows.observation),
+    )
+
+
+def _update(
+    key: Array, state: FQLState, batch: Segments, *, config: FQLConfig, spec: Spec
+) -> tuple[FQLState, Metrics]:
+    """All networks at once, each by the others' last parameters, as the authors' single Adam does."""
+    keys = named_keys(key, "next", "actor")
+    step, keep = config.transitions(batch, state.standardise, spec), common.imitated(batch, spec)
+    network, critic = config.network(spec), config.critic()
+    z = jax.random.normal(keys["next"], step.action.shape)
+    action = jnp.clip(one_step(state.actor.params["one_step"], step.next_observation, z, network), -1.0, 1.0)
+    q = critic.apply(state.target_critic, step.next_observation, action)
+    following = jnp.min(q, axis=0) if config.target == "min" else jnp.mean(q, axis=0)
+    target = agents.td_target(step.reward, step.terminal, following, config.discount)
+    learned, critic_metrics = agents.descend(
+        partial(agents.critic_loss, critic=critic, batch=step, target=target),
+        config.critic_optimiser(),
+        state.critic,
+    )
+    loss = partial(actor_loss, config=config, network=network)
+    actor, actor_metrics = agents.descend(
+        loss, config.optimiser(), state.actor, keys["actor"], state.critic.params, step, keep
+    )
+    target_critic = agents.polyak(state.target_critic, learned.params, config.tau)
+    return FQLState(actor, learned, target_critic, state.standardise), {**critic_metrics, **actor_metrics}
+
+
+def _act(
+    key: Array, state: FQLState, carry: Any, observation: Array, goal: Array, *, config: FQLConfig, spec: Spec
+) -> tuple[Any, Array]:
+    seen = common.condition(state.standardise, observation, goal, spec)
+    z = jax.random.normal(key, (seen.shape[0], spec.action_dim))
+    return carry, jnp.clip(one_step(state.actor.params["one_step"], seen, z, config.network(spec)), -1.0, 1.0)
+
+
+@lru_cache
+def fql(config: FQLConfig, spec: Spec) -> PolicyLearner:
+    """FQL as a policy; equal arguments give the same one. It acts by one call of a network."""
+    return actor_critic.policy_learner(_init, _update, _act, config, spec)

@@ -1,0 +1,97 @@
+"""IDQL (Hansen-Estruch et al. 2023, arXiv 2304.10573): IQL's critics choose among a diffusion's samples."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.agents import common as agents
+from jdp.agents.iql import value_loss
+from jdp.data.segments import SegmentRows
+from jdp.networks.mlp import mlp
+from jdp.policies import actions, actor_critic, common
+from jdp.policies.actor_critic import ActorCriticConfig, ActorCriticState
+from jdp.types import Metrics, Network, Params, PolicyLearner, Segments, Spec, named_keys
+
+_ANTMAZE = {"expectile": 0.9, "candidates": 32, "reward_shift": -1.0}
+IDQL_SETTINGS: dict[str, dict[str, Any]] = {
+    f"antmaze-{maze}-v{version}": _ANTMAZE
+    for maze in ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+    for version in (0, 2)
+}
+
+
+@dataclass(frozen=True)
+class IDQLConfig(ActorCriticConfig):
+    """Settings of IDQL; the defaults are those for locomotion, `IDQL_SETTINGS` has the antmazes'.
+
+    Locomotion's rewards are scaled by `jdp.agents.iql_reward_scale(returns)` there (`reward_scale`).
+    """
+
+    expectile: float = 0.7
+    """Of V among the values of the data's actions."""
+    critic_hidden: tuple[int, ...] = (256, 256)
+    """Widths of the critics and of V."""
+    critic_activation: str = "relu"
+    """One of `jdp.networks.mlp.ACTIVATIONS`."""
+    steps: int = 3_000_000
+    """Updates over which the actor's learning rate falls to 0 by a cosine."""
+    candidates: int = 128
+    """Actions that are sampled for each that is executed."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        agents.check_settings("IDQLConfig", expectile=(self.expectile, 0, 1))
+
+    def value(self) -> Network:
+        """`apply(params, seen [..., C]) -> [..., 1]`."""
+        return mlp(
+            (*self.critic_hidden, 1), activation=self.critic_activation, layer_norm=self.critic_layer_norm
+        )
+
+
+def _init(key: Array, rows: SegmentRows, *, config: IDQLConfig, spec: Spec) -> ActorCriticState:
+    keys = named_keys(key, "actor_critic", "value")
+    state = actor_critic.init(keys["actor_critic"], rows, config=config, spec=spec)
+    value = config.value().init(keys["value"], jnp.zeros(spec.observation_dim + len(spec.goal)))
+    return state._replace(value=agents.learner(value, config.critic_optimiser()))
+
+
+def _update(
+    key: Array, state: ActorCriticState, batch: Segments, *, config: IDQLConfig, spec: Spec
+) -> tuple[ActorCriticState, Metrics]:
+    """V by expectiles of the target critics, the critics towards V, and the actor by imitation alone."""
+    keys = named_keys(key, "level", "noise")
+    step, keep = config.transitions(batch, state.standardise, spec), common.imitated(batch, spec)
+    q = actor_critic.lower_q(state.target_critic, step.observation, step.action, config)
+    assert state.value is not None  # _init made it
+    value, value_metrics = agents.descend(
+        partial(value_loss, value=config.value(), expectile=config.expectile),
+        config.critic_optimiser(),
+        state.value,
+        step.observation,
+        q,
+    )
+    following = config.value().apply(value.params, step.next_observation)[..., 0]
+    target = agents.td_target(step.reward, step.terminal, following, config.discount)
+
+    def loss(params: Params, critic: Params) -> tuple[Array, Metrics]:
+        del critic
+        sigma = actions.levels(keys["level"], keep.size, config)
+        bc = actions.imitation_loss(keys["noise"], params, step.observation, step.action, sigma, keep, config)
+        return bc, {"bc_loss": bc}
+
+    state, metrics = actor_critic.learn(state._replace(value=value), step, target, loss, config)
+    return state, {**value_metrics, **metrics}
+
+
+@lru_cache
+def idql(config: IDQLConfig, spec: Spec) -> PolicyLearner:
+    """IDQL as a policy; equal arguments give the same one.
+
+    It takes the sample of the largest `min_j Q_j` (the paper's choice at evaluation); `temperature` above 0
+    draws among them. The denoiser is `ActorConfig`'s, without the dropout of the authors' network.
+    """
+    return actor_critic.policy_learner(_init, _update, actor_critic.act, config, spec)

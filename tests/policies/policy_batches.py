@@ -1,0 +1,113 @@
+"""Small policies, each compiled once for all tests; random segments, and a bandit of two modes."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jdp.data import SegmentRows
+from jdp.data.segments import FAR
+from jdp.policies import BESOConfig, DiffusionPolicyConfig, DQLConfig, EDPConfig, FQLConfig, IDQLConfig, make
+from jdp.types import PolicyLearner, Segments, Spec
+
+SPEC, GOALS = Spec(3, 2), Spec(3, 2, goal=(0, 1))
+ROWS = 64
+ACTOR = {"features": 32, "blocks": 1, "learning_rate": 3e-3, "steps": 800, "ema": 0.99}
+CRITIC = {"critic_hidden": (32, 32), "critic_learning_rate": 3e-3, "tau": 0.1, "discount": 0.9}
+TINY: dict[str, Any] = {
+    "dql": DQLConfig(candidates=8, temperature=0.05, sampling_steps=3, **ACTOR, **CRITIC),
+    "idql": IDQLConfig(candidates=32, **ACTOR, **CRITIC),
+    "edp": EDPConfig(alpha=1.0, candidates=8, temperature=0.05, sampling_steps=5, **ACTOR, **CRITIC),
+    "fql": FQLConfig(hidden=(32, 32), alpha=0.3, flow_steps=5, learning_rate=3e-3, **CRITIC),
+    "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
+    "beso": BESOConfig(goal_drop=0.3, **ACTOR),
+}
+
+
+class Programs(NamedTuple):
+    """A learner of the task `GOALS`, its first state, and its two functions, jitted."""
+
+    learner: PolicyLearner
+    state: Any
+    update: Any
+    act: Any
+
+
+@cache
+def programs(name):
+    """Those of `TINY[name]`: all tests share their compilation."""
+    learner = make(TINY[name], GOALS)
+    state = jax.jit(learner.init)(jax.random.key(0), rows_like(segments(0, learner.offsets)))
+    return Programs(learner, state, jax.jit(learner.update), jax.jit(learner.policy.act))
+
+
+def segments(seed, offsets=(0, 1), spec=GOALS):
+    """Random segments; on tasks with goals a third of the goals is one step ahead, a third of elsewhere."""
+    rng, length = np.random.default_rng(seed), len(offsets)
+
+    def normal(*shape):
+        return rng.normal(size=(ROWS, *shape)).astype(np.float32)
+
+    distance = np.array([1, 7, FAR], np.int32)[np.arange(ROWS) % 3]
+    return Segments(
+        observation=normal(length, 3),
+        action=np.tanh(normal(length, 2)),
+        reward=normal(length),
+        terminal=(rng.random((ROWS, length)) < 0.3).astype(np.float32),
+        value=normal(length),
+        goal=normal(len(spec.goal)),
+        distance=distance if spec.goal else np.full(ROWS, FAR, np.int32),
+    )
+
+
+def rows_like(batch):
+    flat = [x.reshape(-1, *x.shape[2:]) for x in batch[:5]]
+    starts = np.arange(0, len(flat[2]) - 1, dtype=np.int32)
+    return SegmentRows(*flat, starts, starts + 1)
+
+
+def shaken(params, seed=5, scale=0.3):
+    """Parameters with noise: networks begin with a last layer of zeros, of which little can be tested."""
+    rng = np.random.default_rng(seed)
+
+    def shake(x):
+        return jax.device_put((np.asarray(x) + scale * rng.normal(size=x.shape)).astype(np.float32))
+
+    return jax.tree.map(shake, params)
+
+
+MODE, SHARE, STD = 0.6, 0.3, 0.1
+
+
+def bandit(seed, offsets, *, told=False):
+    """A share of .3 of the actions is about .6 and reaches the goal at once; the others, about -.6, do not.
+
+    What is seen says nothing, but where `told` the goal says which action was taken: its sign.
+    """
+    batch, rng = segments(seed, offsets), np.random.default_rng(seed)
+    right = rng.random(ROWS) < SHARE
+    sign = np.where(right, 1.0, -1.0).astype(np.float32)
+    noise = STD * rng.normal(size=batch.action.shape)
+    return batch._replace(
+        action=(MODE * sign[:, None, None] + noise).astype(np.float32),
+        goal=np.stack([sign, sign], axis=1) if told else batch.goal,
+        distance=np.where(right, 1, 2).astype(np.int32),
+    )
+
+
+def trained(name, steps, *, told=False):
+    """The state of `TINY[name]` after `steps` updates on the bandit."""
+    learner, state, update, _ = programs(name)
+    for i, key in enumerate(jax.random.split(jax.random.key(2), steps)):
+        state, _ = update(key, state, bandit(i, learner.offsets, told=told))
+    return state
+
+
+def actions_of(learner, state, goal=None):
+    """`[1024]` actions of the trained policy, their first entry."""
+    observation, goals = np.random.default_rng(8).normal(size=(2, 1024, 3)).astype(np.float32)
+    goals = goals[:, :2] if goal is None else np.full((1024, 2), goal, np.float32)
+    carry = learner.policy.init(observation)
+    _, action = jax.jit(learner.policy.act)(jax.random.key(9), state, carry, observation, goals)
+    return np.asarray(action)[:, 0]

@@ -1,0 +1,38 @@
+"""A bandit of two modes: who sees Q takes the rarer, better one; who imitates keeps both, and their std."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from policy_batches import GOALS, MODE, SHARE, STD, TINY, actions_of, programs, trained
+
+from jdp.policies import make
+
+
+@pytest.mark.parametrize("name", ["dql", "idql", "edp", "fql"])
+def test_q_prefers_the_better_mode(name):
+    found = actions_of(programs(name).learner, trained(name, 300))
+    assert (found > 0.2).mean() > 0.95  # of the data's actions a share of .3
+
+
+def both_modes(found, tolerance):
+    """Their shares, their middles and their spreads."""
+    assert (found > 0).mean() == pytest.approx(SHARE, abs=tolerance)
+    for sign in (1, -1):
+        mode = found[sign * found > 0]
+        assert np.median(mode) == pytest.approx(sign * MODE, abs=0.06)
+        spread = np.diff(np.quantile(mode, [0.1587, 0.8413]))[0] / 2
+        assert spread == pytest.approx(STD, rel=0.35)
+
+
+def test_diffusion_policy_keeps_both_modes():
+    both_modes(actions_of(programs("diffusion_policy").learner, trained("diffusion_policy", 800)), 0.08)
+
+
+def test_beso_follows_its_goal_and_keeps_both_modes_without():
+    state = trained("beso", 800, told=True)
+    for goal in (1.0, -1.0):
+        found = actions_of(programs("beso").learner, state, goal)
+        assert (np.abs(found - MODE * goal) < 0.35).mean() > 0.97
+    free = make(replace(TINY["beso"], sampling_steps=15, guidance=0.0), GOALS)
+    both_modes(actions_of(free, state, 1.0), 0.12)  # to begin at level 1 draws their shares together

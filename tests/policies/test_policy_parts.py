@@ -1,0 +1,193 @@
+"""What policies share: goals relabelled, conditions, choices by Q, chunks in closed loop, compilations."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from policy_batches import GOALS, ROWS, SPEC, TINY, programs, segments, shaken
+
+from jdp import UserError
+from jdp.agents.common import Standardiser, standardiser
+from jdp.data.segments import FAR
+from jdp.policies import POLICIES, DQLConfig, FQLConfig, actions, chunks, common, hindsight, make, tuned
+from jdp.policies.beso import denoiser, log_logistic, shown
+
+
+def test_goals_make_rewards_of_steps_to_go():
+    batch = segments(0)._replace(distance=np.array([1, 2, 50, FAR] * 16, np.int32))
+    reward, terminal = common.relabelled(batch, GOALS, 3.0, 2.0)
+    np.testing.assert_array_equal(reward, [0, -1, -1, -1] * 16)
+    np.testing.assert_array_equal(terminal, [1, 0, 0, 0] * 16)
+    np.testing.assert_array_equal(common.imitated(batch, GOALS), [True, True, True, False] * 16)
+
+
+def test_without_goals_rewards_are_the_datas():
+    batch = segments(0, spec=SPEC)
+    reward, terminal = common.relabelled(batch, SPEC, 4.0, -2.0)
+    np.testing.assert_allclose(reward, 4 * np.asarray(batch.reward[:, 0]) - 2, rtol=1e-6)
+    np.testing.assert_array_equal(terminal, batch.terminal[:, 0])
+    assert bool(common.imitated(batch, SPEC).all())
+
+
+def test_goals_are_standardised_as_the_entries_they_prescribe():
+    """A goal that is the observation's own entries looks like them."""
+    spec = GOALS.__class__(3, 2, goal=(2, 0))
+    observation = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    found = common.condition(
+        Standardiser(jnp.array([1.0, 2.0, 3.0]), jnp.array([2.0, 3.0, 4.0])),
+        observation,
+        observation[:, jnp.array([2, 0])],
+        spec,
+    )
+    np.testing.assert_allclose(found[:, 3:], found[:, jnp.array([2, 0])])
+    np.testing.assert_allclose(found[1, :3], [1.5, 1.0, 0.75])
+
+
+def test_goals_of_another_width_are_refused():
+    batch = segments(0, spec=SPEC)
+    with pytest.raises(UserError, match=r"spec\.goal"):
+        common.transitions(batch, standardiser(batch.observation), GOALS)
+
+
+def test_the_best_candidate_is_selected():
+    rng = np.random.default_rng(0)
+    found = jnp.asarray(rng.normal(size=(5, 7, 2)), jnp.float32)
+    q = jnp.asarray(rng.normal(size=(5, 7)), jnp.float32)
+    best = np.asarray(q).argmax(0)
+    chosen = actions.select(jax.random.key(0), found, q, 0.0)
+    np.testing.assert_array_equal(chosen, np.asarray(found)[best, np.arange(7)])
+
+
+def test_a_temperature_draws_from_the_softmax():
+    q = jnp.broadcast_to(jnp.array([0.0, 1.0, 2.0])[:, None], (3, 20_000))
+    which = jnp.broadcast_to(jnp.arange(3.0)[:, None, None], (3, 20_000, 1))
+    chosen = np.asarray(actions.select(jax.random.key(0), which, q, 0.5))
+    wanted = np.exp([0.0, 2.0, 4.0]) / np.exp([0.0, 2.0, 4.0]).sum()
+    np.testing.assert_allclose([(chosen == k).mean() for k in range(3)], wanted, atol=0.01)
+
+
+def test_rows_that_are_not_imitated_cost_nothing():
+    """The loss is the mean over the others, whatever the masked rows' actions are."""
+    config = TINY["beso"]
+    network = config.network()
+    seen, x0 = jnp.ones((6, 3)), jax.random.uniform(jax.random.key(1), (6, 2))
+    params = shaken(jax.jit(network.init)(jax.random.key(0), x0, jnp.zeros(6), seen))
+    keep, sigma = jnp.array([True, True, False] * 2), jnp.linspace(0.1, 1.0, 6)
+
+    @jax.jit
+    def loss(x0, keep):
+        return actions.imitation_loss(jax.random.key(2), params, seen, x0, sigma, keep, config)
+
+    each = [float(loss(x0, jnp.arange(6) == i)) for i in range(6)]
+    found = float(loss(jnp.where(keep[:, None], x0, 9.0), keep))
+    assert found == pytest.approx(np.mean([each[i] for i in (0, 1, 3, 4)]), rel=1e-5)
+    assert float(loss(x0, jnp.zeros(6, bool))) == 0.0
+
+
+def test_levels_are_a_truncated_log_logistic():
+    """Quantiles in closed form: cdf(sigma) = 1 / (1 + (median / sigma)^(1 / scale))."""
+    config = TINY["beso"]
+    found = np.sort(log_logistic(jax.random.key(0), 20_001, config))
+    assert found[0] >= config.sigma_min * 0.999 and found[-1] <= config.sigma_max * 1.001
+
+    def cdf(sigma):
+        return 1 / (1 + (0.5 / sigma) ** 2)
+
+    for share in (0.1, 0.5, 0.9):
+        p = (cdf(found[int(share * 20_000)]) - cdf(0.005)) / (cdf(1.0) - cdf(0.005))
+        assert p == pytest.approx(share, abs=0.012)
+
+
+def test_guidance_one_is_conditional_and_zero_sees_no_goal():
+    config = TINY["beso"]
+    params = shaken(programs("beso").state.actor.params)
+    x, sigma = jax.random.normal(jax.random.key(1), (4, 2)), jnp.full(4, 0.7)
+    seen = jax.random.normal(jax.random.key(2), (4, 5))
+
+    @jax.jit
+    def denoised(seen):
+        with_goal = shown(seen, jnp.ones(4, bool), GOALS)
+        guided = [denoiser(params, seen, replace(config, guidance=w), GOALS) for w in (1.0, 0.0)]
+        return [d(x, sigma) for d in (actions.denoiser(params, with_goal, config), *guided)]
+
+    conditional, one, zero = denoised(seen)
+    other = denoised(seen.at[:, 3:].add(1.0))
+    np.testing.assert_allclose(one, conditional, atol=1e-5)
+    assert np.abs(one - other[1]).max() > 1e-3
+    np.testing.assert_array_equal(zero, other[2])
+
+
+def test_a_chunk_is_executed_in_order_and_then_renewed():
+    """The chunk made at t says t + .1 k; only its first three actions are executed, and 12 steps make 4."""
+    config, calls = TINY["diffusion_policy"], []
+
+    def sample(seen):
+        jax.debug.callback(lambda: calls.append(1))
+        now = seen[:, -1, :1]  # [B, 1]
+        return (now[:, None] + 0.1 * jnp.arange(4.0)[None, :, None] + jnp.zeros((1, 1, 2))).reshape(2, -1)
+
+    step = jax.jit(lambda carry, observation: chunks.step(carry, observation, sample))
+    first = jnp.zeros((2, 3))
+    carry = chunks.start(first, config=config, spec=SPEC)
+    for t in range(12):
+        carry, action = step(carry, first + t)
+        np.testing.assert_allclose(action, np.full((2, 2), t // 3 * 3 + 0.1 * (t % 3)), rtol=1e-6)
+        np.testing.assert_array_equal(carry.seen[0, :, 0], [max(t - 1, 0), t])
+    jax.effects_barrier()
+    assert len(calls) == 4 and step._cache_size() == 1
+
+
+def test_the_policy_emits_the_chunk_of_its_denoiser():
+    config = TINY["diffusion_policy"]
+    learner, state, _, act = programs("diffusion_policy")
+    state = state._replace(actor=state.actor._replace(ema=shaken(state.actor.ema)))
+    observation, goal = jax.random.normal(jax.random.key(1), (3, 3)), jnp.ones((3, 2))
+    carry, emitted = learner.policy.init(observation), []
+    for t in range(3):
+        carry, action = act(jax.random.key(t), state, carry, observation, goal)
+        emitted.append(action)
+    twice = jnp.stack([observation, observation], axis=1)
+    seen = chunks.condition(state.standardise, twice, goal, GOALS)
+    sample = jax.jit(partial(actions.sample, shape=(3, 8), config=config))
+    chunk = sample(jax.random.key(0), actions.denoiser(state.actor.ema, seen, config)).reshape(3, 4, 2)
+    np.testing.assert_allclose(np.stack(emitted, axis=1), chunk[:, :3], atol=1e-5)
+
+
+def test_the_chunk_begins_at_the_last_observation_of_the_history():
+    config, batch = TINY["diffusion_policy"], segments(0, range(5), SPEC)
+    assert config.offsets() == (0, 1, 2, 3, 4)
+    seen, chunk = chunks.example(batch, standardiser(batch.observation, enabled=False), config, SPEC)
+    np.testing.assert_array_equal(seen, batch.observation[:, :2].reshape(ROWS, -1))
+    np.testing.assert_array_equal(chunk, batch.action[:, 1:5].reshape(ROWS, -1))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_updates_and_actions_compile_once_and_stay_in_the_box(name):
+    learner, state, update, act = programs(name)
+    assert learner == make(TINY[name], GOALS)
+    observation, goal = np.ones((1024, 3), np.float32), np.ones((1024, 2), np.float32)
+    carry, metrics = learner.policy.init(observation), {}
+    for i in range(3):
+        state, metrics = update(jax.random.key(i), state, segments(i, learner.offsets))
+        carry, action = act(jax.random.key(i), state, carry, observation, goal)
+        assert np.abs(action).max() <= 1
+    assert all(np.isfinite(x) for x in metrics.values()) and {"loss", "bc_loss"} & set(metrics)
+    assert update._cache_size() == 1
+
+
+def test_settings():
+    assert tuned("dql", "walker2d-medium-v2") == DQLConfig(eta=1.0, grad_norm=1.0)
+    assert tuned("fql", "pen-expert-v1") == FQLConfig(alpha=3000.0, target="min", normalise_q=False)
+    assert tuned("edp", "walker2d-medium-v2") == POLICIES["edp"]()
+    assert hindsight(TINY["fql"]).anywhere == 0.3 and hindsight(TINY["beso"]).later == 1.0
+    for name, kind in POLICIES.items():
+        assert isinstance(hash(make(kind(), SPEC).policy), int), name
+    with pytest.raises(UserError, match="execute"):
+        POLICIES["diffusion_policy"](chunk=4, execute=5)
+    with pytest.raises(UserError, match="unknown policy"):
+        tuned("dqn", "walker2d-medium-v2")
+    with pytest.raises(UserError, match="no policy is made from a Spec"):
+        make(SPEC, SPEC)
