@@ -30,7 +30,6 @@ import jdp
 from jdp import plotting, training
 from jdp.data import Hindsight, segment_rows
 from jdp.evaluation import latency, make_goal_env, play, protocol
-from jdp.networks import parameter_count
 from jdp.tasks import maze_of
 from jdp.types import Bound
 
@@ -144,7 +143,6 @@ def train_all(job: Job, phase: str, learner: Any, rows: Any, hindsight: Hindsigh
     draw = jdp.data.draw_segments(config.batch_size, learner.offsets, job.data.spec.goal, hindsight)
     keys = jax.random.split(jax.random.fold_in(job.keys["train"], INIT), seeds)
     states, start = begin(job, phase, jax.vmap(learner.init, in_axes=(0, None)), keys, rows)
-    print(f"parameters {parameter_count(states) // seeds:,} a seed, optimisers and averages included")
     return train(
         job,
         phase,
@@ -285,6 +283,7 @@ def figures(job: Job) -> Any:
 def draw_episodes(job: Job, episodes: Any, every: int) -> None:
     """plans.png and closed_loop.gif of a maze."""
     maze, title = maze_of(job.data.spec.env_id), f"{method_of(job.config)}, {job.data.origin.name}"
+    assert maze is not None  # `episodes_of` saw to it
     plotting.plans(maze, episodes, title=title).savefig(figures(job) / "plans.png")
     frames = plotting.film(maze, episodes[0], every, title=title)
     plotting.save_film(figures(job) / "closed_loop.gif", frames)

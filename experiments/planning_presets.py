@@ -50,7 +50,9 @@ def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
     cpu = _maze(planner, horizon) if horizon else _locomotion(planner, env)
     episodes = {"smoke": 2, "cpu": 20 if goals else 5, "paper": 100 if goals else 10}
     evaluation = {name: EvaluationConfig(episodes=count) for name, count in episodes.items()}
-    batch = 16 if planner == "adapt_diffuser" and goals else 64
+    # AdaptDiffuser's plans in mazes have a row for every step: fewer of them make a batch.
+    dense = planner == "adapt_diffuser" and goals
+    updates, batch = (1_500, 16) if dense else (4_000 if goals else 3_000, 64)
     return {
         "smoke": {
             "settings": _tiny(cpu),
@@ -58,7 +60,7 @@ def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
             "batch_size": 16,
             "evaluation": dataclasses.replace(evaluation["smoke"], decisions=5, pictures=2),
         },
-        "cpu": {"settings": cpu, "updates": 3_000, "batch_size": batch, "evaluation": evaluation["cpu"]},
+        "cpu": {"settings": cpu, "updates": updates, "batch_size": batch, "evaluation": evaluation["cpu"]},
         "paper": {
             "settings": _paper(cpu),
             "updates": 1_000_000,
@@ -69,70 +71,73 @@ def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
     }
 
 
-SMALL = ModelConfig(network=NetworkConfig("residual_unet", 32, 3))
+SMALL = ModelConfig(network=NetworkConfig("residual_unet", 48, 3))
 CRITIC = CriticConfig(network=ValueNetworkConfig("pooled", 32, 3))
-FEW = SamplingConfig(sampler="dpmpp_2m", steps=10, warm_steps=4, sigma_max=20.0)
+COLD = SamplingConfig(sampler="dpmpp_2m", steps=10, warm_steps=0, sigma_max=20.0)
+WARM = dataclasses.replace(COLD, warm_steps=4)  # from the last plan, re-noised: four calls instead of ten
 
 
 def _locomotion(planner: str, env: str) -> Any:
     target, guidance = DECISION_TARGETS.get(full_d4rl_name(env) or "", (0.95, 1.2))
-    diffuser = DiffuserPlannerConfig(horizon=32, model=SMALL, critic=CRITIC, sampling=FEW)
+    diffuser = DiffuserPlannerConfig(horizon=32, model=SMALL, critic=CRITIC, sampling=WARM)
+    clean = dataclasses.replace(CRITIC, noisy=False)
     return {
         "diffuser": diffuser,
         "decision_diffuser": DecisionDiffuserConfig(
             horizon=32,
-            target=target,
+            target=min(target, 1.0),
             guidance=guidance,
             model=SMALL,
-            sampling=dataclasses.replace(FEW, temperature=0.5),
+            sampling=dataclasses.replace(WARM, temperature=0.5),
         ),
         "hierarchical": HierarchicalConfig(
-            horizon=32, jump=4, high=SMALL, low=SMALL, critic=CRITIC, sampling=FEW
+            horizon=32, jump=4, high=SMALL, low=SMALL, critic=CRITIC, sampling=WARM
         ),
-        "veteran": VeteranConfig(
-            horizon=32, stride=4, model=SMALL, critic=dataclasses.replace(CRITIC, noisy=False), sampling=FEW
-        ),
+        "veteran": VeteranConfig(horizon=32, stride=4, model=SMALL, critic=clean, sampling=COLD),
         "adapt_diffuser": AdaptDiffuserConfig(diffuser=diffuser, plans=2_000),
-        "graph_guided": GraphGuidedConfig(horizon=32, stride=4, replan_every=4, model=SMALL, sampling=FEW),
+        "graph_guided": GraphGuidedConfig(horizon=32, stride=4, replan_every=4, model=SMALL, sampling=WARM),
     }[planner]
 
 
 def _maze(planner: str, horizon: int) -> Any:
-    stride, jump, every = 8, 16, 8
+    # Rows 8 or 16 steps apart: as many rows in every maze, and steps that the inverse model can tell apart.
+    stride, jump = (8, 16) if horizon < 256 else (16, 16)
+    # Plans that end at the goal are followed to their end: drawn anew, they would take as long again.
     diffuser = DiffuserPlannerConfig(
-        horizon=horizon, stride=stride, replan_every=every, candidates=1, model=SMALL, sampling=FEW
+        horizon=horizon, stride=stride, replan_every=horizon, candidates=1, model=SMALL, sampling=COLD
     )
-    dense = dataclasses.replace(diffuser, stride=1)
+    small = dataclasses.replace(SMALL, network=NetworkConfig("residual_unet", 32, 4))
+    dense = dataclasses.replace(diffuser, stride=1, model=small)
     return {
         "diffuser": diffuser,
         "decision_diffuser": DecisionDiffuserConfig(
             horizon=horizon,
             stride=stride,
-            replan_every=every,
+            replan_every=horizon // 2,
             model=SMALL,
-            sampling=dataclasses.replace(FEW, temperature=0.5),
+            sampling=dataclasses.replace(COLD, temperature=0.5),
         ),
         "hierarchical": HierarchicalConfig(
             horizon=horizon,
             jump=jump,
-            replan_every=every,
+            replan_every=horizon - jump,
+            refine="all",
             follow="states",
             high=SMALL,
-            low=SMALL,
-            sampling=FEW,
+            low=dataclasses.replace(SMALL, network=NetworkConfig("residual_unet", 32, 2)),
+            sampling=COLD,
         ),
         "veteran": VeteranConfig(
             horizon=horizon,
-            stride=jump,
-            replan_every=every,
+            stride=stride,
+            replan_every=horizon,
+            goals="last_row",
             model=SMALL,
             critic=dataclasses.replace(CRITIC, noisy=False),
-            sampling=FEW,
+            sampling=COLD,
         ),
-        "adapt_diffuser": AdaptDiffuserConfig(diffuser=dense, plans=500, reference=128),
-        "graph_guided": GraphGuidedConfig(
-            horizon=128, stride=stride, replan_every=every, model=SMALL, sampling=FEW
-        ),
+        "adapt_diffuser": AdaptDiffuserConfig(diffuser=dense, plans=500, reference=128, rounds=1),
+        "graph_guided": GraphGuidedConfig(horizon=128, stride=8, replan_every=16, model=SMALL, sampling=WARM),
     }[planner]
 
 
@@ -162,7 +167,9 @@ def _tiny(settings: Any) -> Any:
 
     small = change(_replaced(settings, change))
     if isinstance(small, AdaptDiffuserConfig):
-        small = dataclasses.replace(small, plans=16, reference=16, rounds=1, slack=100.0, value_quantile=0.0)
+        small = dataclasses.replace(
+            small, plans=16, reference=16, rounds=1, value_quantile=0.0, error_quantile=1.0, quantile=1.0
+        )
     return small
 
 

@@ -7,9 +7,6 @@ table.csv. Every row is the newest finished run of one agent: last checkpoint, a
 preset are no results and are refused.
 """
 
-import csv
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,9 @@ from typing import Any
 import tyro
 from common import run_main
 from job import with_interval
+from tables import ending, finished, plain, write
 
 from jdp.agents import AGENTS, MODEL_BASED
-from jdp.errors import UserError
-from jdp.training.runs import replace_text
 
 
 @dataclass(frozen=True)
@@ -38,39 +34,16 @@ HEAD = ["agent", "model", "score", "low", "high", "seeds", "updates", "minutes",
 
 def main() -> None:
     config = tyro.cli(Config, description=__doc__)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.env).strip("-")
-    folder = config.out / "offline_rl" / name
-    runs = [read(path) for path in sorted(folder.glob("*/scores.json"))]
-    real = [run for run in runs if run["preset"] != "smoke"]
-    if smoke := len(runs) - len(real):
-        print(f"refused: {smoke} runs of the smoke preset")
-    if not real:
-        raise UserError(
-            f"{folder} holds no finished run of the cpu or paper preset: "
-            f"python experiments/offline_rl.py --agent td3_bc --env {config.env}"
-        )
-    datasets = {(run["dataset"], run["sha256"]) for run in real}
-    if len(datasets) > 1:
-        raise UserError(f"{folder} holds runs on different data ({sorted(datasets)}): use an --out for each")
-    newest = {(run["agent"], model_of(run), run["preset"]): run for run in real}  # sorted by time
+    name = plain(config.env)
+    runs = finished(
+        [config.out / "offline_rl" / name],
+        f"python experiments/offline_rl.py --agent td3_bc --env {config.env}",
+    )
+    newest = {(run["agent"], model_of(run), run["preset"]): run for run in runs}  # sorted by time
     order = list(AGENTS)
     rows = [row(newest[key]) for key in sorted(newest, key=lambda key: (order.index(key[0]), key[1:]))]
-    target = config.out / "tables" / f"offline_rl_{name}"
-    text = markdown(rows, next(iter(newest.values())))
-    replace_text(target / "table.md", text)
-    with (target / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, HEAD)
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{text}\nwritten to {target}")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A finished run: its scores and what they depend on."""
-    scores, written = json.loads(path.read_text()), json.loads((path.parent / "config.json").read_text())
-    keep = ("sha256", "commit", "devices", "cores", "config")
-    command = re.sub(r" --(out|resume)[ =]\S+| --resume\b", "", written.get("command", "(not recorded)"))
-    return scores | {k: written[k] for k in keep} | {"command": command}
+    text = markdown(rows, list(newest.values()))
+    write(config.out / "tables" / f"offline_rl_{name}", text, HEAD, rows)
 
 
 def model_of(run: dict[str, Any]) -> str:
@@ -95,7 +68,8 @@ def row(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
+def markdown(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
+    run = runs[0]
     lines = [
         f"{run['dataset']}, {run['task']}: last checkpoint, {run['episodes']} episodes a seed; "
         f"behaviour policy {run['behaviour']:.1f}",
@@ -111,9 +85,7 @@ def markdown(rows: list[dict[str, Any]], run: dict[str, Any]) -> str:
     lines += [
         "",
         "In brackets the world model of a model-based agent. Intervals: Student's t over the seeds.",
-        f"{', '.join(sorted(set(run['devices'])))}. The rows were made by",
-        "",
-        *(f"    {r['command']}" for r in rows),
+        *ending(runs, rows),
     ]
     return "\n".join(lines) + "\n"
 

@@ -40,6 +40,24 @@ def interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Interval:
+    """The mean of `a` `[n]` less that of `b` `[m]`, one value a seed, and Welch's t interval for it.
+
+    The two need not spread alike (Welch 1947). With `n < 2` or `m < 2` the bounds are NaN.
+    """
+    a, b = (np.asarray(values, np.float64).ravel() for values in (a, b))
+    mean = float(a.mean() - b.mean())
+    if min(a.size, b.size) < 2:
+        return Interval(mean, np.nan, np.nan)
+    variances = np.array([a.var(ddof=1) / a.size, b.var(ddof=1) / b.size])
+    total = float(variances.sum())
+    if total == 0:
+        return Interval(mean, mean, mean)
+    freedom = total**2 / float((variances**2 / [a.size - 1, b.size - 1]).sum())
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
+    return Interval(mean, mean - half, mean + half)
+
+
 def iqm(values: ArrayLike) -> float:
     """Interquartile mean of all values: the mean without the lowest and the highest quarter.
 

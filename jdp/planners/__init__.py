@@ -9,7 +9,8 @@ from jdp.planners.diffuser import DiffuserPlannerConfig, diffuser
 from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided
 from jdp.planners.hierarchical import HierarchicalConfig, hierarchical
 from jdp.planners.inverse import InverseConfig
-from jdp.planners.trajectory import CriticConfig, ModelConfig, SamplingConfig
+from jdp.planners.models import ModelConfig
+from jdp.planners.trajectory import CriticConfig, SamplingConfig
 from jdp.planners.veteran import VeteranConfig, veteran
 from jdp.types import Planner, Spec
 

@@ -13,7 +13,7 @@ from jdp.data.segments import SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError
 from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState, diffuser
-from jdp.planners.inverse import InverseConfig, inverse, near_pair
+from jdp.planners.inverse import InverseConfig, inverse, near_pair, track
 from jdp.planners.scale import clip_action
 from jdp.planners.trajectory import critic
 from jdp.types import Planner, Segments, Spec, named_keys
@@ -44,6 +44,8 @@ class AdaptDiffuserConfig:
     """By how much they may: drawn plans are not as exact as data."""
     reference: int = 256
     """Real segments that plans are compared with."""
+    lookahead: int = 8
+    """On tasks with goals planned states are tracked by the inverse model, so many steps ahead."""
 
     def __post_init__(self) -> None:
         if self.diffuser.stride != 1:
@@ -141,7 +143,8 @@ def adapt_diffuser(config: AdaptDiffuserConfig, spec: Spec) -> Planner:
     """
     base, horizon = diffuser(config.diffuser, spec), config.diffuser.horizon
     judge = None if spec.goal else critic(config.diffuser.critic)
-    control = inverse(config.inverse, spec.action_dim, 1, spec.goal)
+    reach = config.lookahead if spec.goal else 1
+    control = inverse(config.inverse, spec.action_dim, reach, spec.goal)
     entries = jnp.array(spec.goal or range(spec.observation_dim), jnp.int32)
 
     def init(key: Array, data: SegmentRows) -> AdaptDiffuserState:
@@ -160,7 +163,7 @@ def adapt_diffuser(config: AdaptDiffuserConfig, spec: Spec) -> Planner:
     def update(key: Array, state: AdaptDiffuserState, batch: Segments):
         keys = named_keys(key, "planner", "pair", "inverse")
         planner, metrics = base.update(keys["planner"], state.planner, batch)
-        pair = near_pair(keys["pair"], batch, state.planner.scale, 1)
+        pair = near_pair(keys["pair"], batch, state.planner.scale, reach)
         learned, more = control.update(keys["inverse"], state.inverse, *pair)
         return state._replace(planner=planner, inverse=learned), {**metrics, **more}
 
@@ -168,7 +171,13 @@ def adapt_diffuser(config: AdaptDiffuserConfig, spec: Spec) -> Planner:
         return base.plan(key, state.planner, carry, observation, goal)
 
     def act(key: Array, state: AdaptDiffuserState, plan, elapsed: Array, observation: Array) -> Array:
-        return base.act(key, state.planner, plan, elapsed, observation)
+        if not spec.goal:
+            return base.act(key, state.planner, plan, elapsed, observation)
+
+        def towards(*args: Array) -> Array:
+            return control.act(key, state.inverse, *args)
+
+        return track(towards, state.planner.scale, plan, 1, elapsed, observation, reach)
 
     def measure(key: Array, state: AdaptDiffuserState, observation: Array, action: Array, goal: Array | None):
         """`(Measures, actions of the inverse model [B, L - 1, A])` of segments `[B, L, ...]`."""

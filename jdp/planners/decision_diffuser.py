@@ -13,17 +13,10 @@ from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.guidance import classifier_free_doubled
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
+from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, Span, fit_scale, fit_span, known_mask, with_goal
 from jdp.planners.states import pursue, row_offsets, start, states_plan
-from jdp.planners.trajectory import (
-    ModelConfig,
-    Previous,
-    SamplingConfig,
-    draw_plan,
-    model,
-    plan_schedule,
-    shifted,
-)
+from jdp.planners.trajectory import Previous, SamplingConfig, draw_plan, plan_schedule, shifted
 from jdp.types import Denoiser, Planner, Segments, Spec, named_keys
 
 

@@ -11,17 +11,16 @@ from jdp.data.segments import SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
+from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, clip_action, fit_scale, known_mask, with_goal
 from jdp.planners.states import pursue
 from jdp.planners.trajectory import (
     CriticConfig,
-    ModelConfig,
     Previous,
     SamplingConfig,
     Steering,
     critic,
     draw_best,
-    model,
     nothing_planned,
     plan_schedule,
     shifted,

@@ -21,16 +21,9 @@ from jdp.planners import states
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.graph import Graph, Path, build_graph, nearest, nearest_reachable, walk, waypoints
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
+from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, fit_scale
-from jdp.planners.trajectory import (
-    ModelConfig,
-    Previous,
-    SamplingConfig,
-    draw_plan,
-    model,
-    plan_schedule,
-    shifted,
-)
+from jdp.planners.trajectory import Previous, SamplingConfig, draw_plan, plan_schedule, shifted
 from jdp.types import Denoiser, Plan, Planner, Segments, Spec, bind, named_keys
 
 

@@ -14,17 +14,16 @@ from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
+from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, clip_action, fit_scale, known_mask, with_goal
 from jdp.planners.states import pursue
 from jdp.planners.trajectory import (
     CriticConfig,
-    ModelConfig,
     Previous,
     SamplingConfig,
     Steering,
     critic,
     draw_best,
-    model,
     nothing_planned,
     plan_schedule,
     shifted,
@@ -46,6 +45,8 @@ class HierarchicalConfig:
     """Which segments between subgoals are filled in: the plan then spans `jump` or `horizon - jump` steps."""
     follow: Literal["actions", "states"] = "actions"
     """Whether the planned actions are played, or the planned states tracked by an inverse model."""
+    lookahead: int = 8
+    """Steps ahead of the planned state that "states" aims at: the next one leaves no time to catch up."""
     candidates: int = 64
     """High-level plans drawn at a decision on tasks with rewards; the one of the highest value is refined."""
     guidance: float = 1.0
@@ -76,6 +77,8 @@ class HierarchicalConfig:
                 f"replan_every is {self.replan_every}, but only {steps} steps are planned in detail: choose "
                 f"replan_every <= {steps}{', or refine all' if self.refine == 'first' else ''}"
             )
+        if not 1 <= self.lookahead < self.horizon:
+            raise UserError(f"lookahead is {self.lookahead}: choose 1 to {self.horizon - 1}")
         if self.low_sampling.warm_steps:
             raise UserError("segments are drawn from nothing: set warm_steps of low_sampling to 0")
 
@@ -152,7 +155,7 @@ def hierarchical(config: HierarchicalConfig, spec: Spec) -> Planner:
     high, low = model(config.high), model(config.low)
     judge = None if spec.goal else critic(config.critic)
     low_judge = judge if config.low_guidance or config.low_candidates > 1 else None
-    control = inverse(config.inverse, a, 1, spec.goal) if config.follow == "states" else None
+    control = inverse(config.inverse, a, config.lookahead, spec.goal) if config.follow == "states" else None
     mask, ends = known_mask(rows, o, extra, spec), ends_mask(k, o, a)
     weight = jnp.ones((k + 1, o + a)).at[0, o:].set(config.action_weight)
     length = config.segments * k + 1
@@ -191,7 +194,7 @@ def hierarchical(config: HierarchicalConfig, spec: Spec) -> Planner:
             more = {f"low_{name}": x for name, x in more.items()}
             state, metrics = state._replace(low_critic=learned), {**metrics, **more}
         if control is not None:
-            pair = near_pair(keys["pair"], batch, scale, 1)
+            pair = near_pair(keys["pair"], batch, scale, config.lookahead)
             learned, more = control.update(keys["inverse"], state.inverse, *pair)
             state, metrics = state._replace(inverse=learned), {**metrics, **more}
         return state, metrics
@@ -266,5 +269,5 @@ def hierarchical(config: HierarchicalConfig, spec: Spec) -> Planner:
         return plan.action[:, jnp.minimum(elapsed, length - 1)]
 
     offsets = tuple(range(config.horizon))
-    act = play if control is None else pursue(control, 1)
+    act = play if control is None else pursue(control, 1, config.lookahead)
     return Planner(init, update, start, plan, act, offsets, config.horizon, 1, config.replan_every)

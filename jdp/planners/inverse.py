@@ -151,13 +151,14 @@ def track(
     stride: int,
     elapsed: Array,
     observation: Array,
+    rows: int = 1,
 ) -> Array:
-    """`[B, A]`, the action towards the next row of the plan, in the units of the task.
+    """`[B, A]`, the action towards the row of the plan that lies `rows` rows on, in the units of the task.
 
-    After `elapsed` steps row `elapsed // stride + 1` is aimed at, which lies 1 to `stride` steps ahead; once
-    the plan is over, its last row. `towards(state, target, ahead [B])` gives standardised actions.
+    After `elapsed` steps row `elapsed // stride + rows` is aimed at, at most `rows * stride` steps ahead;
+    once the plan is over, its last row. `towards(state, target, ahead [B])` gives standardised actions.
     """
-    row = elapsed // stride + 1
+    row = elapsed // stride + rows
     ahead = jnp.broadcast_to(row * stride - elapsed, observation.shape[:1])
     target = plan.observation[:, jnp.minimum(row, plan.observation.shape[1] - 1)]
     action = towards(scale.observation(observation), scale.observation(target), ahead)

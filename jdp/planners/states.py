@@ -41,13 +41,13 @@ def start(rows: int, action_dim: int) -> Callable[[Array], tuple[Previous, Plan]
     return begin
 
 
-def pursue(control: Inverse, stride: int) -> Callable[..., Array]:
+def pursue(control: Inverse, stride: int, rows: int = 1) -> Callable[..., Array]:
     """`Planner.act` of a planner whose state has a `scale` and the state `inverse` of `control`."""
 
     def act(key: Array, state: PyTree, plan: Plan, elapsed: Array, observation: Array) -> Array:
         def towards(*args: Array) -> Array:
             return control.act(key, state.inverse, *args)
 
-        return track(towards, state.scale, plan, stride, elapsed, observation)
+        return track(towards, state.scale, plan, stride, elapsed, observation, rows)
 
     return act

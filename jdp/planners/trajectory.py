@@ -1,4 +1,4 @@
-"""What planners learn: denoisers of plans with known entries, critics of plans, and how plans are drawn."""
+"""How plans are drawn and judged: samplers with known entries, warm starts, candidates, critics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,28 +12,29 @@ from jax.tree_util import Partial
 
 from jdp.diffusion import samplers
 from jdp.diffusion.diffuser import DiffuserState, adam, begin, descend
+from jdp.diffusion.flow_maps import hold_map
 from jdp.diffusion.formulations import formulation
 from jdp.diffusion.guidance import hold, value_guided
+from jdp.diffusion.schedules import flow, karras
 from jdp.diffusion.warm import warm_start
 from jdp.errors import UserError
-from jdp.networks import NetworkConfig, ValueNetworkConfig, make, make_value
-from jdp.networks.conditional_mlp import conditioned
-from jdp.types import Bound, Denoiser, Metrics, Params, bind, named_keys
+from jdp.networks import ValueNetworkConfig, make_value
+from jdp.types import Denoiser, Metrics, Params, bind, named_keys
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """A denoiser of plans and its training."""
+def staircase(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None) -> Array:
+    """For pictures: Euler from the first row of `x` `[B, ...]`, where row b stops at `sigmas[b]`.
 
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    formulation: str = "edm"
-    """What the network predicts, at which levels: edm, vp_eps, vp_x0, vp_v, flow, ddpm_x0, ..."""
-    learning_rate: float = 1e-3
-    """Peak: linear warm-up over the first tenth, then a cosine to 0."""
-    steps: int = 10_000
-    """Gradient steps over which the learning rate falls; set to the experiment's updates."""
-    ema: float = 0.995
-    """Decay of the averaged weights that plans are drawn from."""
+    So a batch of equal observations shows how one plan comes out of noise, whatever the planner.
+    """
+    del key
+    chain = samplers.euler(denoiser, jnp.broadcast_to(x[:1], x.shape), sigmas, trace=True)
+    rows = jnp.arange(x.shape[0])
+    return chain[jnp.minimum(rows, chain.shape[0] - 1), rows]
+
+
+_FLOW_SAMPLERS = {"consistency": samplers.consistency, "flow_map": samplers.flow_map}
+SAMPLERS = samplers.SAMPLERS | _FLOW_SAMPLERS | {"staircase": staircase}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class SamplingConfig:
     """How a plan is drawn."""
 
     sampler: str = "euler"
-    """euler (DDIM), heun, dpmpp_2m, dpmpp_2m_sde, ddpm, ..."""
+    """euler (DDIM), heun, dpmpp_2m, dpmpp_2m_sde, ddpm, ...; consistency and flow_map for those models."""
     steps: int = 10
     """Network calls of a plan from nothing."""
     warm_steps: int = 4
@@ -52,73 +53,13 @@ class SamplingConfig:
     """Scales the noise that a plan begins with."""
 
     def __post_init__(self) -> None:
-        if self.sampler not in samplers.SAMPLERS:
-            raise UserError(f"no sampler {self.sampler!r}: choose one of {', '.join(samplers.SAMPLERS)}")
+        if self.sampler not in SAMPLERS:
+            raise UserError(f"no sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
         if self.steps < 2 or not 0 <= self.warm_steps <= self.steps:
             raise UserError(
                 "a plan needs steps >= 2 and 0 <= warm_steps <= steps, "
                 f"not steps {self.steps} and warm_steps {self.warm_steps}"
             )
-
-
-class Model(NamedTuple):
-    """A trainable denoiser of plans `[B, T, D]` under a condition `[B, C]`, as pure functions."""
-
-    init: Callable[[Array, Array, Array], DiffuserState]  # init(key, x0, condition)
-    update: Callable[..., tuple[DiffuserState, Metrics]]
-    # update(key, state, x0, condition, known, weight): entries where `known` (bool, broadcasts to x0) are
-    # shown without noise and cost nothing; `weight` (broadcasts to x0) multiplies the loss
-    denoiser: Callable[[DiffuserState, Array], Denoiser]  # denoiser(state, condition), of averaged weights
-
-
-def _shown(x: Array, known: Array, condition: Array) -> tuple[Array, Array]:
-    """What a network is shown: a flag beside every entry, and the known ends of the plan as a condition.
-
-    Convolutions see a few rows: without the ends as a condition plans jump from the present to their row 1.
-    """
-    flags = jnp.broadcast_to(known, x.shape).astype(x.dtype)
-    ends = (flags * x)[:, jnp.array([0, -1])].reshape(x.shape[0], -1)
-    return jnp.concatenate([x, flags], axis=-1), jnp.concatenate([condition, ends], axis=-1)
-
-
-def _at_one_level(params: Params, x: Array, c_noise: Array, condition: Array, *, apply: Callable) -> Array:
-    # One embedded level for all noisy entries; a level for each would cost half as much again.
-    level = c_noise.reshape(x.shape[0], -1).max(-1)
-    wide = c_noise.reshape(c_noise.shape + (1,) * (x.ndim - c_noise.ndim))
-    shown, given = _shown(x, wide < level[:, None, None], condition)
-    return apply(params, shown, level, given)[..., : x.shape[-1]]
-
-
-@lru_cache(maxsize=64)
-def model(config: ModelConfig) -> Model:
-    """The denoiser of `config`; equal settings are the same functions.
-
-    Raises:
-        UserError: if there is no such formulation.
-    """
-    net, form, optimiser = make(config.network), formulation(config.formulation), adam(config)
-    apply = conditioned(Bound(_at_one_level, (("apply", net.apply),)))
-
-    def init(key: Array, x0: Array, condition: Array) -> DiffuserState:
-        shown, given = _shown(x0, jnp.ones(x0.shape, bool), condition)
-        return begin(optimiser, net.init(key, shown, jnp.zeros(x0.shape[:1], x0.dtype), given))
-
-    def update(key: Array, state: DiffuserState, x0: Array, condition: Array, known: Array, weight: Array):
-        keys = named_keys(key, "level", "noise")
-        level = form.levels(keys["level"], x0.shape[0], x0.dtype)
-        sigma = jnp.where(jnp.broadcast_to(known, x0.shape), 0.0, level[:, None, None])
-
-        def loss(params: Params) -> tuple[Array, Metrics]:
-            both = (params, condition)
-            weights = jnp.broadcast_to(weight, x0.shape)
-            return form.loss(keys["noise"], apply, both, x0, sigma=sigma, weight=weights)
-
-        return descend(optimiser, state, loss, config.ema)
-
-    def denoiser(state: DiffuserState, condition: Array) -> Denoiser:
-        return form.denoiser(apply, (state.ema, condition))
-
-    return Model(init, update, denoiser)
 
 
 class Critic(NamedTuple):
@@ -220,8 +161,8 @@ def draw_plan(
     its last `warm_steps` levels; at the highest level it is the cold start of the same key.
     """
     keys = named_keys(key, "start", "sampler")
-    sampler = samplers.SAMPLERS[config.sampler]
-    held = hold(denoiser, known, mask)
+    sampler = SAMPLERS[config.sampler]
+    held = (hold_map if config.sampler == "flow_map" else hold)(denoiser, known, mask)  # type: ignore[arg-type]
 
     def cold(_: None) -> Array:
         x = config.temperature * schedule[0] * jax.random.normal(keys["start"], known.shape, known.dtype)
@@ -239,10 +180,16 @@ def draw_plan(
 
 def plan_schedule(config: SamplingConfig, name: str) -> Array:
     """`[steps + 1]`, the levels of a plan from nothing."""
-    from jdp.diffusion.schedules import karras
-
+    special = {"consistency": "consistency", "shortcut": "flow_map"}.get(name)
+    if (special or config.sampler) != config.sampler or (not special and config.sampler in _FLOW_SAMPLERS):
+        raise UserError(
+            f"formulation {name} and sampler {config.sampler} do not go together: consistency models are "
+            "sampled by consistency, shortcut models by flow_map, denoisers by the others"
+        )
+    if name == "shortcut":  # steps of equal time, which it has learned
+        return flow(config.steps)
     if config.sigma_max is None:
-        return formulation(name).schedule(config.steps)
+        return formulation("edm" if special else name).schedule(config.steps)
     return karras(config.steps, sigma_min=0.02, sigma_max=config.sigma_max)
 
 
@@ -285,6 +232,10 @@ def draw_best(
     first draw is taken, of value 0.
     """
     known, mask, plan = candidates_of((known, mask, previous.plan), count)
+    if value is not None and steering.strength and config.sampler in _FLOW_SAMPLERS:
+        raise UserError(
+            "a flow map has no denoised point to guide: set the guidance to 0, or train a denoiser"
+        )
     if value is not None and steering.strength:
         strength, point, steps = steering
         denoiser = value_guided(denoiser, value, strength, point=point, steps=steps)

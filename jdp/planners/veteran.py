@@ -11,18 +11,17 @@ from jdp.data.segments import FAR, Hindsight, SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
+from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, Span, fit_scale, fit_span, known_mask, with_goal
 from jdp.planners.states import pursue, row_offsets, start, states_plan
 from jdp.planners.trajectory import (
     CriticConfig,
-    ModelConfig,
     Previous,
     SamplingConfig,
     Steering,
     candidates_of,
     critic,
     draw_best,
-    model,
     plan_schedule,
     shifted,
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jdp.evaluation import bootstrap_interval, interval, iqm, normalised_score
+from jdp.evaluation import bootstrap_interval, difference, interval, iqm, normalised_score
 
 
 def test_normalised_score():
@@ -24,6 +24,15 @@ def test_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
     draws = [interval(rng.normal(5, 2, 4), level=0.9) for _ in range(3000)]
     assert np.mean([i.low < 5 < i.high for i in draws]) == pytest.approx(0.9, abs=0.02)
+
+
+def test_difference_is_welchs():
+    a, b = np.array([70.0, 74.0, 81.0]), np.array([60.0, 61.0, 60.5, 64.0, 58.0])
+    found, scipys = difference(a, b), stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert found.estimate == pytest.approx(a.mean() - b.mean())
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high))
+    assert difference([3.0, 3.0], [1.0, 1.0]) == (2.0, 2.0, 2.0)
+    assert np.isnan(difference([3.0], b).low) and difference([3.0], [1.0]).estimate == 2.0
 
 
 @pytest.mark.parametrize("function", [interval, bootstrap_interval])

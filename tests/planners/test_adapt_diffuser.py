@@ -24,7 +24,8 @@ from jdp.planners.adapt_diffuser import (
 )
 from jdp.planners.diffuser import DiffuserPlannerConfig
 from jdp.planners.inverse import Inverse, InverseConfig
-from jdp.planners.trajectory import CriticConfig, ModelConfig, SamplingConfig
+from jdp.planners.models import ModelConfig
+from jdp.planners.trajectory import CriticConfig, SamplingConfig
 from jdp.types import Segments, Spec, named_keys
 
 H, RNG = 4, np.random.default_rng(0)

@@ -15,8 +15,9 @@ from jdp.errors import UserError
 from jdp.networks import NetworkConfig
 from jdp.planners.decision_diffuser import DecisionDiffuserConfig, decision_diffuser
 from jdp.planners.inverse import InverseConfig
+from jdp.planners.models import Model, ModelConfig
 from jdp.planners.scale import Affine, Scale, Span
-from jdp.planners.trajectory import Model, ModelConfig, SamplingConfig
+from jdp.planners.trajectory import SamplingConfig
 from jdp.policies.closed_loop import follow
 from jdp.types import Segments, Spec, bind, expand
 

@@ -14,7 +14,8 @@ from jdp.data.episodes import Origin, make_episodes
 from jdp.errors import UserError
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners.hierarchical import HierarchicalConfig, hierarchical, joined, segment
-from jdp.planners.trajectory import Critic, CriticConfig, ModelConfig, SamplingConfig, plan_schedule
+from jdp.planners.models import ModelConfig
+from jdp.planners.trajectory import Critic, CriticConfig, SamplingConfig, plan_schedule
 from jdp.types import Spec, named_keys
 
 module = importlib.import_module("jdp.planners.hierarchical")  # the package has a function of this name

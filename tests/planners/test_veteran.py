@@ -12,16 +12,14 @@ from jdp.data.segments import FAR, SegmentRows
 from jdp.errors import UserError
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners.inverse import InverseConfig
+from jdp.planners.models import Model, ModelConfig, model
 from jdp.planners.scale import Affine, Scale, Span, fit_scale, fit_span
 from jdp.planners.trajectory import (
     CriticConfig,
-    Model,
-    ModelConfig,
     SamplingConfig,
     candidates_of,
     critic,
     draw_plan,
-    model,
     plan_schedule,
 )
 from jdp.planners.veteran import VeteranConfig, veteran
