@@ -52,7 +52,8 @@ def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
     evaluation = {name: EvaluationConfig(episodes=count) for name, count in episodes.items()}
     # AdaptDiffuser's plans in mazes have a row for every step: fewer of them make a batch.
     dense = planner == "adapt_diffuser" and goals
-    updates, batch = (1_500, 16) if dense else (4_000 if goals else 3_000, 64)
+    size = 0 if horizon is None else 1 if horizon < 256 else 2
+    updates, batch = ((1_500, 2_000, 4_000)[size], 64) if not dense else (1_000 * size, 16)
     return {
         "smoke": {
             "settings": _tiny(cpu),
@@ -71,7 +72,8 @@ def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
     }
 
 
-SMALL = ModelConfig(network=NetworkConfig("residual_unet", 48, 3))
+SMALL = ModelConfig(network=NetworkConfig("residual_unet", 32, 3))
+LARGER = ModelConfig(network=NetworkConfig("residual_unet", 48, 3))
 CRITIC = CriticConfig(network=ValueNetworkConfig("pooled", 32, 3))
 COLD = SamplingConfig(sampler="dpmpp_2m", steps=10, warm_steps=0, sigma_max=20.0)
 WARM = dataclasses.replace(COLD, warm_steps=4)  # from the last plan, re-noised: four calls instead of ten
@@ -94,7 +96,7 @@ def _locomotion(planner: str, env: str) -> Any:
             horizon=32, jump=4, high=SMALL, low=SMALL, critic=CRITIC, sampling=WARM
         ),
         "veteran": VeteranConfig(horizon=32, stride=4, model=SMALL, critic=clean, sampling=COLD),
-        "adapt_diffuser": AdaptDiffuserConfig(diffuser=diffuser, plans=2_000),
+        "adapt_diffuser": AdaptDiffuserConfig(diffuser=diffuser, plans=1_000, rounds=1),
         "graph_guided": GraphGuidedConfig(horizon=32, stride=4, replan_every=4, model=SMALL, sampling=WARM),
     }[planner]
 
@@ -104,7 +106,7 @@ def _maze(planner: str, horizon: int) -> Any:
     stride, jump = (8, 16) if horizon < 256 else (16, 16)
     # Plans that end at the goal are followed to their end: drawn anew, they would take as long again.
     diffuser = DiffuserPlannerConfig(
-        horizon=horizon, stride=stride, replan_every=horizon, candidates=1, model=SMALL, sampling=COLD
+        horizon=horizon, stride=stride, replan_every=horizon, candidates=1, model=LARGER, sampling=COLD
     )
     small = dataclasses.replace(SMALL, network=NetworkConfig("residual_unet", 32, 4))
     dense = dataclasses.replace(diffuser, stride=1, model=small)
@@ -114,7 +116,7 @@ def _maze(planner: str, horizon: int) -> Any:
             horizon=horizon,
             stride=stride,
             replan_every=horizon // 2,
-            model=SMALL,
+            model=LARGER,
             sampling=dataclasses.replace(COLD, temperature=0.5),
         ),
         "hierarchical": HierarchicalConfig(
@@ -123,7 +125,7 @@ def _maze(planner: str, horizon: int) -> Any:
             replan_every=horizon - jump,
             refine="all",
             follow="states",
-            high=SMALL,
+            high=LARGER,
             low=dataclasses.replace(SMALL, network=NetworkConfig("residual_unet", 32, 2)),
             sampling=COLD,
         ),
@@ -132,12 +134,14 @@ def _maze(planner: str, horizon: int) -> Any:
             stride=stride,
             replan_every=horizon,
             goals="last_row",
-            model=SMALL,
+            model=LARGER,
             critic=dataclasses.replace(CRITIC, noisy=False),
             sampling=COLD,
         ),
         "adapt_diffuser": AdaptDiffuserConfig(diffuser=dense, plans=500, reference=128, rounds=1),
-        "graph_guided": GraphGuidedConfig(horizon=128, stride=8, replan_every=16, model=SMALL, sampling=WARM),
+        "graph_guided": GraphGuidedConfig(
+            horizon=128, stride=8, replan_every=16, model=LARGER, sampling=WARM
+        ),
     }[planner]
 
 

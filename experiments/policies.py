@@ -66,7 +66,7 @@ def presets(policy: str, env: str) -> dict[str, Config]:
         "cpu": Config(
             policy=policy,
             settings=small,
-            updates=3_000,
+            updates=2_000,
             evaluation=EvaluationConfig(episodes=20 if goals else 5),
         ),
         "paper": Config(

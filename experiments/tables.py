@@ -1,4 +1,4 @@
-"""What the tables of runs share: finished runs are read, smoke and mixed data refused, Markdown and CSV written."""
+"""What the tables of runs share: reading finished runs, refusing smoke and mixed data, writing the files."""
 
 import csv
 import json
@@ -52,7 +52,7 @@ def finished(folders: Sequence[Path], hint: str) -> list[dict[str, Any]]:
 
 
 def check_same_data(runs: Sequence[dict[str, Any]], where: str) -> None:
-    """Raises `UserError` unless all `runs` are on the same data and task: else their scores do not compare."""
+    """Raises `UserError` unless all `runs` are on the same data and task: other scores do not compare."""
     data = {(run["dataset"], run["task"], run["sha256"][:16]) for run in runs}
     if len(data) > 1:
         raise UserError(f"{where}: runs on different data ({sorted(data)}): use an --out for each")
