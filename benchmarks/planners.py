@@ -3,17 +3,17 @@
     python benchmarks/planners.py [--updates 10] [--repeats 7]
 
 The work is that of hopper: 11 observations, 3 actions, horizon 32, the bundled hopper-medium, the published
-U-Net (32, 64, 128, 256; 3,956,302 parameters at 14 channels) and its half as the critic. An update is a batch
-of 64, its draw, gradient, Adam and average, in the chunk of the fit loop. A plan is of one observation, the best of
-64 candidates; guided, it takes one gradient of the critic a step, at the noised plan. Weights are
-untrained: times do not depend on them. Our planner shows its network the 14 channels, a flag beside
-each, and the ends of the plan as a condition; "U-Net" is the network alone, as the peer's.
+U-Net (32, 64, 128, 256; 3,956,302 parameters at 14 channels) and its half as the critic. An update is a
+batch of 64: its draw, gradient, Adam and average, in the chunk of the fit loop. A plan is of one
+observation, the best of 64 candidates; guided, it takes one gradient of the critic at each noised plan.
+Weights are untrained: times do not depend on them. Our planner shows its network the 14 channels, a flag
+beside each, and the ends of the plan as a condition; "U-Net" is the network alone, as the peer's.
 
-The last two lines are the default of experiments/plan.py on two cores (--preset cpu), which has no counterpart.
+The last two lines are the default of experiments/plan.py on two cores (--preset cpu), without counterpart.
 
 The target is half of the peer's time. The peer, CleanDiffuser, was measured on another day, on a machine
-of the same kind, on 2 quiet cores; the rate of the matrix product, timed in turns with the work, says how quiet
-ours was.
+of the same kind, on 2 quiet cores; the rate of the matrix product, timed in turns with the work, says how
+quiet ours was.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from jdp.diffusion import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig, ValueNetworkConfig, parameter_count
 from jdp.planners import CriticConfig, DiffuserPlannerConfig, ModelConfig, SamplingConfig, diffuser
 from jdp.planners.models import model
-from jdp.planners.scale import fit_scale, known_mask
+from jdp.planners.scale import fit_scale
 from jdp.types import Array, Metrics, PyTree, Segments
 
 BATCH, HORIZON, TARGET = 64, 32, 0.5
@@ -57,7 +57,7 @@ PLANS = {
     "plan, DDPM 20 unguided": replace(PUBLISHED, guidance=0.0),
     "plan, DDIM 5 guided": replace(PUBLISHED, sampling=replace(DDPM, sampler="euler", steps=5)),
 }
-PEER = {  # seconds, wall medians
+PEER = {  # seconds, of SOURCE
     "update, U-Net": 0.196,
     "update, denoiser": 0.196,
     "update, denoiser and critic": 0.310,
@@ -66,8 +66,8 @@ PEER = {  # seconds, wall medians
     "plan, DDIM 5 guided": 0.66,
 }
 SOURCE = (
-    "CleanDiffuser main 05f17fc, unmodified classes, torch 2.13.0+cpu, 2 quiet cores of an AMD EPYC, float32; "
-    "measured on another day, on a machine of the same kind"
+    "CleanDiffuser main 05f17fc, unmodified classes, torch 2.13.0+cpu, float32, 2 quiet cores, AMD EPYC; "
+    "wall medians, measured on another day, on a machine of the same kind"
 )
 
 

@@ -21,6 +21,7 @@ def option(name: str) -> str | None:
     """The value of `--name` on the command line, before it is parsed; None where it is not there."""
     argv, value = sys.argv[1:], None
     for i, word in enumerate(argv):
+        word = word.replace("_", "-") if word.startswith("--") and "=" not in word else word
         if word == name and i + 1 < len(argv):
             value = argv[i + 1]
         elif word.startswith(f"{name}="):

@@ -87,8 +87,11 @@ def open_job(experiment: str, config: Any, method: str, fit: Callable[[Any, Any]
             "--batch-size": config.batch_size,
             "--evaluation.episodes": config.evaluation.episodes,
             "--evaluation.decisions": config.evaluation.decisions,
+            "--evaluation.pictures": config.evaluation.pictures,
         }
     )
+    if not 0 <= config.discount <= 1:
+        raise jdp.UserError(f"--discount is {config.discount}: it must lie from 0 to 1")
     data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
     check_task(data, config.evaluation.place)
     config = fit(config, data)
@@ -105,9 +108,11 @@ def check_task(data: Any, place: dict[str, Any]) -> None:
     if data.spec.env_id is None:
         raise jdp.UserError(f"{data.origin.name} names no task to play in: give --env-id, e.g. Hopper-v5")
     env = environment(data)()
-    env.reset(0, **place)
+    try:
+        env.reset(0, **place)
+    finally:
+        env.close()
     shapes, wanted = (env.observation_dim, env.action_dim), (data.spec.observation_dim, data.spec.action_dim)
-    env.close()
     if shapes != wanted:
         raise jdp.UserError(
             f"{data.spec.env_id} has {shapes[0]} observations and {shapes[1]} actions, the dataset "

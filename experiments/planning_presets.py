@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 from control import EvaluationConfig
@@ -39,8 +40,8 @@ DECISION_TARGETS = {
 
 def maze_horizon(env: str) -> int | None:
     """The horizon in the maze that `env` names; None where it names none."""
-    word = re.search("|".join(MAZE_HORIZONS), env.lower())
-    return MAZE_HORIZONS[word[0]] if word and "maze" in env.lower() else None
+    found = re.search(r"maze.*?(umaze|open|medium|large|giant|teleport)|maze.*", Path(env).name.lower())
+    return None if found is None else MAZE_HORIZONS.get(found[1] or "", 256)
 
 
 def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
@@ -53,7 +54,7 @@ def presets(planner: str, env: str) -> dict[str, dict[str, Any]]:
     # AdaptDiffuser's plans in mazes have a row for every step: fewer of them make a batch.
     dense = planner == "adapt_diffuser" and goals
     size = 0 if horizon is None else 1 if horizon < 256 else 2
-    updates, batch = ((1_500, 2_000, 4_000)[size], 64) if not dense else (1_000 * size, 16)
+    updates, batch = ((2_000, 2_000, 3_000)[size], 64) if not dense else (1_000 * size, 16)
     return {
         "smoke": {
             "settings": _tiny(cpu),
@@ -81,7 +82,9 @@ WARM = dataclasses.replace(COLD, warm_steps=4)  # from the last plan, re-noised:
 
 def _locomotion(planner: str, env: str) -> Any:
     target, guidance = DECISION_TARGETS.get(full_d4rl_name(env) or "", (0.95, 1.2))
-    diffuser = DiffuserPlannerConfig(horizon=32, model=SMALL, critic=CRITIC, sampling=WARM)
+    diffuser = DiffuserPlannerConfig(
+        horizon=32, candidates=16, guidance=0.05, model=SMALL, critic=CRITIC, sampling=WARM
+    )
     clean = dataclasses.replace(CRITIC, noisy=False)
     return {
         "diffuser": diffuser,
@@ -93,9 +96,18 @@ def _locomotion(planner: str, env: str) -> Any:
             sampling=dataclasses.replace(WARM, temperature=0.5),
         ),
         "hierarchical": HierarchicalConfig(
-            horizon=32, jump=4, high=SMALL, low=SMALL, critic=CRITIC, sampling=WARM
+            horizon=32,
+            jump=4,
+            candidates=16,
+            guidance=0.05,
+            high=SMALL,
+            low=SMALL,
+            critic=CRITIC,
+            sampling=WARM,
         ),
-        "veteran": VeteranConfig(horizon=32, stride=4, model=SMALL, critic=clean, sampling=COLD),
+        "veteran": VeteranConfig(
+            horizon=32, stride=4, candidates=16, model=SMALL, critic=clean, sampling=COLD
+        ),
         "adapt_diffuser": AdaptDiffuserConfig(diffuser=diffuser, plans=1_000, rounds=1),
         "graph_guided": GraphGuidedConfig(horizon=32, stride=4, replan_every=4, model=SMALL, sampling=WARM),
     }[planner]

@@ -52,8 +52,10 @@ def presets(policy: str, env: str) -> dict[str, Config]:
     settings = tuned(policy, full_d4rl_name(env) or "")
     goals = maze_horizon(env) is not None
     # Learning rates of the papers fall over a million updates; a few thousand need larger ones.
-    small = dataclasses.replace(settings, features=256, learning_rate=1e-3)
-    tiny = dataclasses.replace(small, features=64, blocks=1, learning_rate=1e-3)
+    width = "hidden" if hasattr(settings, "hidden") else "features"
+    sizes: dict[str, Any] = {"hidden": ((256, 256, 256), (64, 64)), "features": (256, 64)}
+    small = dataclasses.replace(settings, learning_rate=1e-3, **{width: sizes[width][0]})
+    tiny = dataclasses.replace(small, **{width: sizes[width][1]})
     return {
         "smoke": Config(
             policy=policy,

@@ -77,9 +77,10 @@ def segment_rows(
 def rows_of(segments: Segments) -> SegmentRows:
     """Segments of rows `[B, L]`, each an episode of its own, as rows to draw them from again."""
     count, length = segments.reward.shape
-    flat = [x.reshape((count * length, *x.shape[2:])) for x in segments[:5]]
     starts = np.arange(count, dtype=np.int32) * length
-    return SegmentRows(*flat, starts, starts + length - 1)
+    per_row = {name: getattr(segments, name) for name in SegmentRows._fields[:5]}
+    flat = {name: x.reshape((count * length, *x.shape[2:])) for name, x in per_row.items()}
+    return SegmentRows(**flat, starts=starts, last=starts + length - 1)
 
 
 def _draw(
@@ -105,7 +106,8 @@ def _draw(
         other = jax.random.randint(keys["anywhere"], (batch_size,), 0, rows.reward.shape[0])
         goals = rows.observation[jnp.where(elsewhere, other, jnp.minimum(first + ahead, last))]
         goals, distance = goals[:, jnp.array(goal)], jnp.where(elsewhere, FAR, ahead)
-    return Segments(*(x[at] for x in rows[:5]), goals, distance)
+    per_row = {name: getattr(rows, name)[at] for name in SegmentRows._fields[:5]}
+    return Segments(**per_row, goal=goals, distance=distance)
 
 
 def draw_segments(

@@ -64,7 +64,7 @@ def windows(episodes: Episodes, length: int, *, stride: int = 1) -> Windows:
     if not counts.sum() or length > lengths.max():
         raise UserError(
             f"{episodes.origin.name}: the longest of the {len(lengths)} episodes has {lengths.max()} "
-            f"steps, shorter than the horizon {length}: choose --horizon <= {lengths.max()}"
+            f"steps, shorter than the horizon {length}: choose a horizon <= {lengths.max()}"
         )
     pads_before = np.cumsum(terminated) - terminated
     first = episodes.starts + pads_before

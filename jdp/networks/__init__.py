@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.errors import UserError
 from jdp.networks.diffuser_unet import DiffuserUNet, HalfUNet
 from jdp.networks.pooled import PooledValue
 from jdp.networks.temporal_unet import ResidualUNet, TemporalUNet
@@ -30,6 +31,12 @@ class NetworkConfig:
     """Width of the first block; the U-Nets double it from block to block."""
     blocks: int = 3
     """Blocks (for the U-Nets: resolutions)."""
+
+    def __post_init__(self) -> None:
+        if self.features < 8 or self.blocks < 1:
+            raise UserError(
+                f"a network needs features >= 8 and blocks >= 1, not {self.features} and {self.blocks}"
+            )
 
 
 _MODULES = {

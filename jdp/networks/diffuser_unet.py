@@ -12,9 +12,10 @@ GROUPS = 8
 
 
 def mish(x: Array) -> Array:
-    """`x tanh(softplus(x))` (arXiv 1908.08681), with one exponential `e = e^x`: `x n / (n + 2)`, `n = e (e + 2)`.
+    """`x tanh(softplus(x))` (arXiv 1908.08681), as `x n / (n + 2)` with `n = e^x (e^x + 2)`.
 
-    A fifth of a forward pass on a CPU is saved. Beyond 20 the quotient is 1 in float32, and `e^x` is cut there.
+    With one exponential, a forward pass of the U-Net takes a fifth less on a CPU. Where `e^x` is cut, at 20,
+    the quotient is 1 in float32.
     """
     e = jnp.exp(jnp.minimum(x, 20.0))
     n = e * (e + 2)

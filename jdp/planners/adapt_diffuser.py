@@ -16,7 +16,7 @@ from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState, d
 from jdp.planners.inverse import InverseConfig, inverse, near_pair, track
 from jdp.planners.scale import clip_action
 from jdp.planners.trajectory import critic
-from jdp.types import Planner, Segments, Spec, named_keys
+from jdp.types import AnyArray, Planner, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def select(found: Measures, real: Measures, config: AdaptDiffuserConfig) -> Arra
     return keep
 
 
-def kept(segments: Segments, keep: Array, config: AdaptDiffuserConfig) -> Segments:
+def kept(segments: Segments, keep: AnyArray, config: AdaptDiffuserConfig) -> Segments:
     """The segments that passed, on the host: `[K, L, ...]`, for `jdp.data.rows_of`.
 
     Raises:

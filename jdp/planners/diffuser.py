@@ -41,8 +41,9 @@ class DiffuserPlannerConfig:
     """Steps that a plan is followed."""
     candidates: int = 64
     """Plans drawn at a decision; the one of the highest value is followed (1 in mazes, without a value)."""
-    guidance: float = 1.0
-    """Strength of the pull to high values, which are standardised over the dataset; 0: none."""
+    guidance: float = 0.05
+    """Strength of the pull to high values, which are standardised over the dataset; 0: none. The entries of a
+    plan move together, so that a pull on each counts many times: 1 drives hopper's plans off the data."""
     guidance_point: Literal["denoised", "noised"] = "denoised"
     """Where the value's gradient is taken (see `jdp.diffusion.guidance.value_guided`)."""
     guidance_steps: int = 2
@@ -56,6 +57,13 @@ class DiffuserPlannerConfig:
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon, self.stride, self.replan_every)
+        check_candidates(self.candidates)
+
+
+def check_candidates(count: int) -> None:
+    """Raises `UserError` unless there is a plan to choose from."""
+    if count < 1:
+        raise UserError(f"candidates is {count}: draw at least one plan")
 
 
 def check_horizon(horizon: int, stride: int, replan_every: int) -> None:

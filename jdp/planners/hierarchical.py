@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jdp.data.segments import SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError
-from jdp.planners.diffuser import check_horizon
+from jdp.planners.diffuser import check_candidates, check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, clip_action, fit_scale, known_mask, with_goal
@@ -49,7 +49,7 @@ class HierarchicalConfig:
     """Steps ahead of the planned state that "states" aims at: the next one leaves no time to catch up."""
     candidates: int = 64
     """High-level plans drawn at a decision on tasks with rewards; the one of the highest value is refined."""
-    guidance: float = 1.0
+    guidance: float = 0.05
     """Strength of the pull of the high level to high values, standardised over the dataset; 0: none."""
     low_candidates: int = 1
     """Draws of every segment on tasks with rewards; above 1 a second critic chooses (64 in the paper)."""
@@ -71,6 +71,7 @@ class HierarchicalConfig:
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon, self.jump, self.replan_every)
+        check_candidates(self.candidates)
         steps = self.jump * self.segments
         if self.replan_every > steps:
             raise UserError(

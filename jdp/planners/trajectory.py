@@ -33,6 +33,7 @@ def staircase(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None 
     return chain[jnp.minimum(rows, chain.shape[0] - 1), rows]
 
 
+LEAST = 0.02  # the last level above 0, of standardised plans
 _FLOW_SAMPLERS = {"consistency": samplers.consistency, "flow_map": samplers.flow_map}
 SAMPLERS = samplers.SAMPLERS | _FLOW_SAMPLERS | {"staircase": staircase}
 
@@ -55,6 +56,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise UserError(f"no sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
+        if self.sigma_max is not None and self.sigma_max <= LEAST:
+            raise UserError(f"sigma_max is {self.sigma_max}: noise begins above {LEAST}, its last level")
         if self.steps < 2 or not 0 <= self.warm_steps <= self.steps:
             raise UserError(
                 "a plan needs steps >= 2 and 0 <= warm_steps <= steps, "
@@ -190,7 +193,7 @@ def plan_schedule(config: SamplingConfig, name: str) -> Array:
         return flow(config.steps)
     if config.sigma_max is None:
         return formulation("edm" if special else name).schedule(config.steps)
-    return karras(config.steps, sigma_min=0.02, sigma_max=config.sigma_max)
+    return karras(config.steps, sigma_min=LEAST, sigma_max=config.sigma_max)
 
 
 def candidates_of(x: Any, count: int) -> Any:

@@ -9,7 +9,7 @@ from jax import Array
 
 from jdp.data.segments import FAR, Hindsight, SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
-from jdp.planners.diffuser import check_horizon
+from jdp.planners.diffuser import check_candidates, check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, Span, fit_scale, fit_span, known_mask, with_goal
@@ -56,6 +56,7 @@ class VeteranConfig:
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon, self.stride, self.replan_every)
+        check_candidates(self.candidates)
 
     @property
     def hindsight(self) -> Hindsight:

@@ -33,7 +33,7 @@ def draw_maze(axis: Axes, maze: Maze) -> None:
         axis.fill(
             [x - half, x + half, x + half, x - half], [y - half, y - half, y + half, y + half], color=WALL
         )
-    corners = maze.cell_to_xy([(0, 0), np.array(maze.free.shape) - 1])
+    corners = maze.cell_to_xy(np.array([(0, 0), maze.free.shape]) - [[0, 0], [1, 1]])
     axis.set_xlim(corners[:, 0].min() - half, corners[:, 0].max() + half)
     axis.set_ylim(corners[:, 1].min() - half, corners[:, 1].max() + half)
     axis.set_aspect("equal")

@@ -125,8 +125,8 @@ class Clock:
 
 
 def timed(monkeypatch, length: int, **options):
-    """`latency` in episodes of `length` steps, where the first decision of the process takes 1000 s, the first
-    of an episode 30 s, one at a third step 6 s (7 s the fourth), another step 1 s."""
+    """`latency` in episodes of `length` steps, where the first decision of all takes 1000 s, the first of an
+    episode 30 s, every third step 6 s, another step 1 s."""
     from jdp.evaluation import closed_loop
 
     clock, calls = Clock(), []

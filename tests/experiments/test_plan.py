@@ -73,7 +73,6 @@ def test_mistakes_get_one_line(whole, tmp_path):
         "too long": (["--settings.horizon", "100000"], "horizon"),
         "sampler": (["--settings.sampling.sampler", "heum"], "heun"),
         "formulation": (["--settings.model.formulation", "vp_esp"], "vp_eps"),
-        "network": (["--settings.model.network.blocks", "0"], "blocks"),
         "planner of another run": (["--planner", "veteran", "--resume", str(finished)], "configuration"),
         "other configuration": (["--seed", "3", "--resume", str(finished)], "seed: 0 there, 3 here"),
         "finished": (["--resume", str(finished)], "is finished"),

@@ -61,7 +61,7 @@ def test_upsample_is_a_transposed_convolution(length):
     # Even outputs see the input before by the last tap and their own by the second; odd ones the others.
     kernel = np.stack([odd[1], even[1], odd[0], even[0]])
     expected = transposed_convolution(np.asarray(x), kernel, np.asarray(params["params"]["bias"]))
-    np.testing.assert_allclose(up.apply(params, x), expected, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(up.apply(params, x)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 4, 5, 7])
@@ -71,7 +71,7 @@ def test_downsample_is_a_convolution_of_stride_two(length):
     dense = params["params"]["Dense_0"]
     kernel = np.asarray(dense["kernel"]).reshape(3, C, C)
     expected = convolution(np.asarray(x), kernel, np.asarray(dense["bias"]))
-    np.testing.assert_allclose(down.apply(params, x), expected, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(down.apply(params, x)), expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
