@@ -204,16 +204,17 @@ def evaluate(job: Job, policy: Any, states: Any, every: int = 1) -> dict[str, An
     returns = np.array([r["returns"] for r in records])
     success = np.array([r["success"] for r in records], bool)
     scores = scores_of(returns, spec).mean(axis=1)
+    found = jdp.evaluation.interval(scores)
     if is_success(spec):
-        scores = 100.0 * success.mean(axis=1)
-    found = {name: float(np.median([r["latency"][name] for r in records])) for name in records[0]["latency"]}
+        scores, found = 100.0 * success.mean(axis=1), jdp.evaluation.success_interval(success)
+    took = {name: float(np.median([r["latency"][name] for r in records])) for name in records[0]["latency"]}
     return {
         "returns": returns.tolist(),
         "success": success.astype(int).tolist(),
         "lengths": [r["lengths"] for r in records],
         "seeds": [float(s) for s in scores],
-        "interval": list(jdp.evaluation.interval(scores)),
-        "latency": found,
+        "interval": list(found),
+        "latency": took,
         "play_seconds": sum(r["seconds"] for r in records),
     }
 
@@ -227,6 +228,13 @@ def score_label(spec: Any) -> str:
     if is_success(spec):
         return "success %"
     return "return" if spec.score_range is None else "normalised score"
+
+
+def interval_name(spec: Any, seeds: int) -> str:
+    """What the interval of a score says."""
+    if is_success(spec):
+        return f"Clopper-Pearson over the episodes of all {seeds} training seeds"
+    return f"Student's t over {seeds} training seeds"
 
 
 def play_seed(job: Job, policy: Any, state: Any, seed: int, every: int) -> tuple[dict[str, Any], Any]:
@@ -319,7 +327,7 @@ def closing(job: Job, found: dict[str, Any], phases: tuple[str, ...], compilatio
         f"decision in one environment: median {1e3 * took['median']:.1f} ms, 95th percentile "
         f"{1e3 * took['percentile_95']:.1f} ms, first of an episode {1e3 * took['first']:.1f} ms, "
         f"mean per step {1e3 * took['step']:.1f} ms\n"
-        f"interval: Student's t over {config.seeds} training seeds\n"
+        f"interval: {interval_name(spec, config.seeds)}\n"
         f"training: {', '.join(f'{phase} {m:.1f} min' for phase, m in minutes.items())} (all seeds at once)\n"
         f"{compilations.count} programs compiled in {compilations.seconds:.0f} s "
         f"({compilations.cache_hits} from the cache)"

@@ -82,9 +82,7 @@ WARM = dataclasses.replace(COLD, warm_steps=4)  # from the last plan, re-noised:
 
 def _locomotion(planner: str, env: str) -> Any:
     target, guidance = DECISION_TARGETS.get(full_d4rl_name(env) or "", (0.95, 1.2))
-    diffuser = DiffuserPlannerConfig(
-        horizon=32, candidates=16, guidance=0.05, model=SMALL, critic=CRITIC, sampling=WARM
-    )
+    diffuser = DiffuserPlannerConfig(horizon=32, candidates=16, model=SMALL, critic=CRITIC, sampling=COLD)
     clean = dataclasses.replace(CRITIC, noisy=False)
     return {
         "diffuser": diffuser,
@@ -99,11 +97,10 @@ def _locomotion(planner: str, env: str) -> Any:
             horizon=32,
             jump=4,
             candidates=16,
-            guidance=0.05,
             high=SMALL,
             low=SMALL,
             critic=CRITIC,
-            sampling=WARM,
+            sampling=COLD,
         ),
         "veteran": VeteranConfig(
             horizon=32, stride=4, candidates=16, model=SMALL, critic=clean, sampling=COLD

@@ -22,7 +22,7 @@ from tables import check_same_data, ending, finished, plain, read, write
 
 from jdp import plotting
 from jdp.errors import UserError
-from jdp.evaluation import Interval, bootstrap_interval, difference, normalised_score
+from jdp.evaluation import Interval, bootstrap_interval, difference, normalised_score, success_interval
 from jdp.planners import PLANNERS
 from jdp.policies import POLICIES
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def row(run: dict[str, Any]) -> dict[str, Any]:
-    mean, low, high = run["interval"]
+    mean, low, high = interval_of(run)
     return {
         "method": run["method"],
         "kind": "planner" if run["method"] in PLANNERS else "policy",
@@ -83,6 +83,15 @@ def row(run: dict[str, Any]) -> dict[str, Any]:
         "device": run["devices"][0].partition(": ")[2],
         "command": run["command"],
     }
+
+
+def is_success(run: dict[str, Any]) -> bool:
+    return run["score_name"] == "success %"
+
+
+def interval_of(run: dict[str, Any]) -> Any:
+    """Over all episodes where the score is a share of them, else over the seeds."""
+    return success_interval(run["success"]) if is_success(run) else run["interval"]
 
 
 def markdown(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
@@ -105,7 +114,8 @@ def markdown(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "Intervals: Student's t over the seeds. Decisions are timed in one environment, after compilation.",
+        f"Intervals: {'Clopper-Pearson over all episodes' if is_success(run) else 'Student over the seeds'}. "
+        "Decisions are timed in one environment, after compilation.",
         *ending(runs, rows),
     ]
     return "\n".join(lines) + "\n"
@@ -117,7 +127,7 @@ def points(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, float, f
     found = {}
     for run in runs:
         name = run["method"] if methods.count(run["method"]) == 1 else f"{run['method']}, {run['preset']}"
-        mean, low, high = (float("nan") if v is None else v for v in run["interval"])
+        mean, low, high = (float("nan") if v is None else v for v in interval_of(run))
         found[name] = (run["latency"]["median"], mean, low, high)
     return found
 
@@ -143,7 +153,7 @@ def comparison(a: dict[str, Any], b: dict[str, Any]) -> str:
     check_same_data([a, b], names)
     lines = [
         f"{which} {run['path'].name}: {run['method']}, {run['score_name']} "
-        f"{with_interval(run['interval'])} (seeds {' '.join(f'{s:.1f}' for s in run['seeds'])})"
+        f"{with_interval(interval_of(run))} (seeds {' '.join(f'{s:.1f}' for s in run['seeds'])})"
         for which, run in (("A", a), ("B", b))
     ]
     seeds = f"Welch's t over {len(a['seeds'])} and {len(b['seeds'])} seeds"
@@ -172,7 +182,7 @@ def over_episodes(a: dict[str, Any], b: dict[str, Any]) -> Interval:
 
 def episode_scores(run: dict[str, Any]) -> np.ndarray:
     """`[seeds, episodes]`, what the means of are the run's scores."""
-    if run["score_name"] == "success %":
+    if is_success(run):
         return 100.0 * np.asarray(run["success"], np.float64)
     scale = run["spec"].get("score_range")
     returns = np.asarray(run["returns"], np.float64)

@@ -6,7 +6,15 @@ from jdp.evaluation.environments import make_env
 from jdp.evaluation.goal_tasks import GoalEnv, Step, make_goal_env, protocol
 from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
 from jdp.evaluation.rollout import Returns, evaluate, make_policy_step
-from jdp.evaluation.scores import Interval, bootstrap_interval, difference, interval, iqm, normalised_score
+from jdp.evaluation.scores import (
+    Interval,
+    bootstrap_interval,
+    difference,
+    interval,
+    iqm,
+    normalised_score,
+    success_interval,
+)
 from jdp.evaluation.simulator import Simulator, supports
 
 __all__ = [
@@ -33,5 +41,6 @@ __all__ = [
     "normalised_score",
     "play",
     "protocol",
+    "success_interval",
     "supports",
 ]

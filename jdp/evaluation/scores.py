@@ -58,6 +58,18 @@ def difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def success_interval(success: ArrayLike, *, level: float = 0.95) -> Interval:
+    """The share of successes in percent over all episodes, and Clopper and Pearson's exact interval.
+
+    `success` `[seeds, episodes]` of 0 and 1. Right for the policies that were played, whatever the share;
+    it knows nothing of other training seeds.
+    """
+    played = np.asarray(success, bool).ravel()
+    share = 100.0 * played.mean()
+    exact = stats.binomtest(int(played.sum()), played.size).proportion_ci(level, method="exact")
+    return Interval(float(share), 100.0 * exact.low, 100.0 * exact.high)
+
+
 def iqm(values: ArrayLike) -> float:
     """Interquartile mean of all values: the mean without the lowest and the highest quarter.
 

@@ -41,19 +41,21 @@ class DiffuserPlannerConfig:
     """Steps that a plan is followed."""
     candidates: int = 64
     """Plans drawn at a decision; the one of the highest value is followed (1 in mazes, without a value)."""
-    guidance: float = 0.05
+    guidance: float = 0.1
     """Strength of the pull to high values, which are standardised over the dataset; 0: none. The entries of a
     plan move together, so that a pull on each counts many times: 1 drives hopper's plans off the data."""
     guidance_point: Literal["denoised", "noised"] = "denoised"
     """Where the value's gradient is taken (see `jdp.diffusion.guidance.value_guided`)."""
-    guidance_steps: int = 2
-    """Gradient steps at each noise level."""
+    guidance_steps: int = 0
+    """Newton steps at each noise level; 0: one plain gradient step, cheap, and enough for a weak pull."""
     action_weight: float = 10.0
     """Weight of the first action in the loss."""
     model: ModelConfig = field(default_factory=ModelConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     inverse: InverseConfig = field(default_factory=InverseConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingConfig = SamplingConfig(warm_steps=0)
+    """Warm starts are for one candidate: choosing the most valued of several re-noised copies of the last
+    choice, step after step, breeds plans that only the critic believes in (on hopper it falls at once)."""
 
     def __post_init__(self) -> None:
         check_horizon(self.horizon, self.stride, self.replan_every)

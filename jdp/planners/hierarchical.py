@@ -49,7 +49,7 @@ class HierarchicalConfig:
     """Steps ahead of the planned state that "states" aims at: the next one leaves no time to catch up."""
     candidates: int = 64
     """High-level plans drawn at a decision on tasks with rewards; the one of the highest value is refined."""
-    guidance: float = 0.05
+    guidance: float = 0.1
     """Strength of the pull of the high level to high values, standardised over the dataset; 0: none."""
     low_candidates: int = 1
     """Draws of every segment on tasks with rewards; above 1 a second critic chooses (64 in the paper)."""
@@ -57,8 +57,8 @@ class HierarchicalConfig:
     """As `guidance`, of the low level, by a second critic of the return to go from a segment's beginning."""
     guidance_point: Literal["denoised", "noised"] = "denoised"
     """Where the values' gradients are taken (see `jdp.diffusion.guidance.value_guided`)."""
-    guidance_steps: int = 2
-    """Gradient steps at each noise level."""
+    guidance_steps: int = 0
+    """Newton steps at each noise level; 0: one plain gradient step, cheap, and enough for a weak pull."""
     action_weight: float = 10.0
     """Weight of the first action in the loss of the low level."""
     high: ModelConfig = field(default_factory=ModelConfig)

@@ -214,7 +214,7 @@ class Steering(NamedTuple):
 
     strength: float  # 0: it only chooses
     point: Literal["denoised", "noised"] = "denoised"
-    steps: int = 1
+    steps: int = 1  # of Newton's method; 0: one plain gradient step
 
 
 def draw_best(
@@ -241,7 +241,8 @@ def draw_best(
         )
     if value is not None and steering.strength:
         strength, point, steps = steering
-        denoiser = value_guided(denoiser, value, strength, point=point, steps=steps)
+        solver = {"steps": steps, "solver_steps": 1} if steps else {"steps": 1, "solver_steps": 0}
+        denoiser = value_guided(denoiser, value, strength, point=point, **solver)
     x0 = draw_plan(key, denoiser, known, mask, Previous(plan, previous.planned), config, schedule)
     score = jnp.zeros(x0.shape[0]) if value is None else value(x0, jnp.zeros(x0.shape[:1]))
     return best_of(x0, score, count)

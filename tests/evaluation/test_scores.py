@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jdp.evaluation import bootstrap_interval, difference, interval, iqm, normalised_score
+from jdp.evaluation import bootstrap_interval, difference, interval, iqm, normalised_score, success_interval
 
 
 def test_normalised_score():
@@ -60,3 +60,13 @@ def test_bootstrap_of_a_mean_agrees_with_the_normal():
     half = 1.96 * values.std() / np.sqrt(200)
     assert found == bootstrap_interval(values, statistic=np.mean, resamples=4000)
     np.testing.assert_allclose(found, values.mean() + np.array([0, -half, half]), atol=0.01)
+
+
+def test_the_interval_of_successes_is_the_exact_one():
+    # Of 20 successes in 20: the lower end is (alpha / 2)^(1 / n) (Clopper and Pearson 1934).
+    found = success_interval(np.ones((2, 10)))
+    assert found.estimate == found.high == 100.0
+    assert found.low == pytest.approx(100 * 0.025 ** (1 / 20))
+    half = success_interval([[1, 0, 0, 1]])
+    assert half.estimate == 50.0
+    assert half.low == pytest.approx(100 - half.high)

@@ -51,7 +51,9 @@ def test_the_guided_mean_is_that_of_the_tilted_gaussian(exact_planner):
     spec, batch = Spec(1, 1), 4096
     for steps, sampler in ((30, "heun"), (60, "euler")):
         sampling = SamplingConfig(sampler=sampler, steps=steps, warm_steps=0, sigma_max=80.0)
-        config = DiffuserPlannerConfig(horizon=2, candidates=1, guidance=1.0, sampling=sampling)
+        config = DiffuserPlannerConfig(
+            horizon=2, candidates=1, guidance=1.0, guidance_steps=1, sampling=sampling
+        )
         planner, state = exact_planner(config, spec)
         now = jnp.full((batch, 1), 0.7)
         plan = jax.jit(planner.plan)(
