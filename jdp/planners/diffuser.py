@@ -53,7 +53,7 @@ class DiffuserPlannerConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     inverse: InverseConfig = field(default_factory=InverseConfig)
-    sampling: SamplingConfig = SamplingConfig(warm_steps=0)
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(warm_steps=0))
     """Warm starts are for one candidate: choosing the most valued of several re-noised copies of the last
     choice, step after step, breeds plans that only the critic believes in (on hopper it falls at once)."""
 
