@@ -78,7 +78,7 @@ class HierarchicalConfig:
                 f"replan_every is {self.replan_every}, but only {steps} steps are planned in detail: choose "
                 f"replan_every <= {steps}{', or refine all' if self.refine == 'first' else ''}"
             )
-        if not 1 <= self.lookahead < self.horizon:
+        if self.follow == "states" and not 1 <= self.lookahead < self.horizon:
             raise UserError(f"lookahead is {self.lookahead}: choose 1 to {self.horizon - 1}")
         if self.low_sampling.warm_steps:
             raise UserError("segments are drawn from nothing: set warm_steps of low_sampling to 0")

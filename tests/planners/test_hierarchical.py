@@ -101,6 +101,7 @@ LOCO = HierarchicalConfig(
     jump=2,
     candidates=6,
     follow="states",
+    lookahead=2,
     low_candidates=2,
     guidance_point="noised",
     high=ModelConfig(NetworkConfig("mixer", 8, 1)),
