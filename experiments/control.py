@@ -34,6 +34,7 @@ from jdp.tasks import maze_of
 from jdp.types import Bound
 
 T = TypeVar("T")
+FRAMES = 80  # of a film of locomotion
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,9 @@ def evaluate(job: Job, policy: Any, states: Any, every: int = 1) -> dict[str, An
     for seed in range(config.seeds):
         if seed + 1 in done:
             continue
-        record, episodes = play_seed(job, policy, one(states, seed), seed, every)
-        if seed == 0 and episodes is not None:
-            draw_episodes(job, episodes, every)
+        record, played, recorder = play_seed(job, policy, one(states, seed), seed, every)
+        if seed == 0:
+            draw_episodes(job, played, recorder, every)
         job.run.log("evaluation", seed + 1, record)
     records = [r for r in job.run.records("evaluation") if r["step"] <= config.seeds]
     returns = np.array([r["returns"] for r in records])
@@ -237,7 +238,9 @@ def interval_name(spec: Any, seeds: int) -> str:
     return f"Student's t over {seeds} training seeds"
 
 
-def play_seed(job: Job, policy: Any, state: Any, seed: int, every: int) -> tuple[dict[str, Any], Any]:
+def play_seed(
+    job: Job, policy: Any, state: Any, seed: int, every: int
+) -> tuple[dict[str, Any], Any, Recorder]:
     config, began = job.config, time.monotonic()
     make, pictures = environment(job.data), min(config.evaluation.pictures, config.evaluation.episodes)
     recorder = Recorder(pictures, every)
@@ -267,13 +270,11 @@ def play_seed(job: Job, policy: Any, state: Any, seed: int, every: int) -> tuple
         "latency": took._asdict(),
         "seconds": seconds,
     }
-    return record, episodes_of(job.data.spec, played, recorder)
+    return record, played, recorder
 
 
 def episodes_of(spec: Any, played: Any, recorder: Recorder) -> Any:
-    """The episodes to draw in a maze; None elsewhere."""
-    if maze_of(spec.env_id) is None or not spec.goal:
-        return None
+    """The episodes to draw in a maze."""
     xy = list(spec.goal)
     return [
         plotting.Episode(
@@ -293,13 +294,20 @@ def figures(job: Job) -> Any:
     return folder
 
 
-def draw_episodes(job: Job, episodes: Any, every: int) -> None:
-    """plans.png and closed_loop.gif of a maze."""
-    maze, title = maze_of(job.data.spec.env_id), f"{method_of(job.config)}, {job.data.origin.name}"
-    assert maze is not None  # `episodes_of` saw to it
-    plotting.plans(maze, episodes, title=title).savefig(figures(job) / "plans.png")
-    frames = plotting.film(maze, episodes[0], every, title=title)
-    plotting.save_film(figures(job) / "closed_loop.gif", frames)
+def draw_episodes(job: Job, played: Any, recorder: Recorder, every: int) -> None:
+    """plans.png and closed_loop.gif in a maze; elsewhere the film alone, where this machine can render."""
+    spec, title = job.data.spec, f"{method_of(job.config)}, {job.data.origin.name}"
+    maze = maze_of(spec.env_id) if spec.goal else None
+    if maze is None:
+        seen = played.observation[: played.lengths[0] + 1, 0]
+        frames = plotting.render(spec.env_id, seen[:: max(1, len(seen) // FRAMES)])
+        frames = None if frames is None else frames[:, ::3, ::3]
+    else:
+        episodes = episodes_of(spec, played, recorder)
+        plotting.plans(maze, episodes, title=title).savefig(figures(job) / "plans.png")
+        frames = plotting.film(maze, episodes[0], every, title=title)
+    if frames is not None:
+        plotting.save_film(figures(job) / "closed_loop.gif", frames)
 
 
 def method_of(config: Any) -> str:

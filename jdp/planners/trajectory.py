@@ -241,8 +241,8 @@ def draw_best(
         )
     if value is not None and steering.strength:
         strength, point, steps = steering
-        solver = {"steps": steps, "solver_steps": 1} if steps else {"steps": 1, "solver_steps": 0}
-        denoiser = value_guided(denoiser, value, strength, point=point, **solver)
+        newton = {"steps": max(steps, 1), "solver_steps": min(steps, 1)}
+        denoiser = value_guided(denoiser, value, strength, point=point, covariance="isotropic", **newton)
     x0 = draw_plan(key, denoiser, known, mask, Previous(plan, previous.planned), config, schedule)
     score = jnp.zeros(x0.shape[0]) if value is None else value(x0, jnp.zeros(x0.shape[:1]))
     return best_of(x0, score, count)
