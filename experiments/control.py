@@ -225,6 +225,11 @@ def is_success(spec: Any) -> bool:
     return bool(spec.goal) and spec.score_range is None
 
 
+def has_behaviour(data: Any) -> bool:
+    """Whether the dataset's episodes are played to the same rules as ours: maze2d's are one long walk."""
+    return not is_success(data.spec) and protocol(data.spec) is None
+
+
 def score_label(spec: Any) -> str:
     if is_success(spec):
         return "success %"
@@ -352,7 +357,7 @@ def closing(job: Job, found: dict[str, Any], phases: tuple[str, ...], compilatio
             "updates": config.updates,
             "episodes": config.evaluation.episodes,
             **found,
-            "behaviour": None if is_success(spec) else behaviour(data),
+            "behaviour": behaviour(data) if has_behaviour(data) else None,
             "minutes": minutes,
             "compilations": compilations.summary(),
         },
