@@ -325,11 +325,8 @@ def closing(job: Job, found: dict[str, Any], phases: tuple[str, ...], compilatio
     minutes = {phase: training_seconds(job, phase) / 60 for phase in phases if job.run.records(phase)}
     took = found["latency"]
     lengths = np.concatenate(found["lengths"])
-    known = (
-        ""
-        if is_success(spec)
-        else f"behaviour policy (mean of the dataset's episodes): {behaviour(data):.1f}\n"
-    )
+    known = f"behaviour policy (mean of the dataset's episodes): {behaviour(data):.1f}\n"
+    known = known if has_behaviour(data) else ""
     text = (
         f"{data.origin.name}, {spec.env_id}: {method_of(config)}, {config.updates:,} updates, "
         f"{config.evaluation.episodes} episodes a seed, last checkpoint\n\n"

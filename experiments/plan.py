@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from adapt import adapt
 from common import choose, option, parse, run_main, use_compilation_cache
@@ -81,7 +82,7 @@ def fit_to_data(config: Config, data: Any) -> Config:
         settings = trained_for(settings, config.updates)
     planner = jdp.planners.make(settings, data.spec)
     rows = segment_rows(data, planner.offsets[-1] + 1)
-    observation, goal = np.zeros((1, data.spec.observation_dim)), np.zeros((1, len(data.spec.goal)))
+    observation, goal = jnp.zeros((1, data.spec.observation_dim)), jnp.zeros((1, len(data.spec.goal)))
 
     def first_plan(key: jax.Array) -> Any:
         return planner.plan(key, planner.init(key, rows), planner.start(observation)[0], observation, goal)
@@ -121,8 +122,8 @@ def draw_denoising(job: Job, states: Any) -> None:
         return  # they make no such steps
     planner, sigmas = jdp.planners.make(settings, spec), plan_schedule(inner.sampling, model.formulation)
     rows = [len(job.data) // 3, 2 * len(job.data) // 3]
-    observation = np.repeat(job.data.observations[rows[:1]], len(sigmas), axis=0)
-    goal = np.repeat(job.data.observations[rows[1:]][:, list(spec.goal)], len(sigmas), axis=0)
+    observation = jnp.repeat(jnp.asarray(job.data.observations[rows[:1]]), len(sigmas), axis=0)
+    goal = jnp.repeat(jnp.asarray(job.data.observations[rows[1:]][:, list(spec.goal)]), len(sigmas), axis=0)
     carry = planner.start(observation)[0]
     plan = jax.jit(planner.plan)(job.keys["pictures"], one(states, 0), carry, observation, goal)[1]
     chain = np.asarray(plan.subgoal if hasattr(settings, "high") else plan.observation)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         diffusion,
         evaluation,
         networks,
+        planners,
         plotting,
+        policies,
         synthesis,
         tasks,
         training,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         world_models,
     )
     from jdp.synthesis.load import load_run
+    from jdp.synthesis.load_controller import load_controller
 
 __all__ = [
     "UserError",
@@ -35,9 +38,12 @@ __all__ = [
     "data",
     "diffusion",
     "evaluation",
+    "load_controller",
     "load_run",
     "networks",
+    "planners",
     "plotting",
+    "policies",
     "synthesis",
     "tasks",
     "training",
@@ -49,6 +55,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "load_run":
         return importlib.import_module("jdp.synthesis.load").load_run
+    if name == "load_controller":
+        return importlib.import_module("jdp.synthesis.load_controller").load_controller
     if name in __all__:
         return importlib.import_module(f"jdp.{name}")
     raise AttributeError(f"module 'jdp' has no attribute {name!r}")

@@ -89,7 +89,8 @@ def load_run(path: str | Path) -> LoadedRun:
     written = json.loads((path / "config.json").read_text())
     config, spec = written["config"], from_dict(Spec, written["spec"])
     if "agent" not in config:
-        raise UserError(f"{path} is no run of pgd_d4rl.py or offline_rl.py, whose models can be loaded")
+        hint = ": use jdp.load_controller" if "planner" in config or "policy" in config else ""
+        raise UserError(f"{path} is no run of pgd_d4rl.py or offline_rl.py, whose models load here{hint}")
     normaliser = diffuser = diffuser_state = denoiser = model = model_state = None
     home = Path(written.get("diffuser_from") or path) / "checkpoints" / "diffuser"
     if "diffusion" in config and checkpoints.latest(home) is not None:

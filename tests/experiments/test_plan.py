@@ -5,9 +5,14 @@ import shutil
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scripts import EXPERIMENTS, check_mistakes, killer, run
+
+import jdp
+from jdp.errors import UserError
+from jdp.types import named_keys
 
 pytest.importorskip("gymnasium_robotics")
 
@@ -58,6 +63,24 @@ def test_killed_while_it_trains_a_run_ends_with_the_same_numbers(whole, tmp_path
     assert "100/104" in done.stdout  # where its training goes on
     for key in ("returns", "success", "lengths", "seeds"):
         assert scores(tmp_path)[key] == scores(whole)[key]
+
+
+def test_a_loaded_run_plays_as_the_script_did(whole):
+    (path,) = whole.glob("plan/*/*")
+    loaded = jdp.load_controller(path)
+    names = ("train", "adapt", "play", "latency", "pictures")  # of control.open_job
+    key = jax.random.fold_in(named_keys(jax.random.key(0), *names)["play"], 1)
+    played = jdp.evaluation.play(
+        loaded.policy,
+        key,
+        loaded.state(1),
+        lambda: jdp.evaluation.make_goal_env(loaded.spec.env_id),
+        episodes=2,
+        seed=1_000_000,
+    )
+    assert played.lengths.tolist() == loaded.scores["lengths"][1]
+    with pytest.raises(UserError, match="load_controller"):
+        jdp.load_run(path)
 
 
 def test_mistakes_get_one_line(whole, tmp_path):
