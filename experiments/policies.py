@@ -55,6 +55,8 @@ def presets(policy: str, env: str) -> dict[str, Config]:
     width = "hidden" if hasattr(settings, "hidden") else "features"
     sizes: dict[str, Any] = {"hidden": ((256, 256, 256), (64, 64)), "features": (256, 64)}
     small = dataclasses.replace(settings, learning_rate=1e-3, **{width: sizes[width][0]})
+    if hasattr(settings, "candidates"):
+        small = dataclasses.replace(small, candidates=16)
     tiny = dataclasses.replace(small, **{width: sizes[width][1]})
     return {
         "smoke": Config(
@@ -68,7 +70,7 @@ def presets(policy: str, env: str) -> dict[str, Config]:
         "cpu": Config(
             policy=policy,
             settings=small,
-            updates=2_000,
+            updates=1_000 if goals else 2_000,
             evaluation=EvaluationConfig(episodes=20 if goals else 5),
         ),
         "paper": Config(
