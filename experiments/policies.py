@@ -56,7 +56,7 @@ def presets(policy: str, env: str) -> dict[str, Config]:
     sizes: dict[str, Any] = {"hidden": ((256, 256, 256), (64, 64)), "features": (256, 64)}
     small = dataclasses.replace(settings, learning_rate=1e-3, **{width: sizes[width][0]})
     if hasattr(settings, "candidates"):
-        small = dataclasses.replace(small, candidates=16)
+        small = dataclasses.replace(small, candidates=min(16, settings.candidates))
     tiny = dataclasses.replace(small, **{width: sizes[width][1]})
     return {
         "smoke": Config(
