@@ -59,9 +59,9 @@ def main() -> None:
     rows = [row(run) for run in chosen]
     target = config.out / "tables" / f"planning_{name}"
     write(target, markdown(rows, chosen), HEAD, rows)
-    plotting.cost(points(chosen), score=f"{chosen[0]['score_name']} (95 %)", title=config.env).savefig(
-        target / "cost.png"
-    )
+    plotting.cost(
+        points(chosen), score=f"{chosen[0]['score_name']} (95 %)", title=chosen[0]["dataset"]
+    ).savefig(target / "cost.png")
 
 
 def row(run: dict[str, Any]) -> dict[str, Any]:
