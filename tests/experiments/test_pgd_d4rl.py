@@ -163,7 +163,7 @@ def bad_inputs(folder: Path, finished: Path) -> dict[str, tuple[list[str], str]]
         "shapes": ([*auto, str(hdf5(folder / "shape.hdf5", rewards=np.zeros(39)))], "rewards"),
         "other task": ([*auto, str(hdf5(folder / "ok.hdf5")), "--env-id", "Walker2d-v5"], "Walker2d-v5"),
         "no such task": ([*auto, str(folder / "ok.hdf5"), "--env-id", "Hoper-v5"], "Hoper-v5"),
-        "horizon": (["--horizon", "100000"], "--horizon"),
+        "horizon": (["--horizon", "100000"], "choose a horizon <= 1000"),
         "nothing to resume": (["--resume", "--seed", "77"], "--resume"),
         "resume elsewhere": (["--resume", str(folder)], "config.json"),
         "other config": (["--resume", str(finished), "--seed", "3"], "seed"),

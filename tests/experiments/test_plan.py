@@ -94,6 +94,7 @@ def test_mistakes_get_one_line(whole, tmp_path):
         "no maze": (["--env", "hopper-medium", "--evaluation.goal", "1", "1"], "no maze"),
         "horizon": (["--settings.horizon", "33", "--settings.stride", "8"], "not divisible"),
         "too long": (["--settings.horizon", "100000"], "horizon"),
+        "no blocks": (["--settings.model.network.blocks", "0"], "blocks >= 1"),
         "sampler": (["--settings.sampling.sampler", "heum"], "heun"),
         "formulation": (["--settings.model.formulation", "vp_esp"], "vp_eps"),
         "planner of another run": (["--planner", "veteran", "--resume", str(finished)], "configuration"),

@@ -16,7 +16,7 @@ ALWAYS = ["--preset", "smoke", "--source", "bundled", "--env", "hopper-medium"]
 TINY = [
     *ALWAYS,
     *("--horizon", "5", "--length", "9", "--trajectories", "6", "--updates", "4", "--seeds", "2"),
-    *("--diffusion.steps", "4", "--diffusion.batch-size", "8", "--network.features", "4"),
+    *("--diffusion.steps", "4", "--diffusion.batch-size", "8", "--network.features", "8"),
     *("--sampler.steps", "3", "--ensemble.hidden", "8", "--ensemble.batch-size", "4096"),
     *("--diffusion-step.steps", "5", "--diffusion-step.hidden", "8", "--td3-bc.hidden", "8"),
 ]
@@ -104,7 +104,7 @@ def test_mistakes_get_one_line(tmp_path):
     )
     task = ["--env", str(endless), "--source", "file", "--env-id", "Pendulum-v1"]
     cases = {
-        "horizon": (["--horizon", "100000"], "--horizon"),
+        "horizon": (["--horizon", "100000"], "choose a horizon <= 1000"),
         "no rule, no terminals": (task, "--ensemble.termination never"),
         "no such simulator": ([*task, "--ensemble.termination", "never"], "Pendulum-v1"),
         "coefficient": (["--coefficients", "0"], "--coefficients"),
