@@ -32,7 +32,7 @@ from planning_presets import maze_horizon
 import jdp
 from jdp import training
 from jdp.data.names import full_d4rl_name, locomotion_reference
-from jdp.policies import POLICIES, tuned
+from jdp.policies import POLICIES, IDQLConfig, tuned
 
 T = TypeVar("T")
 
@@ -102,7 +102,8 @@ def main() -> None:
 def fit_to_data(config: Config, data: Any) -> Config:
     """Fills in what depends on the dataset: learning rates over the updates, and the scale of rewards."""
     settings = with_steps(config.settings, config.updates)
-    scaled = hasattr(settings, "reward_scale") and option("--settings.reward-scale") is None
+    # IQL scales rewards; the authors of the other critics tuned them on the rewards as they are.
+    scaled = isinstance(settings, IDQLConfig) and option("--settings.reward-scale") is None
     if scaled and locomotion_reference(data.spec.env_id) is not None:
         settings = dataclasses.replace(settings, reward_scale=jdp.agents.iql_reward_scale(data.returns))
     jdp.policies.make(settings, data.spec)

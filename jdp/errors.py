@@ -1,5 +1,7 @@
 """The one exception for mistakes that a user can make and mend."""
 
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
 
 class UserError(Exception):
     """What was wrong, where, and what to do, in one line.
@@ -14,3 +16,15 @@ class StorageError(UserError):
     Writers that were interrupted may complain again while the interpreter shuts down, so a script
     prints the line and leaves at once.
     """
+
+
+def check_choices(config: Any) -> None:
+    """Raises `UserError` where a field that is annotated `Literal[...]` holds none of its values.
+
+    For `__post_init__` of a dataclass: Python itself does not look.
+    """
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            choices = ", ".join(map(str, get_args(kind)))
+            raise UserError(f"{type(config).__name__}.{name} is {value!r}: choose one of {choices}")

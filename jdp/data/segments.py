@@ -31,6 +31,7 @@ class SegmentRows(NamedTuple):
     value: AnyArray  # [M], see `values_to_go`
     starts: AnyArray  # [W] int32, rows where a segment may begin
     last: AnyArray  # [W] int32, last row of the episode of each
+    first: AnyArray  # [W] int32, its first row
 
 
 class Hindsight(NamedTuple):
@@ -69,9 +70,18 @@ def segment_rows(
     value = np.zeros(len(rows.reward), np.float32)
     value[~rows.pad] = values_to_go(episodes, discount, terminal_penalty)
     value[rows.pad] = 0.0
+    begin = episodes.starts + np.cumsum(episodes.terminated) - episodes.terminated  # of pads in front of it
+    first = begin[np.searchsorted(begin, where.starts, side="right") - 1].astype(np.int32)
     return SegmentRows(
-        rows.observation, rows.action, rows.reward, rows.terminal, value, where.starts, where.last
+        rows.observation, rows.action, rows.reward, rows.terminal, value, where.starts, where.last, first
     )
+
+
+def absorbing(rows: SegmentRows) -> Array:
+    """`[M]` bool, the rows that stand for what follows a terminal: no state to be in, with no value."""
+    last = jnp.asarray(rows.last)
+    ends = jnp.zeros(rows.reward.shape[0]).at[last].max(jnp.asarray(rows.terminal)[last])
+    return ends > 0
 
 
 def rows_of(segments: Segments) -> SegmentRows:
@@ -80,7 +90,7 @@ def rows_of(segments: Segments) -> SegmentRows:
     starts = np.arange(count, dtype=np.int32) * length
     per_row = {name: getattr(segments, name) for name in SegmentRows._fields[:5]}
     flat = {name: x.reshape((count * length, *x.shape[2:])) for name, x in per_row.items()}
-    return SegmentRows(**flat, starts=starts, last=starts + length - 1)
+    return SegmentRows(**flat, starts=starts, last=starts + length - 1, first=starts)
 
 
 def _draw(
@@ -94,17 +104,18 @@ def _draw(
 ) -> Segments:
     keys = named_keys(key, "segment", "kind", "later", "anywhere")
     index = jax.random.randint(keys["segment"], (batch_size,), 0, rows.starts.shape[0])
-    first, last = rows.starts[index], rows.last[index]
-    at = jnp.minimum(first[:, None] + jnp.array(offsets, jnp.int32)[None], last[:, None])
+    now, last = rows.starts[index], rows.last[index]
+    at = now[:, None] + jnp.array(offsets, jnp.int32)[None]
+    at = jnp.clip(at, rows.first[index][:, None], last[:, None])
     goals, distance = jnp.zeros((batch_size, 0), rows.observation.dtype), jnp.full(batch_size, FAR)
     if goal:
         kind = jax.random.uniform(keys["kind"], (batch_size,))
-        furthest = jnp.maximum(jnp.minimum(last - first, hindsight.reach), 1)
+        furthest = jnp.maximum(jnp.minimum(last - now, hindsight.reach), 1)
         ahead = jax.random.randint(keys["later"], (batch_size,), 1, furthest + 1)
         ahead = jnp.where(kind < hindsight.next, 1, ahead)
         elsewhere = kind >= 1 - hindsight.anywhere
         other = jax.random.randint(keys["anywhere"], (batch_size,), 0, rows.reward.shape[0])
-        goals = rows.observation[jnp.where(elsewhere, other, jnp.minimum(first + ahead, last))]
+        goals = rows.observation[jnp.where(elsewhere, other, jnp.minimum(now + ahead, last))]
         goals, distance = goals[:, jnp.array(goal)], jnp.where(elsewhere, FAR, ahead)
     per_row = {name: getattr(rows, name)[at] for name in SegmentRows._fields[:5]}
     return Segments(**per_row, goal=goals, distance=distance)
@@ -118,16 +129,17 @@ def draw_segments(
 ) -> Bound:
     """`(key, rows: SegmentRows) -> Segments`: a uniform draw of segments, with goals in hindsight.
 
-    Row `l` of a segment is `offsets[l]` steps after the drawn row, clamped to the episode's last. A goal
-    is what a row of the kind that `hindsight` draws says in the entries `goal` of its observation, and
-    `distance` how many steps ahead that row lies. Equal arguments give equal functions.
+    Row `l` of a segment is `offsets[l]` steps after the drawn row (before it, where negative), clamped to
+    the episode. A goal is what a row of the kind that `hindsight` draws says in the entries `goal` of its
+    observation, and `distance` how many steps after the drawn row it lies. Equal arguments give equal
+    functions.
 
     Raises:
-        UserError: if `offsets` do not begin with 0 or do not increase.
+        UserError: if `offsets` do not contain 0 or do not increase.
     """
     offsets = tuple(int(o) for o in offsets)
-    if not offsets or offsets[0] != 0 or any(b <= a for a, b in itertools.pairwise(offsets)):
-        raise UserError(f"offsets of a segment begin with 0 and increase, unlike {offsets}")
+    if 0 not in offsets or any(b <= a for a, b in itertools.pairwise(offsets)):
+        raise UserError(f"offsets of a segment contain 0 and increase, unlike {offsets}")
     settings = {
         "batch_size": batch_size,
         "offsets": offsets,

@@ -142,6 +142,8 @@ def adapt_diffuser(config: AdaptDiffuserConfig, spec: Spec) -> Planner:
     segments; states are not rolled out in a simulator, the error of the inverse model judges them.
     """
     base, horizon = diffuser(config.diffuser, spec), config.diffuser.horizon
+    if spec.goal and not 1 <= config.lookahead < horizon:
+        raise UserError(f"lookahead is {config.lookahead}: choose 1 to {horizon - 1}")
     judge = None if spec.goal else critic(config.diffuser.critic)
     reach = config.lookahead if spec.goal else 1
     control = inverse(config.inverse, spec.action_dim, reach, spec.goal)

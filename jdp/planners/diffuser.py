@@ -9,7 +9,7 @@ from jax import Array
 
 from jdp.data.segments import SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
-from jdp.errors import UserError
+from jdp.errors import UserError, check_choices
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, clip_action, fit_scale, known_mask, with_goal
@@ -58,6 +58,7 @@ class DiffuserPlannerConfig:
     choice, step after step, breeds plans that only the critic believes in (on hopper it falls at once)."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_horizon(self.horizon, self.stride, self.replan_every)
         check_candidates(self.candidates)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.data.segments import SegmentRows
+from jdp.data.segments import SegmentRows, absorbing
 
 CANDIDATES = 1 << 16  # rows among which landmarks are sought, evenly spaced in the dataset
 
@@ -19,7 +19,7 @@ class Graph(NamedTuple):
 
     observation: Array  # [V, O], the landmarks, in units of the task
     position: Array  # [V, P], where they are: the coordinates in which distances are measured
-    value: Array  # [V], mean value of the rows nearest to each
+    value: Array  # [V], mean value of the rows nearest to each; -inf where all of these are absorbing
     edge: Array  # [V, V], steps from u to v where the data go there directly, else inf; 0 from u to u
     cost: Array  # [V, V], steps along the shortest path; inf where there is none
     hop: Array  # [V, V] int32, the landmark after u on the way to v; u itself where there is no way
@@ -126,8 +126,10 @@ def build_graph(key: Array, rows: SegmentRows, position: Array, count: int, reac
     distance = jnp.sqrt(squared(landmark[:, None], landmark[None]))
     pace = jnp.sum(total) / jnp.maximum(jnp.sum(times * distance), 1e-6)
     edge = jnp.where(jnp.eye(count, dtype=bool), 0.0, edge)
-    mean = jax.ops.segment_sum(jnp.asarray(rows.value), cell, count)
-    mean = mean / jnp.maximum(jnp.bincount(cell, length=count), 1).astype(mean.dtype)
+    real = (~absorbing(rows)).astype(none.dtype)
+    number = jax.ops.segment_sum(real, cell, count)
+    mean = jax.ops.segment_sum(jnp.asarray(rows.value) * real, cell, count) / jnp.maximum(number, 1.0)
+    mean = jnp.where(number > 0, mean, -jnp.inf)
     return Graph(jnp.asarray(rows.observation)[chosen], landmark, mean, edge, *shortest_paths(edge), pace)
 
 

@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 
 from jdp.data.segments import SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
-from jdp.errors import UserError
+from jdp.errors import UserError, check_choices
 from jdp.planners import states
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.graph import Graph, Path, build_graph, nearest, nearest_reachable, walk, waypoints
@@ -55,6 +55,7 @@ class GraphGuidedConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_horizon(self.horizon, self.stride, self.replan_every)
         if self.landmarks < 2 or self.reach < 1:
             raise UserError(

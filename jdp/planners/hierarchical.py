@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 
 from jdp.data.segments import SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
-from jdp.errors import UserError
+from jdp.errors import UserError, check_choices
 from jdp.planners.diffuser import check_candidates, check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
@@ -65,11 +65,13 @@ class HierarchicalConfig:
     low: ModelConfig = field(default_factory=ModelConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     inverse: InverseConfig = field(default_factory=InverseConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(warm_steps=0))
+    """From nothing, as in `DiffuserPlannerConfig`: warm starts do not go with a choice among candidates."""
     low_sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=5, warm_steps=0))
     """Segments are always drawn from nothing; their ends leave little open, so few steps do."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_horizon(self.horizon, self.jump, self.replan_every)
         check_candidates(self.candidates)
         steps = self.jump * self.segments
@@ -213,6 +215,14 @@ def hierarchical(config: HierarchicalConfig, spec: Spec) -> Planner:
         action = jnp.take_along_axis(batch.action, at, axis=1)
         return jnp.concatenate([scale.observation(observation), scale.action(action)], axis=-1), begin
 
+    def later(x: Array) -> Array:
+        """The high-level plan as seen `replan_every` steps later; its actions are one sequence of steps."""
+        subgoals = shifted(x[..., :o], config.replan_every / k)
+        if not extra:
+            return subgoals
+        dense = shifted(x[..., o:].reshape(x.shape[0], rows * k, a), config.replan_every)
+        return jnp.concatenate([subgoals, dense.reshape(x.shape[0], rows, extra)], axis=-1)
+
     def start(observation: Array) -> tuple[Previous, Plan]:
         batch = observation.shape[0]
         return nothing_planned(batch, rows, o + extra), Plan(
@@ -235,7 +245,7 @@ def hierarchical(config: HierarchicalConfig, spec: Spec) -> Planner:
             value,
             known,
             given,
-            Previous(shifted(carry.plan, config.replan_every / k), carry.planned),
+            Previous(later(carry.plan), carry.planned),
             config.sampling,
             plan_schedule(config.sampling, config.high.formulation),
             Steering(config.guidance, config.guidance_point, config.guidance_steps),

@@ -11,7 +11,7 @@ from jax import Array
 
 from jdp.diffusion import edm, losses, samplers, schedules
 from jdp.diffusion.diffuser import DiffuserState, adam, begin, descend
-from jdp.errors import UserError
+from jdp.errors import UserError, check_choices
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.mlp import mlp
 from jdp.planners.scale import Scale, clip_action
@@ -42,6 +42,7 @@ class InverseConfig:
     """Scales the initial noise of an action, of the diffusion kind; 0: one action without chance."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not self.hidden or (self.kind == "diffusion" and len(set(self.hidden)) > 1):
             raise UserError(
                 f"hidden layers {self.hidden}: an inverse model needs one or more, of one width for diffusion"
@@ -156,10 +157,13 @@ def track(
     """`[B, A]`, the action towards the row of the plan that lies `rows` rows on, in the units of the task.
 
     After `elapsed` steps row `elapsed // stride + rows` is aimed at, at most `rows * stride` steps ahead;
-    once the plan is over, its last row. `towards(state, target, ahead [B])` gives standardised actions.
+    near the end the last row, in the steps that are left of the plan, and once it is over in as many as at
+    its beginning. `towards(state, target, ahead [B])` gives standardised actions.
     """
-    row = elapsed // stride + rows
-    ahead = jnp.broadcast_to(row * stride - elapsed, observation.shape[:1])
-    target = plan.observation[:, jnp.minimum(row, plan.observation.shape[1] - 1)]
+    row = jnp.minimum(elapsed // stride + rows, plan.observation.shape[1] - 1)
+    left = row * stride - elapsed
+    ahead = jnp.where(left > 0, left, rows * stride - elapsed % stride)
+    ahead = jnp.broadcast_to(ahead, observation.shape[:1])
+    target = plan.observation[:, row]
     action = towards(scale.observation(observation), scale.observation(target), ahead)
     return clip_action(scale.action.inverse(action))

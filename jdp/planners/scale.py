@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.data.segments import SegmentRows, absorbing
 from jdp.types import AnyArray, Spec
 
 FLOOR = 1e-4  # of a standard deviation: a constant channel stays where it is
@@ -29,11 +30,15 @@ class Affine(NamedTuple):
         return x * _row(self.std, x) + _row(self.mean, x)
 
 
-def affine(x: AnyArray) -> Affine:
-    """Mean and standard deviation of the rows of `x` `[..., D]`; a constant channel keeps std 1."""
+def affine(x: AnyArray, where: AnyArray | None = None) -> Affine:
+    """Mean and standard deviation of the rows of `x` `[..., D]`; a constant channel keeps std 1.
+
+    `where` `[...]` bool: which rows count (all).
+    """
     rows = jnp.asarray(x).reshape(-1, x.shape[-1])
-    std = jnp.std(rows, axis=0)
-    return Affine(jnp.mean(rows, axis=0), jnp.where(std > FLOOR, std, 1.0))
+    count = None if where is None else jnp.asarray(where).reshape(-1, 1)
+    std = jnp.std(rows, axis=0, where=count)
+    return Affine(jnp.mean(rows, axis=0, where=count), jnp.where(std > FLOOR, std, 1.0))
 
 
 class Scale(NamedTuple):
@@ -49,10 +54,10 @@ class Scale(NamedTuple):
         return Affine(self.observation.mean[entries], self.observation.std[entries])(goal)
 
 
-def fit_scale(rows: object) -> Scale:
-    """The statistics of `SegmentRows`."""
-    observation, action, _, _, value, *_ = rows  # type: ignore[misc]
-    return Scale(affine(observation), affine(action), affine(jnp.asarray(value)[..., None]))
+def fit_scale(rows: SegmentRows) -> Scale:
+    """The statistics of a dataset's rows."""
+    value = affine(jnp.asarray(rows.value)[..., None], ~absorbing(rows))
+    return Scale(affine(rows.observation), affine(rows.action), value)
 
 
 class Span(NamedTuple):
@@ -70,10 +75,11 @@ class Span(NamedTuple):
         return self.low + share * (self.high - self.low)
 
 
-def fit_span(rows: object) -> Span:
-    """The range of the values of `SegmentRows`; of one value only, it ends 1 above."""
-    value = jnp.asarray(rows[4])  # type: ignore[index]
-    low, high = jnp.min(value), jnp.max(value)
+def fit_span(rows: SegmentRows) -> Span:
+    """The range of the values of a dataset's rows; of one value only, it ends 1 above."""
+    value, real = jnp.asarray(rows.value), ~absorbing(rows)
+    low = jnp.min(value, where=real, initial=jnp.inf)
+    high = jnp.max(value, where=real, initial=-jnp.inf)
     return Span(low, jnp.where(high - low > FLOOR, high, low + 1.0))
 
 

@@ -9,6 +9,7 @@ from jax import Array
 
 from jdp.data.segments import FAR, Hindsight, SegmentRows
 from jdp.diffusion.diffuser import DiffuserState
+from jdp.errors import check_choices
 from jdp.planners.diffuser import check_candidates, check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
@@ -55,6 +56,7 @@ class VeteranConfig:
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=20, warm_steps=0))
 
     def __post_init__(self) -> None:
+        check_choices(self)
         check_horizon(self.horizon, self.stride, self.replan_every)
         check_candidates(self.candidates)
 

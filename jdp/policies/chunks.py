@@ -36,8 +36,11 @@ class ChunkConfig(ActorConfig):
         agents.check_settings(name, history=(self.history, 1, 1 << 20), execute=(self.execute, 1, self.chunk))
 
     def offsets(self) -> tuple[int, ...]:
-        """The history ends at the row of the chunk's first action."""
-        return tuple(range(self.history - 1 + self.chunk))
+        """The history ends at the row of the chunk's first action, the present, from which goals are ahead.
+
+        In front of an episode its first row is repeated, as `start` does.
+        """
+        return tuple(range(1 - self.history, self.chunk))
 
 
 class CloneState(NamedTuple):

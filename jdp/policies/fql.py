@@ -13,14 +13,14 @@ from jdp.agents import common as agents
 from jdp.agents.common import Learner, Standardiser
 from jdp.data.checks import check_fits
 from jdp.data.segments import SegmentRows
-from jdp.errors import UserError
+from jdp.errors import check_choices
 from jdp.networks.mlp import mlp
 from jdp.policies import actor_critic, common
 from jdp.policies.actor_critic import CriticConfig
 from jdp.types import Metrics, Network, Params, PolicyLearner, Segments, Spec, Transition, named_keys
 
 _LOWER = {"target": "min", "normalise_q": False}
-_MEAN = {"normalise_q": False}
+_MEAN = {"normalise_q": False, "reward_shift": -1.0}  # of the antmazes; read only by tasks without goals
 
 # of D4RL's sets, as in the paper's appendix: with the plain Q loss
 FQL_SETTINGS: dict[str, dict[str, Any]] = {
@@ -75,8 +75,7 @@ class FQLConfig(CriticConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         agents.check_settings("FQLConfig", flow_steps=(self.flow_steps, 1, 1 << 20))
-        if self.target not in ("mean", "min"):
-            raise UserError(f"FQLConfig.target is {self.target!r}; one of mean, min")
+        check_choices(self)
 
     def network(self, spec: Spec) -> Network:
         """Of the flow and of the one-step policy: an MLP of all they see to `[..., A]`."""

@@ -43,7 +43,7 @@ def _rows(spec: Spec) -> SegmentRows:
     """Shapes of a dataset's rows."""
     n, f = SHAPES_OF, jnp.float32
     vectors = [jax.ShapeDtypeStruct((n, dim), f) for dim in (spec.observation_dim, spec.action_dim)]
-    numbers = [jax.ShapeDtypeStruct((n,), kind) for kind in (f, f, f, jnp.int32, jnp.int32)]
+    numbers = [jax.ShapeDtypeStruct((n,), kind) for kind in (f, f, f, *[jnp.int32] * 3)]
     return SegmentRows(*vectors, *numbers)
 
 

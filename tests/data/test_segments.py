@@ -6,8 +6,9 @@ import pytest
 
 from jdp.data import Hindsight, draw_segments, rows_of, segment_rows, values_to_go
 from jdp.data.episodes import Origin, make_episodes
-from jdp.data.segments import FAR
+from jdp.data.segments import FAR, absorbing
 from jdp.errors import UserError
+from jdp.planners.scale import fit_scale, fit_span
 from jdp.types import Spec
 
 LENGTHS, TERMINAL = (7, 12, 9), (True, False, True)
@@ -63,6 +64,29 @@ def test_rows_follow_the_offsets_within_one_episode(episodes):
     assert (np.asarray(batch.value)[absorbed] == 0).all()
 
 
+def test_rows_before_the_drawn_one_do_not_leave_the_episode(episodes):
+    """A history in front of an episode repeats its first row; goals are counted from the drawn row."""
+    rows = segment_rows(episodes, 2)
+    draw = draw_segments(512, (-2, -1, 0, 1), goal=(0, 1))
+    batch = jax.device_get(jax.jit(draw)(jax.random.key(2), rows))
+    present = batch.observation[:, 2]
+    assert (batch.observation[..., 0] == present[:, None, 0]).all()
+    for entry, offset in enumerate((-2, -1)):
+        np.testing.assert_array_equal(batch.observation[:, entry, 1], np.maximum(present[:, 1] + offset, 0))
+    assert (present[:, 1] == 0).any()
+    np.testing.assert_array_equal((batch.goal - present)[:, 1], batch.distance)
+
+
+def test_absorbing_rows_are_those_after_terminals(episodes):
+    rows = segment_rows(episodes, 2)
+    found = np.asarray(absorbing(rows))
+    assert found.sum() == sum(TERMINAL)
+    assert (rows.observation[found, 1] == np.array(LENGTHS)[rows.observation[found, 0].astype(int)]).all()
+    span, scale = fit_span(rows._replace(value=rows.value - 1e3 * ~found)), fit_scale(rows)
+    assert span.high < 0  # the 0 of a row that nobody can be in is no value
+    np.testing.assert_allclose(scale.value.mean, rows.value[~found].mean(), rtol=1e-5)
+
+
 def test_goals_lie_ahead_in_the_same_episode_at_the_distance_said(episodes):
     rows = segment_rows(episodes, 3)
     draw = draw_segments(2000, (0, 1), goal=(0, 1), hindsight=Hindsight(0.3, 0.4, 0.3, reach=4))
@@ -91,7 +115,7 @@ def test_segments_become_rows_of_their_own(episodes):
     assert {np.asarray(x).tobytes() for x in again.observation} <= known
 
 
-def test_offsets_must_increase_from_zero():
+def test_offsets_must_increase_and_hold_zero():
     for bad in ((), (1, 2), (0, 2, 2)):
         with pytest.raises(UserError, match="offsets"):
             draw_segments(4, bad)

@@ -91,7 +91,8 @@ def test_a_pad_without_a_known_successor_repeats_the_observation():
 
 def test_no_usable_window():
     data = make_episodes(**columns(7, timeout_rows=[2, 6]), spec=Spec(3, 2), origin=ORIGIN)
-    with pytest.raises(UserError, match=r"longest of the 2 episodes has 4 steps.* horizon 5.*choose a horizon <= 4"):
+    message = r"longest of the 2 episodes has 4 steps.* horizon 5.*choose a horizon <= 4"
+    with pytest.raises(UserError, match=message):
         windows(data, 5)
     assert len(windows(data, 4).starts) == 1
     with pytest.raises(UserError, match="length >= 1"):

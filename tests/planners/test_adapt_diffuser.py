@@ -90,7 +90,7 @@ TOY = trained_for(
             ),
             sampling=SamplingConfig(steps=8, warm_steps=0),
         ),
-        inverse=InverseConfig((32,), learning_rate=3e-3, ema=0.98),
+        inverse=InverseConfig(learning_rate=3e-3, ema=0.98),
         rounds=1,
         finetune_share=1.0,
         value_quantile=0.7,

@@ -97,7 +97,7 @@ def planner_with(denoiser, config, spec=SPEC):
         patch.setattr(module, "model", model_of(denoiser))
         planner = decision_diffuser.__wrapped__(config, spec)
     zeros = np.zeros((8, spec.observation_dim), np.float32)
-    data = SegmentRows(zeros, zeros[:, :1], *zeros.T[[0, 0, 0]], zeros[0, 0], zeros[0, 0])
+    data = SegmentRows(zeros, zeros[:, :1], *zeros.T[[0, 0, 0]], *[np.zeros(1, int)] * 3)
     # The weights of the inverse model do not matter here, and so need no compiled `init`.
     shapes = jax.eval_shape(planner.init, jax.random.key(0), data)
     state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
@@ -225,7 +225,7 @@ def test_a_network_learns_to_go_where_the_goal_says():
     assert planner is decision_diffuser(config, spec)
     data = walks(jax.random.key(0), 512, 4)
     flat = [np.asarray(x).reshape(-1, *x.shape[2:]) for x in data[:5]]
-    state = jax.jit(planner.init)(jax.random.key(1), SegmentRows(*flat, np.zeros(1), np.zeros(1)))
+    state = jax.jit(planner.init)(jax.random.key(1), SegmentRows(*flat, *[np.zeros(1, int)] * 3))
 
     def update(state, key):
         draw, learn = jax.random.split(key)

@@ -125,6 +125,29 @@ def test_the_next_row_of_the_plan_is_aimed_at_for_every_elapsed_step():
         np.testing.assert_allclose(action / 0.01, [[min(row, rows - 1), ahead]] * batch, atol=1e-4)
 
 
+@pytest.mark.parametrize(("length", "rows"), [(5, 8), (5, 4), (33, 8)])
+def test_a_plan_is_arrived_at_on_time_however_far_ahead_is_aimed(length, rows):
+    """Of an integrator that does exactly what the inverse model asks for; a plan of speed .1."""
+    scale = Scale(ONE, ONE, ONE)
+    planned = 0.1 * jnp.arange(length, dtype=jnp.float32)[None, :, None]
+    plan = Plan(planned, jnp.zeros((1, 0, 1)), jnp.zeros(1), jnp.zeros((1, 0, 1)))
+
+    def towards(state, target, ahead):
+        return (target - state) / ahead[:, None].astype(state.dtype)
+
+    here = jnp.zeros((1, 1))
+    for elapsed in range(length - 1):
+        action = track(towards, scale, plan, 1, jnp.int32(elapsed), here, rows)
+        np.testing.assert_allclose(action, 0.1, atol=1e-5)
+        here = here + action
+    np.testing.assert_allclose(here, planned[:, -1], atol=1e-5)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(UserError, match=r"kind is 'difusion'.*mlp, diffusion"):
+        InverseConfig(kind="difusion")
+
+
 def test_pairs_are_of_one_segment_and_as_far_apart_as_said():
     batch, length = 64, STRIDE + 3  # rows beyond the consecutive ones belong to the plan
     observation = 10.0 * jnp.arange(float(batch))[:, None] + jnp.arange(float(length))[None]

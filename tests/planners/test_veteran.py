@@ -45,7 +45,7 @@ TINY = {
 def rows(spec):
     observation = np.random.default_rng(0).normal([1, -2], [2, 0.5], (64, DIM)).astype(np.float32)
     value = observation.sum(1)
-    return SegmentRows(observation, value[:, None] * 0.1, value, 0 * value, value, np.zeros(1), np.zeros(1))
+    return SegmentRows(observation, value[:, None] * 0.1, value, 0 * value, value, *[np.zeros(1, int)] * 3)
 
 
 def untrained(planner, spec):

@@ -64,7 +64,7 @@ def segments(seed, offsets=(0, 1), spec=GOALS):
 def rows_like(batch):
     flat = [x.reshape(-1, *x.shape[2:]) for x in batch[:5]]
     starts = np.arange(0, len(flat[2]) - 1, dtype=np.int32)
-    return SegmentRows(*flat, starts, starts + 1)
+    return SegmentRows(*flat, starts, starts + 1, starts)
 
 
 def shaken(params, seed=5, scale=0.3):

@@ -157,8 +157,9 @@ def test_the_policy_emits_the_chunk_of_its_denoiser():
 
 
 def test_the_chunk_begins_at_the_last_observation_of_the_history():
-    config, batch = TINY["diffusion_policy"], segments(0, range(5), SPEC)
-    assert config.offsets() == (0, 1, 2, 3, 4)
+    config = TINY["diffusion_policy"]
+    batch = segments(0, config.offsets(), SPEC)
+    assert config.offsets() == (-1, 0, 1, 2, 3)
     seen, chunk = chunks.example(batch, standardiser(batch.observation, enabled=False), config, SPEC)
     np.testing.assert_array_equal(seen, batch.observation[:, :2].reshape(ROWS, -1))
     np.testing.assert_array_equal(chunk, batch.action[:, 1:5].reshape(ROWS, -1))
