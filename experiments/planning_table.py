@@ -5,26 +5,30 @@
 
 Reads results/plan/<dataset>/*/scores.json and results/policies/<dataset>/*/scores.json and writes
 results/tables/planning_<dataset>/table.md, table.csv and cost.png (score against time per decision). Every
-row is the newest finished run of one method and preset: last checkpoint, all seeds. Runs of the smoke
-preset are no results and are refused. --compare prints the difference between two runs instead.
+row is one method with one setting: last checkpoint, all seeds of all its runs. Runs of the smoke
+preset are no results and are refused. --compare prints the difference between two runs instead. Tables
+over datasets, in LaTeX too: experiments/table.py.
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import table_grids as grids
 import tyro
 from common import run_main
 from job import with_interval
-from tables import check_same_data, ending, finished, plain, read, write
+from table_cells import Cell, cells_of, episode_scores, interval_of, is_success
+from table_text import Grid, markdown
+from tables import check_same_data, finished, plain, read, write
 
 from jdp import plotting
 from jdp.errors import UserError
-from jdp.evaluation import Interval, bootstrap_interval, difference, normalised_score, success_interval
-from jdp.planners import PLANNERS
-from jdp.policies import POLICIES
+from jdp.evaluation import Interval, barnard, bootstrap_interval, difference
+from jdp.evaluation.statistics import mean
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,6 @@ class Config:
     """Where the runs are; the table goes to tables/ in it."""
 
 
-HEAD = [
-    *("method", "kind", "score", "low", "high", "seeds", "episodes", "median_ms", "percentile_95_ms"),
-    *("updates", "preset", "minutes", "cores", "device", "command"),
-]
-ORDER = [*PLANNERS, *POLICIES]
-
-
 def main() -> None:
     config = tyro.cli(Config, description=__doc__)
     name = plain(config.env)
@@ -54,81 +51,45 @@ def main() -> None:
         print(comparison(*(find(run, folders) for run in config.compare)))
         return
     runs = finished(folders, f"python experiments/plan.py --planner diffuser --env {config.env}")
-    newest = {(run["method"], run["preset"]): run for run in runs}  # of a method sorted by time
-    chosen = [newest[key] for key in sorted(newest, key=lambda key: (ORDER.index(key[0]), key[1]))]
-    rows = [row(run) for run in chosen]
+    check_same_data(runs, " and ".join(map(str, folders)))
+    cells = cells_of(runs)
     target = config.out / "tables" / f"planning_{name}"
-    write(target, markdown(rows, chosen), HEAD, rows)
-    plotting.cost(
-        points(chosen), score=f"{chosen[0]['score_name']} (95 %)", title=chosen[0]["dataset"]
-    ).savefig(target / "cost.png")
+    write(target, "\n".join([markdown(costs(cells)), *grids.commands(cells)]), grids.records(cells))
+    score = f"{cells[0].first['score_name']} (95 %)"
+    plotting.cost(points(cells), score=score, title=cells[0].data[0]).savefig(target / "cost.png")
 
 
-def row(run: dict[str, Any]) -> dict[str, Any]:
-    mean, low, high = interval_of(run)
-    return {
-        "method": run["method"],
-        "kind": "planner" if run["method"] in PLANNERS else "policy",
-        "score": mean,
-        "low": low,
-        "high": high,
-        "seeds": " ".join(f"{s:.1f}" for s in run["seeds"]),
-        "episodes": run["episodes"],
-        "median_ms": 1e3 * run["latency"]["median"],
-        "percentile_95_ms": 1e3 * run["latency"]["percentile_95"],
-        "updates": run["updates"],
-        "preset": run["preset"],
-        "minutes": round(sum(run["minutes"].values()), 1),
-        "cores": run["cores"],
-        "device": run["devices"][0].partition(": ")[2],
-        "command": run["command"],
-    }
-
-
-def is_success(run: dict[str, Any]) -> bool:
-    return run["score_name"] == "success %"
-
-
-def interval_of(run: dict[str, Any]) -> Any:
-    """Over all episodes where the score is a share of them, else over the seeds."""
-    return success_interval(run["success"]) if is_success(run) else run["interval"]
-
-
-def markdown(rows: list[dict[str, Any]], runs: list[dict[str, Any]]) -> str:
-    run = runs[0]
-    known = "" if run["behaviour"] is None else f"; behaviour policy {run['behaviour']:.1f}"
-    lines = [
-        f"{run['dataset']}, {run['task']}: last checkpoint{known}",
-        "",
-        f"| method | kind | {run['score_name']} (95 %) | seeds | episodes a seed | decision, median | "
-        "95th percentile | updates | preset | training, all seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+def costs(cells: Sequence[Cell]) -> Grid:
+    """Scores beside the time that a decision takes."""
+    first = cells[0].first
+    head = ["method", "kind", f"{first['score_name']} (95 %)", "seeds", "episodes a seed", "decision, median"]
+    head += ["95th percentile", "updates", "preset", "training, all seeds"]
+    rows = [
+        [
+            cell.method,
+            cell.kind,
+            with_interval(cell.interval),
+            " ".join(f"{s:.1f}" for s in cell.seeds),
+            f"{cell.first['episodes']}",
+            f"{cell.latency('median'):.1f} ms",
+            f"{cell.latency('percentile_95'):.1f} ms",
+            f"{cell.first['updates']:,}",
+            cell.first["preset"],
+            f"{cell.minutes:.1f} min, {cell.hardware}",
+        ]
+        for cell in cells
     ]
-    for r in rows:
-        score = with_interval((r["score"], r["low"], r["high"]))
-        where = f"{r['cores']} cores" if r["device"] == "cpu" else r["device"]
-        lines.append(
-            f"| {r['method']} | {r['kind']} | {score} | {r['seeds']} | {r['episodes']} | "
-            f"{r['median_ms']:.1f} ms | {r['percentile_95_ms']:.1f} ms | {r['updates']:,} | {r['preset']} | "
-            f"{r['minutes']:.1f} min, {where} |"
-        )
-    lines += [
-        "",
-        f"Intervals: {'Clopper-Pearson over all episodes' if is_success(run) else 'Student over the seeds'}. "
-        "Decisions are timed in one environment, after compilation.",
-        *ending(runs, rows),
-    ]
-    return "\n".join(lines) + "\n"
+    title = f"{first['dataset']}, {first['task']}: last checkpoint"
+    timed = "Decisions are timed in one environment, after compilation."
+    return Grid(title, head, rows, [*grids.notes(cells), timed], left=2)
 
 
-def points(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float, float, float]]:
-    """What `plotting.cost` draws; a method with two presets is named with them."""
-    methods = [run["method"] for run in runs]
+def points(cells: Sequence[Cell]) -> dict[str, tuple[float, float, float, float]]:
+    """What `plotting.cost` draws."""
     found = {}
-    for run in runs:
-        name = run["method"] if methods.count(run["method"]) == 1 else f"{run['method']}, {run['preset']}"
-        mean, low, high = (float("nan") if v is None else v for v in interval_of(run))
-        found[name] = (run["latency"]["median"], mean, low, high)
+    for cell in cells:
+        score, low, high = cell.interval
+        found[cell.method] = (cell.latency("median") / 1e3, score, low, high)
     return found
 
 
@@ -158,6 +119,9 @@ def comparison(a: dict[str, Any], b: dict[str, Any]) -> str:
     ]
     seeds = f"Welch's t over {len(a['seeds'])} and {len(b['seeds'])} seeds"
     lines.append(f"A - B: {verdict(difference(a['seeds'], b['seeds']))} ({seeds})")
+    if is_success(a):
+        p = barnard(episode_scores(a), episode_scores(b))
+        lines.append(f"A and B succeed equally often: p = {p:.2g} (Barnard's exact test over all episodes)")
     if a["episodes"] == b["episodes"]:
         found = verdict(over_episodes(a, b))
         lines.append(f"A - B: {found} (bootstrap over {a['episodes']} episodes within each of these seeds)")
@@ -177,16 +141,7 @@ def over_episodes(a: dict[str, Any], b: dict[str, Any]) -> Interval:
     """The difference of mean scores when every seed had played other episodes; the seeds stay."""
     count = len(a["seeds"])
     scores = np.concatenate([episode_scores(a), episode_scores(b)]).T  # [episodes, seeds of both]
-    return bootstrap_interval(scores, statistic=lambda x: float(x[:, :count].mean() - x[:, count:].mean()))
-
-
-def episode_scores(run: dict[str, Any]) -> np.ndarray:
-    """`[seeds, episodes]`, what the means of are the run's scores."""
-    if is_success(run):
-        return 100.0 * np.asarray(run["success"], np.float64)
-    scale = run["spec"].get("score_range")
-    returns = np.asarray(run["returns"], np.float64)
-    return returns if scale is None else normalised_score(returns, tuple(scale))
+    return bootstrap_interval(scores, statistic=lambda seeds: mean(seeds[:count]) - mean(seeds[count:]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jdp.evaluation.scores import Interval, interval
+from jdp.evaluation.statistics import Interval, interval
 from jdp.types import ActionDistribution, Normal, PyTree
 
 

@@ -1,11 +1,13 @@
 """Figures of runs. Every function returns a matplotlib figure; nothing is shown or saved here."""
 
+from jdp.plotting.comparisons import aggregates, evaluations, improvement, profiles
 from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, marginals
 from jdp.plotting.frames import render, strip
 from jdp.plotting.plans import Episode, cost, denoising, draw_maze, film, plans, save_film
 
 __all__ = [
     "Episode",
+    "aggregates",
     "bars",
     "claim",
     "cost",
@@ -13,9 +15,12 @@ __all__ = [
     "denoising",
     "draw_maze",
     "dynamics_by_position",
+    "evaluations",
     "film",
+    "improvement",
     "marginals",
     "plans",
+    "profiles",
     "render",
     "save_film",
     "strip",

@@ -149,7 +149,7 @@ def test_the_table_refuses_smoke_rows(whole, tmp_path):
         (target.parent / "config.json").write_text((path.parent / "config.json").read_text())
     done = run("table", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    text = (tmp_path / "tables/offline_rl_hopper-medium/table.md").read_text()
+    text = (tmp_path / "tables/all/table.md").read_text()
     assert text.index("| rebrac |") < text.index("| morel (ensemble) |")
     mean, low, high = scores(whole, "morel")["interval"]
     assert f"{mean:.1f} [{low:.1f}, {high:.1f}]" in text and "--agent morel" in text
