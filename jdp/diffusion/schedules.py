@@ -66,9 +66,11 @@ def truncated(sigmas: Array, start: float) -> Array:
     Its length depends on the values: call it outside of `jit`.
 
     Raises:
-        ValueError: unless `sigmas[-1] < start <= sigmas[0]`.
+        ValueError: unless `sigmas[-1] < start <= sigmas[0]`, but for the rounding of `sigmas[0]`.
     """
     levels = np.asarray(sigmas)
+    if np.isclose(start, levels[0], rtol=1e-6, atol=0.0):
+        start = float(levels[0])
     if not levels[-1] < start <= levels[0]:
         raise ValueError(f"a chain of levels {levels[0]:g} to {levels[-1]:g} cannot start at {start:g}")
     return jnp.asarray(np.append(start, levels[levels < np.float32(start)]), levels.dtype)

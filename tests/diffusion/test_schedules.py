@@ -89,6 +89,9 @@ def test_truncation():
     between = schedules.truncated(sigmas, 1.0)
     assert between[0] == 1.0 and between[1] < 1.0
     np.testing.assert_array_equal(between[1:], sigmas[sigmas < 1.0])
+    rounded = schedules.karras(16, sigma_min=0.02, sigma_max=20.0)
+    assert rounded[0] != 20.0  # by half a unit in the last place
+    np.testing.assert_array_equal(schedules.truncated(rounded, 20.0), rounded)
     for wrong in (0.0, 81.0):
         with pytest.raises(ValueError, match="start"):
             schedules.truncated(sigmas, wrong)
