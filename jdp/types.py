@@ -233,6 +233,13 @@ class PolicyLearner(NamedTuple):
     offsets: tuple[int, ...]
 
 
+class Lookup(NamedTuple):
+    """A draw of batches in two halves, so that the rows may lie elsewhere than on the devices."""
+
+    locate: Callable[[Array, PyTree], PyTree]  # locate(key, tables) -> where the rows lie; leaves [B, ...]
+    take: Callable[[PyTree, PyTree], PyTree]  # take(rows, located) -> batch; indexing alone, of numpy or jax
+
+
 @dataclass(frozen=True)
 class Bound:
     """A module-level function with static settings; equal settings compare equal.

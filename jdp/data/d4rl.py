@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -52,22 +53,11 @@ def read(path: Path) -> Arrays:
         UserError: if the file cannot be opened (missing, truncated, no HDF5), lacks a key, holds
             NaNs, other shapes or unequal lengths, or actions outside [-1, 1].
     """
-    import h5py
-
     where = str(path)
-    with _open(path) as file:
-        _require_keys(file, where)
+    with opened(path) as (file, metadata):
 
         def get(key: str) -> np.ndarray:
-            node = file[key]
-            if not isinstance(node, h5py.Dataset):
-                raise UserError(f"{where}: {key!r} is a group, not an array")
-            try:
-                return np.asarray(node[()])
-            except OSError as error:
-                raise UserError(
-                    f"{where}: {key!r} cannot be read ({error}); is the copy complete?"
-                ) from error
+            return array_values(array_node(file, key, where), (), key, where)
 
         arrays = Arrays(
             observations=checks.float_rows(get("observations"), "observations", where),
@@ -78,10 +68,36 @@ def read(path: Path) -> Arrays:
             else None,
             terminals=checks.flag_column(get("terminals"), "terminals", where),
             timeouts=checks.flag_column(get("timeouts"), "timeouts", where) if "timeouts" in file else None,
-            metadata=_metadata(file),
+            metadata=metadata,
         )
-    _check(arrays, where)
+    check(arrays, where)
     return arrays
+
+
+@contextmanager
+def opened(path: Path):
+    """`(file, metadata)` of a D4RL-layout file that has the keys; raises `UserError` as `read`."""
+    with _open(path) as file:
+        _require_keys(file, str(path))
+        yield file, _metadata(file)
+
+
+def array_node(file, key: str, where: str):
+    """The HDF5 dataset `key`; raises `UserError` for a group."""
+    import h5py
+
+    node = file[key]
+    if not isinstance(node, h5py.Dataset):
+        raise UserError(f"{where}: {key!r} is a group, not an array")
+    return node
+
+
+def array_values(node, rows, key: str, where: str) -> np.ndarray:
+    """Those `rows` (an index, `()` for all) of an HDF5 dataset; raises `UserError` where it is broken."""
+    try:
+        return np.asarray(node[rows])
+    except OSError as error:
+        raise UserError(f"{where}: {key!r} cannot be read ({error}); is the copy complete?") from error
 
 
 def read_keys(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -132,7 +148,8 @@ def _metadata(file) -> dict[str, str]:
     return {k: v.decode(errors="replace") if isinstance(v, bytes) else str(v) for k, v in scalars.items()}
 
 
-def _check(arrays: Arrays, where: str) -> None:
+def check(arrays: Arrays, where: str) -> None:
+    """Raises `UserError` unless the arrays go together and actions lie within [-1, 1]."""
     columns = {k: v for k, v in arrays._asdict().items() if isinstance(v, np.ndarray)}
     checks.same_length(columns, where)
     checks.scaled_actions(arrays.actions, where)

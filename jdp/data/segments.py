@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from jdp.data.episodes import Episodes
 from jdp.data.windows import padded_rows, windows
 from jdp.errors import UserError
-from jdp.types import AnyArray, Bound, Segments, named_keys
+from jdp.types import AnyArray, Bound, Lookup, Segments, named_keys
 
 FAR = 1 << 20  # steps to a goal of another episode
 
@@ -93,32 +93,57 @@ def rows_of(segments: Segments) -> SegmentRows:
     return SegmentRows(**flat, starts=starts, last=starts + length - 1, first=starts)
 
 
-def _draw(
+class Located(NamedTuple):
+    """Where the rows of B segments lie."""
+
+    at: AnyArray  # [B, L] int32
+    goal: AnyArray  # [B] int32, the row that says the goal
+    distance: AnyArray  # [B] int32, see `Segments`
+
+
+Tables = tuple[AnyArray, AnyArray, AnyArray, AnyArray]  # starts, last, first [W]; the number of rows []
+
+
+def tables(rows: SegmentRows) -> Tables:
+    """What `_locate` needs of the rows."""
+    return rows.starts, rows.last, rows.first, np.int32(rows.reward.shape[0])
+
+
+def _locate(
     key: Array,
-    rows: SegmentRows,
+    tables: Tables,
     *,
     batch_size: int,
     offsets: tuple[int, ...],
     goal: tuple[int, ...],
     hindsight: Hindsight,
-) -> Segments:
+) -> Located:
+    starts, lasts, firsts, count = tables
     keys = named_keys(key, "segment", "kind", "later", "anywhere")
-    index = jax.random.randint(keys["segment"], (batch_size,), 0, rows.starts.shape[0])
-    now, last = rows.starts[index], rows.last[index]
+    index = jax.random.randint(keys["segment"], (batch_size,), 0, starts.shape[0])
+    now, last = starts[index], lasts[index]
     at = now[:, None] + jnp.array(offsets, jnp.int32)[None]
-    at = jnp.clip(at, rows.first[index][:, None], last[:, None])
-    goals, distance = jnp.zeros((batch_size, 0), rows.observation.dtype), jnp.full(batch_size, FAR)
-    if goal:
-        kind = jax.random.uniform(keys["kind"], (batch_size,))
-        furthest = jnp.maximum(jnp.minimum(last - now, hindsight.reach), 1)
-        ahead = jax.random.randint(keys["later"], (batch_size,), 1, furthest + 1)
-        ahead = jnp.where(kind < hindsight.next, 1, ahead)
-        elsewhere = kind >= 1 - hindsight.anywhere
-        other = jax.random.randint(keys["anywhere"], (batch_size,), 0, rows.reward.shape[0])
-        goals = rows.observation[jnp.where(elsewhere, other, jnp.minimum(now + ahead, last))]
-        goals, distance = goals[:, jnp.array(goal)], jnp.where(elsewhere, FAR, ahead)
-    per_row = {name: getattr(rows, name)[at] for name in SegmentRows._fields[:5]}
-    return Segments(**per_row, goal=goals, distance=distance)
+    at = jnp.clip(at, firsts[index][:, None], last[:, None])
+    if not goal:
+        return Located(at, now, jnp.full(batch_size, FAR))
+    kind = jax.random.uniform(keys["kind"], (batch_size,))
+    furthest = jnp.maximum(jnp.minimum(last - now, hindsight.reach), 1)
+    ahead = jax.random.randint(keys["later"], (batch_size,), 1, furthest + 1)
+    ahead = jnp.where(kind < hindsight.next, 1, ahead)
+    elsewhere = kind >= 1 - hindsight.anywhere
+    other = jax.random.randint(keys["anywhere"], (batch_size,), 0, count)
+    said = jnp.where(elsewhere, other, jnp.minimum(now + ahead, last))
+    return Located(at, said, jnp.where(elsewhere, FAR, ahead))
+
+
+def _take(rows: SegmentRows, located: Located, *, goal: tuple[int, ...]) -> Segments:
+    per_row = {name: getattr(rows, name)[located.at] for name in SegmentRows._fields[:5]}
+    goals = rows.observation[located.goal][..., np.array(goal, np.int32)]
+    return Segments(**per_row, goal=goals, distance=located.distance)
+
+
+def _draw(key: Array, rows: SegmentRows, *, goal: tuple[int, ...], **settings: Any) -> Segments:
+    return _take(rows, _locate(key, tables(rows), goal=goal, **settings), goal=goal)
 
 
 def draw_segments(
@@ -147,3 +172,9 @@ def draw_segments(
         "hindsight": hindsight,
     }
     return Bound(_draw, tuple(sorted(settings.items())))
+
+
+def segment_lookup(draw: Bound) -> Lookup:
+    """`draw_segments(...)` in two halves, of `tables(rows)` and of `rows`, for `jdp.data.stream`."""
+    goal = dict(draw.settings)["goal"]
+    return Lookup(Bound(_locate, draw.settings), Bound(_take, (("goal", goal),)))

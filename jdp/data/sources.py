@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from jdp.data import d4rl, maze2d, names
 from jdp.data.download import Progress, download
 from jdp.data.episodes import Episodes, Origin, make_episodes
+from jdp.data.mapped import copy_d4rl
 from jdp.errors import UserError
 from jdp.tasks.families import episode_limit, goal_entries, is_ogbench_data
 from jdp.tasks.mazes import POINT_ENV_IDS
@@ -26,6 +27,7 @@ def load(
     source: Source = "auto",
     env_id: str | None = None,
     progress: Progress | None = None,
+    mapped: Path | None = None,
 ) -> Episodes:
     """The dataset `name`: a D4RL name, a Minari id, an OGBench name, a bundled set, or the path of a file.
 
@@ -39,13 +41,15 @@ def load(
         env_id: Gymnasium task for evaluation; beats what the source says. "maze2d-large-v1" says that a
             file is one of D4RL's maze2d.
         progress: called with (bytes done, bytes in all or None) during a download.
+        mapped: a folder, where the arrays of an HDF5 file are copied to, piece by piece, as files that are
+            read where they are touched; else all of them are read into memory.
 
     Raises:
         UserError: for an unknown name, a failed download, or a file that cannot be used.
     """
     match _resolve(name, source):
         case "file":
-            return _load_file(Path(name).expanduser(), env_id)
+            return _load_file(Path(name).expanduser(), env_id, mapped)
         case "minari":
             from jdp.data.minari import load_minari
 
@@ -55,9 +59,9 @@ def load(
 
             return load_ogbench(name, env_id=env_id)
         case "bundled":
-            return _load_bundled(name, env_id)
+            return _load_bundled(name, env_id, mapped)
         case _:
-            return _load_d4rl(name, env_id, progress, fall_back=source == "auto")
+            return _load_d4rl(name, env_id, progress, mapped, fall_back=source == "auto")
 
 
 def _resolve(name: str, source: str) -> str:
@@ -81,7 +85,9 @@ def _resolve(name: str, source: str) -> str:
     raise names.to_collect(name) or names.unknown(name)
 
 
-def _load_d4rl(name: str, env_id: str | None, progress: Progress | None, fall_back: bool) -> Episodes:
+def _load_d4rl(
+    name: str, env_id: str | None, progress: Progress | None, mapped: Path | None, fall_back: bool
+) -> Episodes:
     full = names.full_d4rl_name(name)
     if full is None:
         raise names.unknown(name)
@@ -92,17 +98,17 @@ def _load_d4rl(name: str, env_id: str | None, progress: Progress | None, fall_ba
             download(reference.url, path, check=d4rl.check_layout, progress=progress)
         except UserError as error:
             if fall_back and name in names.BUNDLED:
-                return _load_bundled(name, env_id, f"{full} is not on disk, and: {error}")
+                return _load_bundled(name, env_id, mapped, f"{full} is not on disk, and: {error}")
             raise
     notice = ""
     task = env_id or names.d4rl_env_id(full)
     if task == "Ant-v4":
         notice = "D4RL's ant observations hold contact forces: make Ant-v4 with use_contact_forces=True"
     origin = Origin(f"{full} (D4RL)", "d4rl", str(path), "", 0, d4rl.LICENCE, notice)
-    return _read(path, origin, full, env_id, names.d4rl_env_id(full), reference)
+    return _read(path, origin, full, env_id, mapped, names.d4rl_env_id(full), reference)
 
 
-def _load_bundled(name: str, env_id: str | None, why: str = "") -> Episodes:
+def _load_bundled(name: str, env_id: str | None, mapped: Path | None, why: str = "") -> Episodes:
     if name not in names.BUNDLED:
         raise names.to_collect(name) or UserError(
             f"no bundled dataset {name!r}: jdp brings {', '.join(names.BUNDLED)}"
@@ -112,17 +118,17 @@ def _load_bundled(name: str, env_id: str | None, why: str = "") -> Episodes:
         f" (used because {why})" if why else ""
     )
     origin = Origin(f"{name} (bundled, d4rl-style)", "bundled", str(path), "", 0, "MIT", notice)
-    return _read(path, origin, name, env_id)
+    return _read(path, origin, name, env_id, mapped)
 
 
-def _load_file(path: Path, env_id: str | None) -> Episodes:
+def _load_file(path: Path, env_id: str | None, mapped: Path | None) -> Episodes:
     licence = "unknown: a file of yours"
     if path.suffix == ".npz":
         from jdp.data.ogbench import load_npz
 
         return load_npz(path, f"{path.name} (file)", "file", licence, env_id)
     origin = Origin(f"{path.name} (file)", "file", str(path), "", 0, licence)
-    return _read(path, origin, path.name, env_id)
+    return _read(path, origin, path.name, env_id, mapped)
 
 
 def _read(
@@ -130,10 +136,12 @@ def _read(
     origin: Origin,
     called: str,
     env_id: str | None,
+    mapped: Path | None,
     named_env_id: str | None = None,
     reference: names.Reference | None = None,
 ) -> Episodes:
-    arrays = d4rl.read(path)
+    digest = d4rl.sha256(path) if path.is_file() else ""
+    arrays = d4rl.read(path) if mapped is None else copy_d4rl(path, mapped / digest[:16])
     if (maze := maze2d.recognise(path, arrays, env_id, called)) is not None:
         arrays = maze2d.in_point_maze(path, arrays, maze)
         env_id = env_id if (env_id or "").startswith("PointMaze_") else POINT_ENV_IDS[maze.maze]
@@ -158,5 +166,5 @@ def _read(
     return make_episodes(
         *arrays[:6],
         spec=spec,
-        origin=replace(origin, sha256=d4rl.sha256(path), size=path.stat().st_size),
+        origin=replace(origin, sha256=digest, size=path.stat().st_size),
     )

@@ -36,6 +36,18 @@ class Formulation:
         """The `Denoiser` of the network `apply(params, x [B, T, D], c_noise)`; its leaves are `params`."""
         return preconditioned(apply, params, self.preconditioning)
 
+    def error(
+        self,
+        apply: Callable[..., Array],
+        params: Params,
+        x0: Array,
+        sigma: Array,
+        noise: Array,
+        weight: Array | None = None,
+    ) -> tuple[Array, Metrics]:
+        """The `loss` of given levels and noise: see `losses.prediction_error`."""
+        return losses.prediction_error(apply, params, x0, sigma, noise, self.preconditioning, weight=weight)
+
     def loss(
         self,
         key: Array,

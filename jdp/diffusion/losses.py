@@ -11,6 +11,33 @@ from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, precond
 from jdp.types import Metrics, Params, expand, named_keys
 
 
+def prediction_error(
+    apply: Callable[..., Array],
+    params: Params,
+    x0: Array,
+    sigma: Array,
+    noise: Array,
+    preconditioning: Preconditioning,
+    *,
+    weight: Array | None = None,
+) -> tuple[Array, Metrics]:
+    """Mean squared error of the network's own output at given levels: `mean w (D(x) - x0)^2 / c_out^2`.
+
+    `x = x0 + sigma n` with the `noise` n, of the shape of `x0`. `D` is affine in the network's output, with
+    the slope `c_out`, so this is the error of whatever it predicts: `eps`, `x0`, `v`, a velocity, or EDM's
+    `F`. `x0` is `[B, ...]`; `sigma` and `weight` are prefixes of it. Entries at level 0 are known: they
+    contribute nothing. The mean is over all entries, so the loss of a batch is the mean of those of its
+    equal parts.
+    """
+    s = expand(sigma, x0)
+    x = x0 + s * noise
+    error = jnp.square(preconditioned(apply, params, preconditioning)(x, sigma) - x0)
+    c_out = preconditioning.scales(jnp.where(s > 0, s, 1.0))[2]
+    error = jnp.where(s > 0, 1 / jnp.square(c_out), 0.0) * error
+    loss = jnp.mean(error if weight is None else expand(weight, x0) * error)
+    return loss, {"loss": loss}
+
+
 def prediction_at(
     key: Array,
     apply: Callable[..., Array],
@@ -21,20 +48,9 @@ def prediction_at(
     *,
     weight: Array | None = None,
 ) -> tuple[Array, Metrics]:
-    """Mean squared error of the network's own output at given levels: `mean w (D(x) - x0)^2 / c_out^2`.
-
-    `x = x0 + sigma n`. `D` is affine in the network's output, with the slope `c_out`, so this is the error
-    of whatever it predicts: `eps`, `x0`, `v`, a velocity, or EDM's `F`. `x0` is `[B, ...]`; `sigma` and
-    `weight` are prefixes of it. Entries at level 0 are known: they contribute nothing. The mean is
-    over all entries; the key is consumed.
-    """
-    s = expand(sigma, x0)
-    x = x0 + s * jax.random.normal(key, x0.shape, x0.dtype)
-    error = jnp.square(preconditioned(apply, params, preconditioning)(x, sigma) - x0)
-    c_out = preconditioning.scales(jnp.where(s > 0, s, 1.0))[2]
-    error = jnp.where(s > 0, 1 / jnp.square(c_out), 0.0) * error
-    loss = jnp.mean(error if weight is None else expand(weight, x0) * error)
-    return loss, {"loss": loss}
+    """`prediction_error` with noise of `key`, which is consumed."""
+    noise = jax.random.normal(key, x0.shape, x0.dtype)
+    return prediction_error(apply, params, x0, sigma, noise, preconditioning, weight=weight)
 
 
 def denoising_at(

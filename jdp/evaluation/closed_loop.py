@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jdp.errors import UserError
+from jdp.training.mesh import gathered, on_one, padded, replicate, split_batch, split_rows
 from jdp.types import Policy, PyTree
 
 Watch = Callable[[int, PyTree, np.ndarray, np.ndarray], None]
@@ -42,9 +44,28 @@ class Controller(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def controller(policy: Policy) -> Controller:
-    """The jitted functions of `policy`; equal policies give the same ones, so they compile once."""
-    return Controller(jax.jit(policy.init), jax.jit(policy.act))
+def controller(policy: Policy, mesh: Mesh | None = None) -> Controller:
+    """The jitted functions of `policy`; equal arguments give the same ones, so they compile once.
+
+    Over a mesh the environments (a multiple of its devices) are split, and actions come back whole.
+    """
+    if mesh is None:
+        return Controller(jax.jit(policy.init), jax.jit(policy.act))
+
+    def init(observation: Array) -> PyTree:
+        return remembered(policy.init(split_batch(observation, mesh)), observation)
+
+    def act(key: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array):
+        seen, goal = split_batch((observation, goal), mesh)
+        carry, action = policy.act(key, state, carry, seen, goal)
+        return remembered(carry, observation), gathered(split_batch(action, mesh), mesh)
+
+    def remembered(carry: PyTree, observation: Array) -> PyTree:
+        # Where a mesh spans processes each must be able to look into it.
+        whole = jax.process_count() > 1
+        return gathered(carry, mesh) if whole else split_rows(carry, mesh, observation.shape[0])
+
+    return Controller(jax.jit(init), jax.jit(act))
 
 
 def play(
@@ -58,11 +79,15 @@ def play(
     place: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     watch: Watch | None = None,
+    mesh: Mesh | None = None,
 ) -> Played:
     """Plays `episodes` episodes at once; equal seeds and keys give equal bits.
 
     Each environment plays one episode and is never stepped after its end; its last observation stays in the
     batch, whose shape never changes.
+
+    Over a `mesh` decisions are split over its devices, whatever the number of episodes: the batch is filled
+    up with copies of its last row. The environments are stepped on the host, one after another.
 
     Args:
         key: of the policy's own randomness; consumed.
@@ -70,17 +95,18 @@ def play(
         seed: of the initial states and goals.
         place: `start` and `goal` of every episode in a maze, instead of those drawn.
         progress: called after every step with (steps so far, episodes finished so far).
-        watch: called before every step with (step, carry, observations [n, O], running [n] bool).
+        watch: called before every step with (step, carry, observations [n, O], running [n] bool);
+            the carry of n environments, over a mesh followed by the copies.
 
     Raises:
         UserError: if a task has no time limit, or a place is in a wall or outside the maze.
     """
-    act = controller(policy)
+    act, state = controller(policy, mesh), replicate(state, mesh)
     envs = [make() for _ in range(episodes)]
     try:
         if any(env.max_episode_steps is None for env in envs):
             raise UserError("the task has no time limit: choose one that ends its episodes")
-        return _play(act, key, state, envs, seed, place or {}, progress, watch)
+        return _play(act, key, state, envs, seed, place or {}, progress, watch, mesh)
     finally:
         for env in envs:
             env.close()
@@ -95,6 +121,7 @@ def _play(
     place: Mapping[str, Any],
     progress: Callable[[int, int], None] | None,
     watch: Watch | None,
+    mesh: Mesh | None,
 ) -> Played:
     count = len(envs)
     seeds = np.random.SeedSequence(seed).generate_state(count).tolist()
@@ -103,12 +130,13 @@ def _play(
     first = goal.copy()
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
     running, success, seen = np.ones(count, bool), np.zeros(count, bool), [observation.copy()]
-    carry, step = act.init(observation), 0
+    carry, step = act.init(padded(observation, mesh)), 0
     while running.any():
         if watch is not None:
             watch(step, carry, observation, running)
-        carry, actions = act.act(jax.random.fold_in(key, step), state, carry, observation, goal)
-        actions = np.asarray(actions)
+        shown = padded((observation, goal), mesh)
+        carry, actions = act.act(jax.random.fold_in(key, step), state, carry, *shown)
+        actions = np.asarray(actions)[:count]
         observation, goal = observation.copy(), goal.copy()
         for i in np.flatnonzero(running):
             observation[i], goal[i], reward, terminated, truncated, reached = envs[i].step(actions[i])
@@ -136,9 +164,9 @@ def latency(
     """How long a decision takes in one environment, in closed loop, after all has been compiled.
 
     A decision is a step at which the policy plans or samples: every `every`-th one. Steps in between only
-    follow. An episode that ends is begun again.
+    follow. An episode that ends is begun again. One environment fills one device: others take no part.
     """
-    act, env = controller(policy), make()
+    act, env, state = controller(policy), make(), on_one(state)
     planning, following, first = [], [], []
     try:
         # Two episodes at least: the first decision of the first one compiles.

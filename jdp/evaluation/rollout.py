@@ -8,9 +8,11 @@ import gymnasium as gym
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jdp.errors import UserError
 from jdp.evaluation.environments import make_env
+from jdp.training.mesh import gathered, padded, replicate, split_batch
 from jdp.types import Agent, Bound, PyTree
 
 PolicyStep = Callable[[PyTree, np.ndarray], Any]  # (state [S, ...], observations [S, n, O]) -> [S, n, A]
@@ -24,18 +26,21 @@ class Returns(NamedTuple):
     terminated: np.ndarray  # [S, n], False where the time limit ended the episode
 
 
-def _mean_action(state: PyTree, observation: Array, *, act: Callable) -> Array:
-    return jax.vmap(lambda s, o: act(s, o).mean)(state, observation)
+def _mean_action(state: PyTree, observation: Array, *, act: Callable, mesh: Mesh | None) -> Array:
+    observation = split_batch(observation, mesh, 1)
+    action = jax.vmap(lambda s, o: act(s, o).mean)(state, observation)
+    return gathered(split_batch(action, mesh, 1), mesh)
 
 
 @lru_cache
-def make_policy_step(agent: Agent) -> PolicyStep:
+def make_policy_step(agent: Agent, mesh: Mesh | None = None) -> PolicyStep:
     """The jitted mean action of `agent`: `(state [S, ...], observations [S, n, O]) -> [S, n, A]`.
 
     Equal agents give the same function, and the weights are arguments of it: it compiles once in a
-    run, however often it is used.
+    run, however often it is used. Over a mesh the `n` observations of every agent are split over its
+    devices; n must divide.
     """
-    return jax.jit(Bound(_mean_action, (("act", agent.act),)))
+    return jax.jit(Bound(_mean_action, (("act", agent.act), ("mesh", mesh))))
 
 
 def _reset_seeds(seed: int, agents: int, episodes: int) -> list[int]:
@@ -61,6 +66,7 @@ def evaluate(
     seed: int = 0,
     max_episode_steps: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> Returns:
     """Plays `episodes` episodes with each of the S policies in `state`; equal seeds give equal bits.
 
@@ -71,22 +77,23 @@ def evaluate(
 
     Args:
         policy_step: `(state, observations [S, n, O] float32) -> actions [S, n, A]`, compiled by the
-            caller: `make_policy_step(agent)`. Actions are clipped into the action space.
+            caller: `make_policy_step(agent, mesh)`. Actions are clipped into the action space.
         state: of S agents, stacked: every leaf is `[S, ...]`.
         env_id: a Gymnasium task with vector observations and actions, for instance "Hopper-v5".
         episodes: n, for each agent.
         seed: of the initial states; every agent gets its own.
         max_episode_steps: replaces the task's own time limit.
         progress: called after every step with (steps so far, episodes finished so far).
+        mesh: that of `policy_step`; observations are filled up with copies to a multiple of its devices.
 
     Raises:
         UserError: if there is no such task, or none of its episodes need ever end.
     """
-    agents = jax.tree.leaves(state)[0].shape[0]
+    agents, state = jax.tree.leaves(state)[0].shape[0], replicate(state, mesh)
     envs: list[gym.Env] = []
     try:
         envs.extend(make_env(env_id, max_episode_steps=max_episode_steps) for _ in range(agents * episodes))
-        return _play(policy_step, state, envs, agents, _reset_seeds(seed, agents, episodes), progress)
+        return _play(policy_step, state, envs, agents, _reset_seeds(seed, agents, episodes), progress, mesh)
     finally:
         for env in envs:
             env.close()
@@ -99,6 +106,7 @@ def _play(
     agents: int,
     seeds: list[int],
     progress: Callable[[int, int], None] | None,
+    mesh: Mesh | None,
 ) -> Returns:
     spec = envs[0].spec
     if spec is None or spec.max_episode_steps is None:
@@ -111,7 +119,8 @@ def _play(
     running, terminated = np.ones(count, bool), np.zeros(count, bool)
     step = 0
     while running.any():
-        actions = np.asarray(policy_step(state, observations.reshape(agents, -1, observations.shape[1])))
+        seen = observations.reshape(agents, -1, observations.shape[1])
+        actions = np.asarray(policy_step(state, padded(seen, mesh, 1)))[:, : seen.shape[1]]
         actions = np.clip(actions.reshape(count, -1), box.low, box.high).astype(box.dtype)
         for i in np.flatnonzero(running):
             observation, reward, terminated[i], truncated, _ = envs[i].step(actions[i])

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jdp.errors import UserError
 from jdp.networks.diffuser_unet import DiffuserUNet, HalfUNet
+from jdp.networks.layers import Precision, dtype_of
 from jdp.networks.pooled import PooledValue
 from jdp.networks.temporal_unet import ResidualUNet, TemporalUNet
 from jdp.networks.transformer import DiffusionTransformer, Mixer
@@ -18,7 +18,6 @@ from jdp.types import Bound, Network, Params
 
 Kind = Literal["unet", "residual_unet", "diffuser_unet", "mixer", "transformer"]
 ValueKind = Literal["pooled", "half_unet", "transformer"]
-Precision = Literal["float32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def from_module(module: nn.Module) -> Network:
 
 def make(config: NetworkConfig, precision: Precision = "float32") -> Network:
     """The network of `config`. Parameters are float32; `precision` is that of the arithmetic."""
-    dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
+    dtype = dtype_of(precision)
     return from_module(_MODULES[config.kind](features=config.features, blocks=config.blocks, dtype=dtype))
 
 
@@ -88,9 +87,10 @@ class ValueNetworkConfig:
 _VALUES = {"pooled": PooledValue, "half_unet": HalfUNet, "transformer": TransformerValue}
 
 
-def make_value(config: ValueNetworkConfig) -> Network:
-    """A network `(x [B, T, D], c_noise [B], condition) -> [B]`, one number a trajectory."""
-    return from_module(_VALUES[config.kind](features=config.features, blocks=config.blocks))
+def make_value(config: ValueNetworkConfig, precision: Precision = "float32") -> Network:
+    """A network `(x [B, T, D], c_noise [B], condition) -> [B]`, one float32 number a trajectory."""
+    dtype = dtype_of(precision)
+    return from_module(_VALUES[config.kind](features=config.features, blocks=config.blocks, dtype=dtype))
 
 
 def parameter_count(params: Params) -> int:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.networks.layers import Modulate, NoiseEmbedding
+from jdp.networks.layers import Modulate, NoiseEmbedding, Precision, dtype_of
 from jdp.types import Bound, Network, Params
 
 EMBEDDING = 64  # width of the embedding of one level
@@ -24,21 +24,23 @@ class ConditionalMLP(nn.Module):
     features: int = 256
     blocks: int = 3
     groups: tuple[int, ...] = (0,)
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, c_noise: Array, condition: Array) -> Array:
-        batch = x.shape[0]
+        batch, dtype = x.shape[0], self.dtype
         levels = c_noise[:, None] if c_noise.ndim == 1 else c_noise[:, jnp.array(self.groups)]
         levels = jnp.broadcast_to(levels, (batch, len(self.groups)))
-        embedding = NoiseEmbedding(min(EMBEDDING, self.features))(levels).reshape(batch, -1)
-        embedding = nn.Dense(self.features)(jnp.concatenate([embedding, condition], axis=-1))
-        embedding = nn.silu(embedding)
-        hidden = nn.Dense(self.features)(jnp.concatenate([x, condition], axis=-1))
+        embedding = NoiseEmbedding(min(EMBEDDING, self.features), dtype=dtype)(levels).reshape(batch, -1)
+        embedding = jnp.concatenate([embedding, condition.astype(dtype)], axis=-1)
+        embedding = nn.silu(nn.Dense(self.features, dtype=dtype)(embedding))
+        hidden = nn.Dense(self.features, dtype=dtype)(jnp.concatenate([x, condition], axis=-1))
         for _ in range(self.blocks):
-            y = Modulate()(nn.LayerNorm()(hidden), embedding)
-            y = nn.Dense(self.features)(nn.silu(y))
-            hidden = hidden + nn.Dense(self.features)(nn.silu(y))
-        return nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros)(nn.silu(hidden))
+            y = Modulate(dtype)(nn.LayerNorm(dtype=dtype)(hidden), embedding)
+            y = nn.Dense(self.features, dtype=dtype)(nn.silu(y))
+            hidden = hidden + nn.Dense(self.features, dtype=dtype)(nn.silu(y))
+        last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=jnp.float32)
+        return last(nn.silu(hidden))
 
 
 def _init(key: Array, x: Array, c_noise: Array, condition: Array, *, module: nn.Module) -> Params:
@@ -49,9 +51,11 @@ def _apply(params: Params, x: Array, c_noise: Array, condition: Array, *, module
     return module.apply(params, x, c_noise, condition)  # pyright: ignore[reportReturnType]
 
 
-def conditional_mlp(features: int = 256, blocks: int = 3, groups: tuple[int, ...] = (0,)) -> Network:
+def conditional_mlp(
+    features: int = 256, blocks: int = 3, groups: tuple[int, ...] = (0,), precision: Precision = "float32"
+) -> Network:
     """`init(key, x, c_noise, condition)` and `apply(params, x, c_noise, condition)` of `ConditionalMLP`."""
-    settings = (("module", ConditionalMLP(features, blocks, groups)),)
+    settings = (("module", ConditionalMLP(features, blocks, groups, dtype_of(precision))),)
     return Network(Bound(_init, settings), Bound(_apply, settings))
 
 

@@ -145,18 +145,21 @@ class HalfUNet(nn.Module):
 
     features: int = 32
     blocks: int = 4
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, c_noise: Array, condition: Array | None = None) -> Array:
-        embedding = LevelEmbedding(self.features)(c_noise, condition)
+        dtype = self.dtype
+        embedding = LevelEmbedding(self.features, dtype)(c_noise, condition)
         hidden = x
         for i in range(self.blocks):
             for _ in range(2):
-                hidden = Residual(self.features * 2**i, 3)(hidden, embedding)
-            hidden = Downsample()(hidden)
+                hidden = Residual(self.features * 2**i, 3, dtype)(hidden, embedding)
+            hidden = Downsample(dtype)(hidden)
         width = hidden.shape[-1]
         for divisor in (2, 4):
-            hidden = Downsample()(Residual(max(width // divisor, GROUPS), 3)(hidden, embedding))
+            hidden = Residual(max(width // divisor, GROUPS), 3, dtype)(hidden, embedding)
+            hidden = Downsample(dtype)(hidden)
         hidden = jnp.concatenate([hidden.reshape(x.shape[0], -1), embedding], axis=-1)
-        hidden = mish(nn.Dense(max(hidden.shape[-1] // 2, 1))(hidden))
-        return nn.Dense(1)(hidden)[:, 0]
+        hidden = mish(nn.Dense(max(hidden.shape[-1] // 2, 1), dtype=dtype)(hidden))
+        return nn.Dense(1, dtype=jnp.float32)(hidden)[:, 0]

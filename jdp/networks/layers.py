@@ -1,10 +1,17 @@
 """What the trajectory networks share: noise embedding, temporal convolution, modulation."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
+
+Precision = Literal["float32", "bf16"]
+
+
+def dtype_of(precision: Precision) -> Any:
+    """The type of a network's arithmetic; its parameters and what it returns are float32."""
+    return jnp.bfloat16 if precision == "bf16" else jnp.float32
 
 
 class TemporalConv(nn.Module):

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion import flow_maps
-from jdp.diffusion.diffuser import DiffuserState, adam, begin, descend
+from jdp.diffusion.diffuser import DiffuserState, adam, begin, check_accumulate, descend
 from jdp.diffusion.formulations import formulation
 from jdp.diffusion.schedules import karras
-from jdp.networks import NetworkConfig, make
+from jdp.errors import UserError
+from jdp.networks import NetworkConfig, Precision, make
 from jdp.networks.conditional_mlp import conditioned
 from jdp.types import Bound, Denoiser, Metrics, Params, named_keys
 
@@ -32,6 +34,18 @@ class ModelConfig:
     """Gradient steps over which the learning rate falls; set to the experiment's updates."""
     ema: float = 0.995
     """Decay of the averaged weights that plans are drawn from."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic; weights, optimiser, average and loss are float32."""
+    accumulate: int = 1
+    """Micro-batches that a batch is computed in, of denoisers (`jdp.diffusion.diffuser.mean_gradient`)."""
+
+    def __post_init__(self) -> None:
+        check_accumulate(self.accumulate)
+        if self.accumulate > 1 and self.formulation in _KINDS:
+            raise UserError(
+                f"{self.formulation} models do not accumulate, only denoisers do: leave --accumulate out, or "
+                "choose another formulation"
+            )
 
 
 class Model(NamedTuple):
@@ -66,21 +80,39 @@ class _Learning(NamedTuple):
     """What formulations differ in: initial parameters, the loss, and the function that plans come from."""
 
     init: Callable[[Callable[[Array], Params], Array], Params]  # init(network's init(key), key)
-    loss: Callable[..., tuple[Array, Metrics]]  # loss(key, params, ema, x0, condition, known, weight)
+    draw: Callable[[Array, Array], Any]  # draw(key, x0): what is random in the loss, one row for each of x0
+    loss: Callable[..., tuple[Array, Metrics]]  # loss(drawn, params, ema, x0, condition, known, weight)
     denoiser: Callable[[Params, Array], Any]  # denoiser(averaged params, condition): a denoiser or flow map
 
 
 def _denoising(config: ModelConfig, apply: Callable) -> _Learning:
     form = formulation(config.formulation)
 
-    def loss(
-        key: Array, params: Params, ema: Params, x0: Array, condition: Array, known: Array, weight: Array
-    ):
+    def draw(key: Array, x0: Array) -> tuple[Array, Array]:
         keys = named_keys(key, "level", "noise")
-        sigma = jnp.where(known, 0.0, form.levels(keys["level"], x0.shape[0], x0.dtype)[:, None, None])
-        return form.loss(keys["noise"], apply, (params, condition), x0, sigma=sigma, weight=weight)
+        levels = form.levels(keys["level"], x0.shape[0], x0.dtype)
+        return levels, jax.random.normal(keys["noise"], x0.shape, x0.dtype)
 
-    return _Learning(lambda init, key: init(key), loss, lambda ema, c: form.denoiser(apply, (ema, c)))
+    def loss(
+        drawn: tuple[Array, Array],
+        params: Params,
+        ema: Params,
+        x0: Array,
+        condition: Array,
+        known: Array,
+        weight: Array,
+    ):
+        level, noise = drawn
+        sigma = jnp.where(known, 0.0, level[:, None, None])
+        return form.error(apply, (params, condition), x0, sigma, noise, weight)
+
+    return _Learning(lambda init, key: init(key), draw, loss, lambda ema, c: form.denoiser(apply, (ema, c)))
+
+
+def _no_rows(key: Array, x0: Array) -> Array:
+    """For losses that draw within: their rows are not alike, so they are computed all at once."""
+    del x0
+    return key
 
 
 def _shortcut(config: ModelConfig, apply: Callable) -> _Learning:
@@ -94,7 +126,7 @@ def _shortcut(config: ModelConfig, apply: Callable) -> _Learning:
     def denoiser(ema: Params, condition: Array) -> Partial:
         return flow_maps.shortcut(unconditioned(apply), ema, condition=condition)
 
-    return _Learning(lambda init, key: init(key), loss, denoiser)
+    return _Learning(lambda init, key: init(key), _no_rows, loss, denoiser)
 
 
 def _consistency(config: ModelConfig, apply: Callable) -> _Learning:
@@ -126,7 +158,7 @@ def _consistency(config: ModelConfig, apply: Callable) -> _Learning:
         )
         return taught + distilled, {"loss": taught + distilled, "distillation_loss": distilled}
 
-    return _Learning(init, loss, lambda ema, c: flow_maps.consistency(apply, (ema["student"], c)))
+    return _Learning(init, _no_rows, loss, lambda ema, c: flow_maps.consistency(apply, (ema["student"], c)))
 
 
 def unconditioned(apply: Callable) -> Bound:
@@ -155,7 +187,7 @@ def model(config: ModelConfig) -> Model:
     Raises:
         UserError: if there is no such formulation.
     """
-    net, optimiser = make(config.network), adam(config)
+    net, optimiser = make(config.network, config.precision), adam(config)
     apply = conditioned(Bound(_at_one_level, (("apply", net.apply),)))
     kind = _KINDS.get(config.formulation, _denoising)(config, apply)
     step_size = 1 if config.formulation == "shortcut" else 0  # a column of the condition
@@ -169,10 +201,11 @@ def model(config: ModelConfig) -> Model:
     def update(key: Array, state: DiffuserState, x0: Array, condition: Array, known: Array, weight: Array):
         known, weight = (jnp.broadcast_to(x, x0.shape) for x in (known, weight))
 
-        def loss(params: Params) -> tuple[Array, Metrics]:
-            return kind.loss(key, params, state.ema, x0, condition, known, weight)
+        def loss(params: Params, drawn: Any, *rows: Array) -> tuple[Array, Metrics]:
+            return kind.loss(drawn, params, state.ema, *rows)
 
-        return descend(optimiser, state, loss, config.ema)
+        rows = (kind.draw(key, x0), x0, condition, known, weight)
+        return descend(optimiser, state, loss, config.ema, rows, config.accumulate)
 
     def denoiser(state: DiffuserState, condition: Array) -> Denoiser:
         return kind.denoiser(state.ema, condition)

@@ -11,14 +11,14 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion import samplers
-from jdp.diffusion.diffuser import DiffuserState, adam, begin, descend
+from jdp.diffusion.diffuser import DiffuserState, adam, begin, check_accumulate, descend
 from jdp.diffusion.flow_maps import hold_map
 from jdp.diffusion.formulations import formulation
 from jdp.diffusion.guidance import hold, value_guided
 from jdp.diffusion.schedules import flow, karras
 from jdp.diffusion.warm import warm_start
 from jdp.errors import UserError
-from jdp.networks import ValueNetworkConfig, make_value
+from jdp.networks import Precision, ValueNetworkConfig, make_value
 from jdp.types import Denoiser, Metrics, Params, bind, named_keys
 
 
@@ -87,6 +87,13 @@ class CriticConfig:
     """Decay of the averaged weights."""
     noisy: bool = True
     """Whether it learns to judge plans under noise, as guidance at the noised point needs."""
+    precision: Precision = "float32"
+    """As of the denoiser."""
+    accumulate: int = 1
+    """As of the denoiser."""
+
+    def __post_init__(self) -> None:
+        check_accumulate(self.accumulate)
 
 
 CLEAN = 0.02  # the level at which plans without noise are judged: near 0, and within what training shows
@@ -102,7 +109,7 @@ def _judge(params: Params, condition: Array, x: Array, sigma: Array, *, apply: C
 @lru_cache(maxsize=64)
 def critic(config: CriticConfig) -> Critic:
     """The judge of `config`: regression of a number on plans, at noise levels from none to pure noise."""
-    net, optimiser, form = make_value(config.network), adam(config), formulation("edm")
+    net, optimiser, form = make_value(config.network, config.precision), adam(config), formulation("edm")
 
     def init(key: Array, x0: Array, condition: Array) -> DiffuserState:
         return begin(optimiser, net.init(key, x0, jnp.zeros(x0.shape[:1], x0.dtype), condition))
@@ -115,11 +122,14 @@ def critic(config: CriticConfig) -> Critic:
         noise = level[:, None, None] * jax.random.normal(keys["noise"], x0.shape, x0.dtype)
         x = x0 + jnp.where(jnp.broadcast_to(known, x0.shape), 0.0, noise)
 
-        def loss(params: Params) -> tuple[Array, Metrics]:
+        def loss(
+            params: Params, x: Array, level: Array, condition: Array, target: Array
+        ) -> tuple[Array, Metrics]:
             error = jnp.mean(jnp.square(_judge(params, condition, x, level, apply=net.apply) - target))
             return error, {"critic_loss": error}
 
-        return descend(optimiser, state, loss, config.ema)
+        rows = (x, level, condition, target)
+        return descend(optimiser, state, loss, config.ema, rows, config.accumulate)
 
     def value(state: DiffuserState, condition: Array) -> Partial:
         return bind(_judge, state.ema, condition, apply=net.apply)

@@ -13,6 +13,7 @@ from jdp.diffusion.denoiser import edm
 from jdp.diffusion.samplers import SAMPLERS
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
+from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.types import Denoiser, Network, Params, bind, named_keys
 
@@ -56,6 +57,8 @@ class ActorConfig:
     """Mean of ln sigma in training."""
     p_std: float = 1.2
     """Standard deviation of ln sigma in training."""
+    precision: Precision = "float32"
+    """Of the denoiser's arithmetic; weights, optimiser, average, losses, critics and targets are float32."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -73,7 +76,7 @@ class ActorConfig:
 
     def network(self) -> Network:
         """Of actions `[B, D]`, seeing a condition `[B, C]`."""
-        return conditional_mlp(self.features, self.blocks)
+        return conditional_mlp(self.features, self.blocks, precision=self.precision)
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam on the cosine, with gradients cut to `grad_norm`."""
@@ -133,15 +136,15 @@ def sample(key: Array, denoiser: Denoiser, shape: tuple[int, ...], config: Actor
 
 
 def repeated(x: Array, count: int) -> Array:
-    """`[B, ...] -> [count * B, ...]`, the batch `count` times."""
-    return jnp.broadcast_to(x[None], (count, *x.shape)).reshape(-1, *x.shape[1:])
+    """`[B, ...] -> [B * count, ...]`, a row's copies side by side: so they stay on the devices of its row."""
+    return jnp.repeat(x, count, axis=0)
 
 
 def candidates(key: Array, params: Params, seen: Array, count: int, dim: int, config: ActorConfig) -> Array:
     """`[count, B, dim]`, samples given conditions `seen` `[B, C]`; the key is consumed."""
     many = repeated(seen, count)
     found = sample(key, denoiser(params, many, config), (many.shape[0], dim), config)
-    return found.reshape(count, seen.shape[0], dim)
+    return jnp.swapaxes(found.reshape(seen.shape[0], count, dim), 0, 1)
 
 
 def select(key: Array, actions: Array, q: Array, temperature: float) -> Array:

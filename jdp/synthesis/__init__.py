@@ -8,6 +8,7 @@ from jdp.synthesis.experience import (
     experience,
     pool,
     to_transitions,
+    window_lookup,
 )
 from jdp.synthesis.generate import SamplerConfig, generate
 from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
@@ -40,4 +41,5 @@ __all__ = [
     "target_log_prob",
     "target_policy",
     "to_transitions",
+    "window_lookup",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from jdp.data import Normaliser
-from jdp.types import Bound, Transition, pack, unpack
+from jdp.types import Bound, Lookup, Transition, pack, unpack
 
 
 class Experience(NamedTuple):
@@ -118,13 +118,29 @@ def draw_batches(*, agents: int, batches: int, batch_size: int, real_share: floa
     return Bound(_draw, tuple(settings.items()))
 
 
-def _draw_windows(key: Array, data: tuple[Array, Array, Array], *, batch_size: int, length: int) -> Array:
-    rows, starts, last = data
+def _locate_windows(key: Array, tables: tuple[Array, Array], *, batch_size: int, length: int) -> Array:
+    starts, last = tables
     w = jax.random.randint(key, (batch_size,), 0, starts.shape[0])
     steps = jnp.arange(length, dtype=starts.dtype)[None]
-    return rows[jnp.minimum(starts[w][:, None] + steps, last[w][:, None])]
+    return jnp.minimum(starts[w][:, None] + steps, last[w][:, None])
+
+
+def _take_rows(rows: Any, at: Any) -> Any:
+    return rows[at]
+
+
+def _draw_windows(key: Array, data: tuple[Array, Array, Array], *, batch_size: int, length: int) -> Array:
+    rows, starts, last = data
+    return rows[_locate_windows(key, (starts, last), batch_size=batch_size, length=length)]
 
 
 def draw_windows(batch_size: int, length: int):
     """A `draw(key, (rows [M, D], starts [W], last [W])) -> x0 [batch_size, length, D]` for `fit`."""
     return Bound(_draw_windows, (("batch_size", batch_size), ("length", length)))
+
+
+def window_lookup(batch_size: int, length: int) -> Lookup:
+    """`draw_windows` in two halves, of `(starts, last)` and of `rows`, for `jdp.data.stream`."""
+    return Lookup(
+        Bound(_locate_windows, (("batch_size", batch_size), ("length", length))), Bound(_take_rows, ())
+    )

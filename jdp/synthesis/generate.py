@@ -15,7 +15,7 @@ from jdp.diffusion.guidance import condition
 from jdp.diffusion.samplers import SAMPLERS, Sampler
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
-from jdp.training.mesh import replicate, split_batch
+from jdp.training.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.types import Denoiser, named_keys
 
 
@@ -71,7 +71,9 @@ def sampling_program(
             known = jnp.zeros(shape).at[:, 0, : initial.shape[-1]].set(initial)
             mask = jnp.zeros(shape, bool).at[:, 0, : initial.shape[-1]].set(True)
             denoiser = condition(denoiser, known, mask, base=unguided)
-        return sampler(denoiser, x, sigmas, key=keys["noise"])
+        with over(mesh):
+            x0 = sampler(denoiser, x, sigmas, key=keys["noise"])
+        return gathered(split_batch(x0, mesh), mesh)
 
     return jax.jit(sample)
 
@@ -103,9 +105,9 @@ def generate(
     Raises:
         UserError: if a batch does not fit on the device.
     """
-    per_agent = max(config.batch // agents, 1)  # also for small counts: one shape, one program
-    if mesh is not None:
-        per_agent = -(-per_agent // mesh.size) * mesh.size
+    per_agent = multiple(
+        max(config.batch // agents, 1), mesh
+    )  # also for small counts: one shape, one program
     shape = (agents * per_agent, length, channels)
     program = sampling_program(config, shape, mesh, initial is not None)
     unguided = unguided if initial is not None else None  # else not needed

@@ -8,26 +8,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 
 from jdp.data import Episodes
 from jdp.errors import UserError
 from jdp.synthesis.experience import Experience
+from jdp.training.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.types import PyTree, WorldModel, pack
 from jdp.world_models.ring import Ring, push, ring
 from jdp.world_models.rollout import Actor, Rollout, RolloutConfig, agent_actor, rollout
 
 
 @lru_cache(maxsize=32)
-def rollout_program(model: WorldModel, length: int) -> Callable[..., Rollout]:
+def rollout_program(model: WorldModel, length: int, mesh: Mesh | None = None) -> Callable[..., Rollout]:
     """The jitted rollout of S agents in one model: `(keys [S], model state, actors, histories) -> [S, B, T]`.
 
-    The weights of the model and of the agents are arguments: new ones compile nothing.
+    The weights of the model and of the agents are arguments: new ones compile nothing. Over a mesh the B
+    rollouts of every agent are split over its devices.
     """
 
     def run(key: Array, state: PyTree, actor: Actor, observations: Array, actions: Array) -> Rollout:
         return rollout(key, model, state, actor, observations, actions, length=length)
 
-    return jax.jit(jax.vmap(run, in_axes=(0, None, 0, 0, 0)))
+    def program(keys: Array, state: PyTree, actors: Actor, observations: Array, actions: Array) -> Rollout:
+        histories = split_batch((observations, actions), mesh, 1)
+        with over(mesh):
+            made = jax.vmap(run, in_axes=(0, None, 0, 0, 0))(keys, state, actors, *histories)
+        return gathered(split_batch(made, mesh, 1), mesh)
+
+    return jax.jit(program)
 
 
 def branches(
@@ -81,6 +90,7 @@ def imagine(
     *,
     length: int,
     batch: int = 1024,
+    mesh: Mesh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Experience:
     """`[S, N, T, ...]` experience of `length` = T steps, from histories `[S, N, H, O]`, `[S, N, H - 1, A]`.
@@ -89,13 +99,15 @@ def imagine(
     a transition only where it is terminal. Batch `i` uses `fold_in(key, i)`.
 
     Args:
-        actors: of S agents: every leaf `[S, ...]`.
-        batch: rollouts of one agent at once.
+        actors: of S agents: every leaf `[S, ...]`. Those that replay actions `[S, N, T, A]` need `batch` N,
+            and N a multiple of the devices.
+        batch: rollouts of one agent at once; over a mesh the next multiple of its devices.
         progress: called with (rollouts made, rollouts to make), of all agents.
     """
     observations, actions = histories
     agents, count = observations.shape[:2]
-    program, size = rollout_program(model, length), min(batch, count)
+    program, size = rollout_program(model, length, mesh), multiple(min(batch, count), mesh)
+    state, actors = replicate(state, mesh), replicate(actors, mesh)
     parts = []
     for i in range(-(-count // size)):
         index = np.arange(i * size, (i + 1) * size) % count  # the last batch is filled up: one shape
@@ -123,13 +135,27 @@ def to_experience(made: Rollout) -> Experience:
 
 
 @lru_cache(maxsize=32)
-def _refill_program(model: WorldModel, act: Callable, length: int) -> Callable[..., Ring]:
-    def refill(key: Array, state: PyTree, agent: PyTree, buffer: Ring, observations: Array, actions: Array):
-        made = rollout(key, model, state, agent_actor(act, agent), observations, actions, length=length)
+def _refill_program(
+    model: WorldModel, act: Callable, length: int, mesh: Mesh | None = None
+) -> Callable[..., Ring]:
+    def roll(key: Array, state: PyTree, agent: PyTree, observations: Array, actions: Array) -> Rollout:
+        return rollout(key, model, state, agent_actor(act, agent), observations, actions, length=length)
+
+    def store(buffer: Ring, made: Rollout) -> Ring:
         rows = pack(made.transitions)
         return push(buffer, rows.reshape(-1, rows.shape[-1]), made.alive.reshape(-1))
 
-    return jax.jit(jax.vmap(refill, in_axes=(0, None, 0, 0, 0, 0)), donate_argnums=3)
+    def refill(keys: Array, state: PyTree, agents: PyTree, rings: Ring, observations: Array, actions: Array):
+        count = observations.shape[1]
+        index = jnp.arange(multiple(count, mesh)) % count  # repeats some to fill up the devices
+        histories = split_batch((observations[:, index], actions[:, index]), mesh, 1)
+        with over(mesh):
+            made = jax.vmap(roll, in_axes=(0, None, 0, 0, 0))(keys, state, agents, *histories)
+        made = gathered(split_batch(made, mesh, 1), mesh)  # every device keeps the whole ring
+        made = jax.tree.map(lambda x: x[:, :count], made)
+        return gathered(jax.vmap(store)(rings, made), mesh)
+
+    return jax.jit(refill, donate_argnums=3)
 
 
 def empty_rings(config: RolloutConfig, agents: int, width: int) -> Ring:
@@ -147,6 +173,7 @@ def refill(
     rings: Ring,
     histories: tuple[np.ndarray, np.ndarray],
     config: RolloutConfig,
+    mesh: Mesh | None = None,
 ) -> Ring:
     """`rings` of S agents with a batch of rollouts of each added; only steps that were alive are stored.
 
@@ -154,7 +181,9 @@ def refill(
         agents: states of S agents, stacked.
         rings: of `empty_rings` or an earlier call; donated.
         histories: of `branches`, with shape `(S, config.batch)`.
+        mesh: over whose devices the rollouts are split; each keeps the whole rings.
     """
-    program = _refill_program(model, act, config.length)
+    program = _refill_program(model, act, config.length, mesh)
     keys = jax.random.split(key, rings.size.shape[0])
+    state, agents, rings = (replicate(x, mesh) for x in (state, agents, rings))
     return program(keys, state, agents, rings, *histories)

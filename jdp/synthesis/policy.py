@@ -8,6 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data import Normaliser
+from jdp.training.mesh import spread_rows
 from jdp.types import ActionDistribution, Normal, PyTree, TanhNormal, bind
 
 WIDEST_MEAN = 0.9  # where the slope of arctanh is taken no further, for the std of a stochastic actor
@@ -17,7 +18,8 @@ def _per_agent(act: Callable, states: PyTree, observation: Array) -> ActionDistr
     """Blocks of rows `[S * B, ...]`, each to its own agent of the S stacked in `states`."""
     agents = jax.tree.leaves(states)[0].shape[0]
     blocks = observation.reshape((agents, -1, *observation.shape[1:]))
-    return jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), jax.vmap(act)(states, blocks))
+    found = jax.vmap(act)(states, spread_rows(blocks, 1))
+    return jax.tree.map(lambda leaf: leaf[:, : blocks.shape[1]].reshape((-1, *leaf.shape[2:])), found)
 
 
 def _target_policy(

@@ -1,11 +1,12 @@
 """The fit loop: chunks of updates in one compiled program; it knows neither diffusion nor RL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -15,20 +16,23 @@ from jdp.types import Metrics, PyTree, named_keys
 Update = Callable[[Array, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, state, batch)
 Draw = Callable[[Array, PyTree], PyTree]  # draw(key, data) -> batch
 AfterChunk = Callable[[int, PyTree, dict[str, Any]], None]
+Block = tuple[
+    int, int, PyTree
+]  # (start, stop, batches [K, ...]): those of updates start .. stop - 1 come first
 
 
-@lru_cache(maxsize=64)
-def chunk_program(update: Update, draw: Draw, mesh: Mesh | None, batch_axis: int) -> Callable:
-    """The jitted `(state, data, key, start, stop) -> (state, mean metrics)`; the state is donated.
+def step_keys(key: Array, step: Array) -> dict[str, Array]:
+    """The keys of one update, "draw" and "update".
 
-    The bounds are arguments, so chunks of any length share one program. Equal functions are the same
-    program too: make them once, or with `jdp.types.bind`.
+    They depend on its number alone: chunks and interruptions change nothing.
     """
+    return named_keys(jax.random.fold_in(key, step), "draw", "update")
 
+
+def _program(update: Update, pick: Callable, mesh: Mesh | None, batch_axis: int) -> Callable:
     def one(data: PyTree, key: Array, step: Array, state: PyTree) -> tuple[PyTree, Metrics]:
-        # The key of an update depends on its number alone: chunks and interruptions change nothing.
-        keys = named_keys(jax.random.fold_in(key, step), "draw", "update")
-        batch = split_batch(draw(keys["draw"], data), mesh, batch_axis)
+        keys = step_keys(key, step)
+        batch = split_batch(pick(keys["draw"], step, data), mesh, batch_axis)
         return update(keys["update"], state, batch)
 
     def chunk(state: PyTree, data: PyTree, key: Array, start: Array, stop: Array):
@@ -46,6 +50,29 @@ def chunk_program(update: Update, draw: Draw, mesh: Mesh | None, batch_axis: int
 
     shardings = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     return jax.jit(chunk, donate_argnums=0, out_shardings=shardings)
+
+
+@lru_cache(maxsize=64)
+def chunk_program(update: Update, draw: Draw, mesh: Mesh | None, batch_axis: int) -> Callable:
+    """The jitted `(state, data, key, start, stop) -> (state, mean metrics)`; the state is donated.
+
+    The bounds are arguments, so chunks of any length share one program. Equal functions are the same
+    program too: make them once, or with `jdp.types.bind`.
+    """
+    return _program(update, lambda key, step, data: draw(key, data), mesh, batch_axis)
+
+
+@lru_cache(maxsize=64)
+def block_program(update: Update, mesh: Mesh | None, batch_axis: int) -> Callable:
+    """As `chunk_program`, where `data` is `(step [] of the first batch, batches [K, ...])`."""
+
+    def pick(key: Array, step: Array, data: tuple[Array, PyTree]) -> PyTree:
+        del key
+        first, batches = data
+        take = jax.lax.dynamic_index_in_dim
+        return jax.tree.map(lambda x: take(x, step - first, keepdims=False), batches)
+
+    return _program(update, pick, mesh, batch_axis)
 
 
 def fit(
@@ -78,9 +105,54 @@ def fit(
     program = chunk_program(update, draw, mesh, batch_axis)
     state, data = replicate(state, mesh), replicate(data, mesh)
     while start < stop:
-        end = min((start // chunk + 1) * chunk, stop)
+        end = chunk_end(start, stop, chunk)
         state, metrics = program(state, data, key, jnp.int32(start), jnp.int32(end))
         start = end
         if after is not None:
             after(start, state, jax.device_get(metrics))
     return state
+
+
+def fit_blocks(
+    update: Update,
+    blocks: Iterable[Block],
+    state: PyTree,
+    *,
+    key: Array,
+    stop: int,
+    chunk: int = 500,
+    mesh: Mesh | None = None,
+    batch_axis: int = 0,
+    after: AfterChunk | None = None,
+) -> PyTree:
+    """`fit` on batches that were drawn elsewhere (`jdp.data.stream`): the same updates with the same keys.
+
+    Args:
+        blocks: in order; none may reach over the end of a chunk. Their batches are split already.
+        chunk, after, and the rest: as of `fit`. The host waits for the devices only after a chunk.
+    """
+    program = block_program(update, mesh, batch_axis)
+    state, seen = replicate(state, mesh), []
+    for start, end, batches in blocks:
+        data = (jnp.int32(start), batches)
+        state, metrics = program(state, data, key, jnp.int32(start), jnp.int32(end))
+        seen.append((end - start, metrics))
+        if end % chunk == 0 or end == stop:
+            if after is not None:
+                after(end, state, _mean(jax.device_get(seen)))
+            seen = []
+    return state
+
+
+def chunk_end(start: int, stop: int, chunk: int) -> int:
+    """Where the chunk that update `start` belongs to ends."""
+    return min((start // chunk + 1) * chunk, stop)
+
+
+def _mean(parts: list[tuple[int, Metrics]]) -> dict[str, Any]:
+    """The metrics of some blocks, averaged over all their updates."""
+    total = sum(count for count, _ in parts)
+    return jax.tree.map(
+        lambda *x: np.asarray(sum(n * v for (n, _), v in zip(parts, x, strict=True)) / total, x[0].dtype),
+        *(dict(metrics) for _, metrics in parts),
+    )

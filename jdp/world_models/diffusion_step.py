@@ -21,6 +21,7 @@ from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.samplers import SAMPLERS
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
+from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.two_hot import two_hot
 from jdp.types import Bound, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
@@ -65,6 +66,8 @@ class VectorDiffusionConfig:
     """Peak of the schedule."""
     ema: float = 0.999
     """Decay of the averaged weights that are sampled from."""
+    precision: Precision = "float32"
+    """Of the network's arithmetic; weights, optimiser, average and loss are float32."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -116,7 +119,7 @@ class DiffusionStepState(NamedTuple):
 
 
 def _network(config: DiffusionStepConfig) -> Network:
-    return conditional_mlp(config.hidden, config.blocks)
+    return conditional_mlp(config.hidden, config.blocks, precision=config.precision)
 
 
 def _condition(config: DiffusionStepConfig, s: Statistics, observations: Array, actions: Array) -> Array:

@@ -13,6 +13,7 @@ from jdp.data.checks import check_fits
 from jdp.errors import UserError
 from jdp.networks.mlp import mlp
 from jdp.networks.optimiser import step as descend
+from jdp.training.mesh import spread_rows
 from jdp.types import (
     Bound,
     Metrics,
@@ -319,8 +320,8 @@ def _step(
     keys = named_keys(key, "member", "noise", "terminal")
     x = state.inputs.encode(jnp.concatenate([carry, action], axis=-1))
     x, place = _dealt(keys["member"], x, config.elites)
-    out = forward(_elites(state), x, member_network(config, spec, rule))
-    out = jax.tree.map(lambda o: o.reshape(-1, *o.shape[2:])[place], out)  # [B, ...] again
+    out = forward(_elites(state), spread_rows(x, 1), member_network(config, spec, rule))
+    out = jax.tree.map(lambda o: o[:, : x.shape[1]].reshape(-1, *o.shape[2:])[place], out)  # [B, ...] again
     prediction = _in_units(state, out, carry)
     drawn = prediction.sample(keys["noise"]) if config.noise else prediction.mean
     following, reward = drawn[:, :-1], drawn[:, -1]

@@ -125,7 +125,7 @@ def conditional(
 
 def _network(config: UnifiedConfig, spec: Spec) -> Network:
     a, o = spec.action_dim, spec.observation_dim
-    return conditional_mlp(config.hidden, config.blocks, groups=(0, a, a + o))
+    return conditional_mlp(config.hidden, config.blocks, (0, a, a + o), config.precision)
 
 
 def _init(

@@ -173,7 +173,7 @@ def test_rings_are_refilled_with_live_steps_and_compile_once():
     for i in range(4):
         rings = refill(jax.random.key(i), model, jnp.float32(1.0), _act, agents, rings, start, config)
         np.testing.assert_array_equal(rings.size, np.minimum(7 * (i + 1), 24) * np.ones(2))
-    assert _refill_program(model, _act, config.length)._cache_size() == 1
+    assert _refill_program(model, _act, config.length, None)._cache_size() == 1
     rows = unpack(rings.rows[1], 2, 1)
     np.testing.assert_array_equal(np.unique(rows.action), [0.5])
     # In every push 7 steps: counts 0 1 2 3, 4, 3 4; terminal where the count reaches 5.
