@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from common import Bar, table
-from job import behaviour, last_scores, score_name, scores_of, with_interval
+from job import behaviour, last_scores, score_name, scores_of, training_seconds, with_interval
 
 import jdp
 from jdp import plotting
@@ -191,6 +191,8 @@ def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float)
             f"{compilations.seconds:.0f} s ({compilations.cache_hits} from the cache)",
         ]
     )
+    phases = ("diffuser", config.world_model, *config.arms)
+    minutes = {phase: training_seconds(job, phase) / 60 for phase in phases if job.run.records(phase)}
     draw_scores(job, arms)
     Path(job.run.path / "report.txt").write_text(text + "\n")
     if config.save_synthetic:
@@ -201,6 +203,7 @@ def closing(job: Any, checks: dict[str, Any], compilations: Any, seconds: float)
         "arms": arms,
         "checks": checks,
         "behaviour": behaviour(data),
+        "minutes": minutes,
         "seconds_of_last_process": seconds,
         "compilations": compilations.summary(),
     }
@@ -233,7 +236,8 @@ def save_synthetic(job: Any) -> None:
     from jdp.data.export import save_d4rl, save_minari
 
     for arm in (a for a in job.config.arms if a != "dataset"):
-        (path,) = (job.run.path / "synthetic").glob(f"{arm}-*.npz")
+        sets = (job.run.path / "synthetic").glob(f"{arm}-*.npz")
+        path = max(sets, key=lambda p: int(p.stem.removeprefix(f"{arm}-")))
         with np.load(path, allow_pickle=False) as file:
             made = jdp.synthesis.Experience(**{k: v.reshape(-1, *v.shape[2:]) for k, v in file.items()})
         transitions, timeouts = jdp.synthesis.to_transitions(made)

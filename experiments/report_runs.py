@@ -101,7 +101,7 @@ def scores(path: Path, run: Row) -> Row:
         return {}
     found = json.loads(path.read_text())
     results = [result | score(found, result["arm"]) for result in run["results"]]
-    if found.get("minutes") is not None:
+    if found.get("minutes") is not None and len(results) == 1:
         spent = sum(float(v) for v in found["minutes"].values())
         results = [result | {"minutes": spent} for result in results]
     return {

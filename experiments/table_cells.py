@@ -109,12 +109,22 @@ def arms(run: dict[str, Any]) -> list[dict[str, Any]]:
     if "arms" in run:
         agent = run["config"]["agent"]
         found = run["arms"].items()
-        return [run | score | {"kind": "arm", "method": f"{agent} ({arm} arm)"} for arm, score in found]
+        return [
+            run | score | {"kind": "arm", "method": f"{agent} ({arm} arm)", "training": minutes_of(run, arm)}
+            for arm, score in found
+        ]
     if "agent" in run:
         model = run["config"].get("world_model", "ensemble") if run["agent"] in MODEL_BASED else ""
         name = run["agent"] + (f" ({model.replace('_', ' ')})" if model else "")
         return [run | {"kind": "agent", "method": name}]
     return [run | {"kind": "planner" if run["method"] in PLANNERS else "policy"}]
+
+
+def minutes_of(run: Mapping[str, Any], arm: str) -> float:
+    """Minutes of training of an arm: its own, and those of the models that all arms share."""
+    if "minutes" not in run:
+        return run["training"]
+    return sum(spent for phase, spent in run["minutes"].items() if phase == arm or phase not in run["arms"])
 
 
 def setting_of(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:

@@ -193,6 +193,10 @@ def test_the_arms_of_policy_guided_diffusion(tmp_path):
     assert [row["method"] for row in rows] == ["td3_bc (dataset arm)", "td3_bc (guided arm)"]
     assert {(row["minutes"], row["updates"], row["preset"]) for row in rows} == {("10.0", "100", "cpu")}
     assert "share a diffuser" in text
+    # Runs that log their time by phase: the arm's own and that of the shared models.
+    (scores,) = tmp_path.glob("pgd_d4rl/*/*/scores.json")
+    scores.write_text(json.dumps(found | {"minutes": {"diffuser": 4.0, "dataset": 1.0, "guided": 2.0}}))
+    assert [row["minutes"] for row in tables(tmp_path)[1]] == ["5.0", "6.0"]
 
 
 def test_a_sweep_chooses_its_runs_and_says_what_is_missing(tmp_path):
