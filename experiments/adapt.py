@@ -10,9 +10,10 @@ from job import Job, begin, kept, train, vmapped
 
 import jdp
 from jdp.planners.adapt_diffuser import kept as passing
+from jdp.training import gathered, split_batch
 from jdp.types import Bound, Segments, named_keys
 
-BATCH = 250  # plans drawn at once: the test compares plans of one call
+BATCH = 240  # plans drawn at once, of which every device gets as many: the test compares plans of one call
 
 
 def _draw_mixed(key: jax.Array, data: Any, *, real: Any, imagined: Any, seeds: int) -> Any:
@@ -65,10 +66,22 @@ def adapt(job: Job, planner: Any, states: Any, rows: Any, hindsight: Any) -> Any
     return states
 
 
+def program_of(planner: Any, mesh: Any) -> Any:
+    """The jitted `planner.imagine`; its plans are drawn on all devices where they divide over them."""
+
+    def program(key: jax.Array, state: Any, observation: jax.Array, goal: jax.Array) -> Any:
+        rows = observation.shape[0]
+        if mesh is not None and rows % mesh.size == 0:
+            observation, goal = split_batch((observation, goal), mesh)
+        return gathered(planner.imagine(key, state, observation, goal), mesh)
+
+    return jax.jit(program)
+
+
 def imagine(job: Job, planner: Any, key: jax.Array, states: Any) -> dict[str, np.ndarray]:
     """Rows of the plans that pass, of every seed `[S, ...]`, as many for each: repeated where fewer did."""
     config, settings = job.config, job.config.settings
-    program = jax.jit(planner.imagine)
+    program = program_of(planner, job.mesh)
     count = -(-settings.plans // BATCH)
     size = min(settings.plans, BATCH)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))

@@ -3,16 +3,18 @@
 import difflib
 import logging
 import os
-import signal
 import sys
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, TypeVar
 
+import preemption
 import tyro
 from tqdm import tqdm
 
 from jdp.errors import StorageError, UserError
+from jdp.training import distributed
 
 C = TypeVar("C")
 
@@ -61,25 +63,61 @@ def fail(line: str) -> NoReturn:
     sys.exit(2)
 
 
-def run_main(main: Callable[[], None]) -> None:
-    """Runs a script: a user's mistake or a full disk ends in one line and exit status 2."""
+def run_main(main: Callable[[], None], *, spans_processes: bool = False) -> None:
+    """Runs a script and ends it: status 0; 2 with one line for a user's mistake or a full disk; 130 after
+    Ctrl-C; 75 after SIGTERM, when the same command with --resume goes on.
+
+    With `spans_processes` the script may be one of many processes (see `jdp.training.distributed`), of which
+    process 0 speaks; the others tell their errors alone.
+    """
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs as an error it also raises
-    # SIGTERM unwinds like Ctrl-C, so that bars and files are closed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    preemption.install()
+    status, line = 0, None
     try:
+        if spans_processes:
+            join()
         main()
     except StorageError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(2)
+        print(f"{speaker()}error: {error}", file=sys.stderr, flush=True)
+        distributed.leave(2, at_once=True)
     except UserError as error:
-        fail(str(error))
+        status, line = 2, f"error: {error}"
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        fail(f"cannot read or write{where}: {error.strerror or error}; mend it and add --resume")
+        status = 2
+        line = f"error: cannot read or write{where}: {error.strerror or error}; mend it and add --resume"
     except KeyboardInterrupt:
-        print("\nstopped; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        status, line = 130, "\nstopped; the same command with --resume goes on from the last checkpoint"
+    except preemption.Preempted:
+        status, line = preemption.EXIT, "stopped by SIGTERM; the same command with --resume goes on"
+    except Exception:
+        if not distributed.is_many():
+            raise
+        traceback.print_exc()  # here, for the others must not be waited for: they may hang without this one
+        status = preemption.EXIT if preemption.asked() else 1
+    if line is not None and (status == 2 or distributed.is_main()):
+        print(f"{speaker()}{line}", file=sys.stderr)
+    if status:
+        distributed.leave(status)
+
+
+def join() -> None:
+    """Joins this process to the others that the flags or the environment name, if there are any."""
+
+    def number(name: str) -> int | None:
+        text = option(name)
+        if text is not None and not text.isdigit():
+            raise UserError(f"{name} {text}: give a whole number")
+        return None if text is None else int(text)
+
+    distributed.start(option("--distributed"), number("--processes"), number("--process"))
+    if not distributed.is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+
+
+def speaker() -> str:
+    """What begins a line of a process that is not the main one."""
+    return "" if distributed.is_main() else f"process {distributed.number()}: "
 
 
 def use_compilation_cache() -> None:

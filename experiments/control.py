@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Bar, show_download
+from common import Bar
 from job import (
     INIT,
     Job,
@@ -17,9 +17,12 @@ from job import (
     begin,
     behaviour,
     check_positive,
+    load,
+    mapped,
     open_run,
     opening,
     scores_of,
+    stream_of,
     train,
     training_seconds,
     vmapped,
@@ -28,10 +31,14 @@ from job import (
 
 import jdp
 from jdp import plotting, training
-from jdp.data import Hindsight, segment_rows
+from jdp.data import Hindsight, SegmentRows, segment_rows
+from jdp.data.mapped import write_rows
+from jdp.data.segments import segment_lookup, tables
+from jdp.data.stream import host_device
 from jdp.evaluation import latency, make_goal_env, play, protocol
 from jdp.tasks import maze_of
-from jdp.types import Bound
+from jdp.training import distributed
+from jdp.types import Bound, Lookup
 
 T = TypeVar("T")
 FRAMES = 80  # of a film of locomotion
@@ -93,11 +100,11 @@ def open_job(experiment: str, config: Any, method: str, fit: Callable[[Any, Any]
     )
     if not 0 <= config.discount <= 1:
         raise jdp.UserError(f"--discount is {config.discount}: it must lie from 0 to 1")
-    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
+    data = load(config)
     check_task(data, config.evaluation.place)
     config = fit(config, data)
     mesh = training.data_mesh()
-    training.check_divisible(config.batch_size, mesh, "--batch-size")
+    training.check_divisible(config.batch_size, mesh, "--batch-size", config.accumulate)
     opening(config, data, f"{method}, {config.seeds} seeds at once")
     run = open_run(experiment, config, data)
     names = ("train", "adapt", "play", "latency", "pictures")
@@ -132,15 +139,17 @@ def _draw_all(key: jax.Array, rows: Any, *, draw: Any, seeds: int) -> Any:
 
 
 def rows_for(job: Job, offsets: tuple[int, ...]) -> Any:
-    """The dataset's rows, from which segments of `offsets` are drawn."""
+    """The dataset's rows, from which segments of `offsets` are drawn; with --stream in files."""
     config = job.config
-    rows = segment_rows(
-        job.data,
-        offsets[-1] + 1,
-        discount=config.discount,
-        terminal_penalty=config.terminal_penalty,
-    )
-    return jax.tree.map(jnp.asarray, rows)
+    settings = {"discount": config.discount, "terminal_penalty": config.terminal_penalty}
+
+    def made() -> SegmentRows:
+        return segment_rows(job.data, offsets[-1] + 1, **settings)
+
+    if not config.stream:
+        return jax.tree.map(jnp.asarray, made())
+    names, what = SegmentRows._fields, f"segments {offsets[-1] + 1} {settings}"
+    return SegmentRows(**mapped(job, what, names, lambda to: write_rows(to, made()._asdict())))
 
 
 def train_all(job: Job, phase: str, learner: Any, rows: Any, hindsight: Hindsight, **options: Any) -> Any:
@@ -148,14 +157,21 @@ def train_all(job: Job, phase: str, learner: Any, rows: Any, hindsight: Hindsigh
     config, seeds = job.config, job.config.seeds
     draw = jdp.data.draw_segments(config.batch_size, learner.offsets, job.data.spec.goal, hindsight)
     keys = jax.random.split(jax.random.fold_in(job.keys["train"], INIT), seeds)
-    states, start = begin(job, phase, jax.vmap(learner.init, in_axes=(0, None)), keys, rows)
+    # Statistics of rows that no device may hold are computed on the host.
+    with jax.default_device(host_device() if config.stream else None):
+        states, start = begin(job, phase, jax.vmap(learner.init, in_axes=(0, None)), keys, rows)
+    data = rows
+    if config.stream:
+        halves = segment_lookup(draw)
+        locate = Bound(_draw_all, (("draw", halves.locate), ("seeds", seeds)))
+        data = stream_of(Lookup(locate, halves.take), tables(rows), rows)
     return train(
         job,
         phase,
         vmapped(learner.update, seeds),
         Bound(_draw_all, (("draw", draw), ("seeds", seeds))),
         states,
-        rows,
+        data,
         key=job.keys["train"],
         start=start,
         stop=config.updates,
@@ -183,10 +199,11 @@ class Recorder:
         plan = getattr(carry, "plan", None)
         if plan is None or step == 0 or (step - 1) % self.every:
             return
+        seen, subgoal = distributed.fetch(plan.observation), distributed.fetch(plan.subgoal)
         for i in range(min(self.count, len(running))):
             if running[i]:
-                self.plans[i].append(np.asarray(plan.observation[i]))
-                self.subgoals[i].append(np.asarray(plan.subgoal[i]))
+                self.plans[i].append(seen[i])
+                self.subgoals[i].append(subgoal[i])
 
 
 def evaluate(job: Job, policy: Any, states: Any, every: int = 1) -> dict[str, Any]:
@@ -260,6 +277,7 @@ def play_seed(
             place=config.evaluation.place,
             progress=lambda step, finished: bar.at(finished, step=step),
             watch=recorder,
+            mesh=job.mesh,
         )
     seconds = time.monotonic() - began
     key = jax.random.fold_in(job.keys["latency"], seed)

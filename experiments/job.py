@@ -1,22 +1,29 @@
 """What the training scripts share: a run and its phases, each trained, saved, resumed and evaluated alike."""
 
 import dataclasses
+import hashlib
 import os
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
-from common import Bar
+import preemption
+from common import Bar, show_download
 
 import jdp
 from jdp import training
+from jdp.data.mapped import map_rows
 from jdp.data.sources import Source
+from jdp.data.stream import Stream, blocks
 from jdp.evaluation import normalised_score
-from jdp.training import checkpoints
+from jdp.networks import Precision
+from jdp.training import checkpoints, distributed
+from jdp.training.runs import writing
 
 INIT = 2**31 - 1  # folded into a phase's key for its initial weights; update i uses i
 
@@ -40,12 +47,31 @@ class RunConfig:
     log: tuple[training.SinkName, ...] = ()
     """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
     resume: str | None = None
-    """Go on with the newest unfinished run of this configuration, or with the run directory given."""
+    """Go on with the newest unfinished run of this configuration, or with the run directory given; auto: the
+    newest unfinished one if there is one, else a new one, but nothing where a finished one is there."""
+    precision: Precision = "float32"
+    """Of the arithmetic of diffusion networks and judges of plans; bf16 is for accelerators. Weights,
+    optimisers, averages, losses and targets stay float32, and so do the MLPs of agents, of critics of actions
+    and of inverse models."""
+    accumulate: int = 1
+    """Micro-batches that a batch of a trajectory diffuser or planner is computed in, one after another: less
+    memory, the same gradient."""
+    stream: bool = False
+    """Keep the rows of the dataset in files (under OUT/streams), and gather batches ahead of the updates: for
+    datasets larger than the devices."""
+    distributed: str | None = None
+    """One of many processes of this run: HOST:PORT of process 0, or auto on a cluster that JAX knows
+    ($JDP_COORDINATOR)."""
+    processes: int | None = None
+    """How many there are ($JDP_PROCESSES)."""
+    process: int | None = None
+    """Which one this is, from 0 ($JDP_PROCESS)."""
     out: Path = Path("results")
     """Where results are written."""
 
 
-NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")  # what changes no number
+# What changes no number (processes share the batches that one would make).
+NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log", "stream", "distributed", "processes", "process")
 
 
 @dataclass(frozen=True)
@@ -73,6 +99,74 @@ def opening(config: Any, data: Any, notes: str) -> None:
     print(f"task       {spec.env_id}, {spec.observation_dim} observations, {spec.action_dim} actions")
     print(f"device     {len(devices)} x {devices[0].device_kind}")
     print(f"preset     {config.preset}; {notes}")
+
+
+def load(config: Any) -> Any:
+    """The dataset; process 0 goes first, for it may have to download it."""
+    where = config.out / "streams" if config.stream else None
+    with distributed.main_first("data"):
+        return jdp.data.load(
+            config.env, source=config.source, env_id=config.env_id, progress=show_download, mapped=where
+        )
+
+
+def _has(settings: Any, name: str) -> bool:
+    nested = [getattr(settings, item.name) for item in dataclasses.fields(settings)]
+    return hasattr(settings, name) or any(_has(x, name) for x in nested if dataclasses.is_dataclass(x))
+
+
+def everywhere(settings: Any, name: str, value: Any) -> Any:
+    """`settings` whose fields `name`, those of nested settings too, are `value`."""
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(settings):
+        old = getattr(settings, item.name)
+        if item.name == name:
+            changes[name] = value
+        elif dataclasses.is_dataclass(old) and not isinstance(old, type):
+            changes[item.name] = everywhere(old, name, value)
+    return dataclasses.replace(settings, **changes)
+
+
+def with_options(config: Any, method: str, *parts: str) -> Any:
+    """`config` whose `parts` (fields with settings) compute as --precision and --accumulate say.
+
+    Raises:
+        UserError: if one of these is given and nothing in the parts has a use for it.
+    """
+    check_positive({"--accumulate": config.accumulate})
+    for name, default in (("precision", "float32"), ("accumulate", 1)):
+        value = getattr(config, name)
+        if value == default:  # what --settings.*.precision says stays
+            continue
+        if not any(_has(getattr(config, part), name) for part in parts):
+            raise jdp.UserError(f"--{name} {value}: {method} has no network that heeds it: leave it out")
+        changes = {part: everywhere(getattr(config, part), name, value) for part in parts}
+        config = dataclasses.replace(config, **changes)
+    return config
+
+
+def refuse_stream(config: Any, why: str) -> None:
+    """Raises `UserError` where --stream is given but training keeps its rows on the devices."""
+    if config.stream:
+        raise jdp.UserError(f"--stream: {why}; leave it out")
+
+
+def mapped(job: Job, what: str, names: Sequence[str], write: Callable[[Path], Any]) -> dict[str, np.memmap]:
+    """The memory-mapped arrays `names` of this dataset, which `write(folder)` writes where there are none.
+
+    `what` says what they depend on besides the dataset.
+    """
+    known = f"{job.data.origin.sha256} {job.data.spec} {what}"
+    folder = job.config.out / "streams" / hashlib.sha256(known.encode()).hexdigest()[:16]
+    with distributed.main_first("stream"):
+        if not all((folder / f"{name}.npy").exists() for name in names):
+            write(folder)
+        return map_rows(folder, names)
+
+
+def stream_of(lookup: Any, tables: Any, rows: Any) -> Stream:
+    """Of which every process reads its own part of each batch."""
+    return Stream(lookup, tables, rows, process=distributed.number(), processes=jax.process_count())
 
 
 def check_positive(options: Mapping[str, float]) -> None:
@@ -104,7 +198,10 @@ def open_run(
     not_in_hash: tuple[str, ...] = NOT_IN_HASH,
     facts: Mapping[str, Any] | None = None,
 ) -> training.Run:
-    """A new run directory, or with `--resume` the unfinished one of the same configuration."""
+    """A new run directory, or with `--resume` the unfinished one of the same configuration.
+
+    With `--resume auto`, ends the script where a finished one is there.
+    """
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in not_in_hash}
     facts = {
         "dataset": data.origin.name,
@@ -112,16 +209,37 @@ def open_run(
         "spec": dataclasses.asdict(data.spec),
         **(facts or {}),
     }
-    where = (config.out, experiment, config.env)
-    if config.resume is None:
-        run = training.start_run(*where, settings, facts)
-    else:
-        run = training.resume_run(*where, settings, config.resume, facts)
-        if run.read("scores.json") is not None:
-            raise jdp.UserError(f"{run.path} is finished: its table is in {run.path / 'report.txt'}")
-    print(f"run        {run.path}")
+    where = {"out": config.out, "experiment": experiment, "dataset": config.env, "config": settings}
+    resume = config.resume
+    if resume == "auto":
+        done = distributed.from_main(lambda: str(training.finished_run(**where, facts=facts) or ""))
+        if done:
+            print(f"finished   {done}")
+            sys.exit(0)
+        if not distributed.from_main(lambda: str(training.unfinished_run(**where) or "")):
+            resume = None
+    opened = []
+
+    def start_or_resume() -> str:
+        run = training.start_run(**where, facts=facts) if resume is None else resumed(where, resume, facts)
+        opened.append(run)
+        return str(run.path)
+
+    path = Path(distributed.from_main(start_or_resume))
+    run = opened[0] if opened else training.follow_run(path)
+    print(f"run        {path}")
+    if not distributed.is_main():
+        return run
     sinks = tuple(training.make_sink(name, run.path, settings) for name in config.log)
     return dataclasses.replace(run, sinks=sinks)
+
+
+def resumed(where: Mapping[str, Any], which: str, facts: Mapping[str, Any]) -> training.Run:
+    """The unfinished run `which`; "auto" is the newest one."""
+    run = training.resume_run(**where, which="latest" if which == "auto" else which, facts=facts)
+    if run.read("scores.json") is not None:
+        raise jdp.UserError(f"{run.path} is finished: its table is in {run.path / 'report.txt'}")
+    return run
 
 
 def _same(state: Any) -> Any:
@@ -129,7 +247,10 @@ def _same(state: Any) -> Any:
 
 
 def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any] = _same) -> Callable[..., None]:
-    """After a chunk: log, with the seconds it took, and save every few minutes and at the end."""
+    """After a chunk: log, with the seconds it took, and save every few minutes and at the end.
+
+    After a SIGTERM it saves and ends the script.
+    """
     saved = last_chunk = time.monotonic()
 
     def after(step: int, state: Any, metrics: dict[str, Any], bar: Bar) -> None:
@@ -143,27 +264,35 @@ def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any] = _same) -
         job.run.log(phase, step, {**metrics, "seconds": now - last_chunk})
         last_chunk = now
         bar.at(step, loss=float(loss.mean()))
-        if step == last or now - saved > 60 * job.config.checkpoint_minutes:
+        # Of many processes all save, or none.
+        due, stop = distributed.agree(now - saved > 60 * job.config.checkpoint_minutes, preemption.asked())
+        if step == last or due or stop:
             checkpoints.save(job.run.folder(phase), step, wrap(state))
             saved = now
+        if stop:
+            raise preemption.Preempted
 
     return after
 
 
 def begin(job: Job, phase: str, init: Callable[..., Any], *args: Any, saved: Any = None) -> tuple[Any, int]:
-    """`(state, updates made)` of a phase: from its last checkpoint, else `init(*args)`.
+    """`(state, updates made)` of a phase: from its last checkpoint that can be read, else `init(*args)`.
 
     `saved` is what the checkpoint holds besides the state, if it does: a dictionary.
     """
     folder = job.run.folder(phase)
-    start = checkpoints.latest(folder) or 0
-    job.run.cut(phase, start)
-    if not start:
+    if checkpoints.latest(folder) is None:
+        job.run.cut(phase, 0)
         return jax.jit(init)(*args), 0
     like = jax.eval_shape(init, *args)
-    if saved is None:
-        return checkpoints.restore(folder, like), start
-    return checkpoints.restore(folder, {"state": like, **saved})["state"], start
+    found, start, damaged = checkpoints.restore_newest(
+        folder, like if saved is None else {"state": like, **saved}
+    )
+    if distributed.is_main():
+        for reason in damaged:
+            print(f"{reason}: set aside; going on from step {start:,}", file=sys.stderr)
+    job.run.cut(phase, start)
+    return found if saved is None else found["state"], start
 
 
 def train(
@@ -181,22 +310,34 @@ def train(
     batch_axis: int = 0,
     saved: Any = None,
 ) -> Any:
-    """The whole training of one model, with a bar and checkpoints."""
+    """The whole training of one model, with a bar and checkpoints.
+
+    Batches are `draw(key, data)`, or those of `data` where it is a `Stream`.
+    """
     after = saver(job, phase, stop, _same if saved is None else lambda state: {"state": state, **saved})
-    with Bar(f"train {phase}", stop, "step", start) as bar:
-        return training.fit(
-            update,
-            draw,
-            state,
-            data,
-            key=key,
-            start=start,
-            stop=stop,
-            chunk=chunk,
-            mesh=job.mesh,
-            batch_axis=batch_axis,
-            after=lambda *chunk: after(*chunk, bar),
-        )
+    with preemption.held(), Bar(f"train {phase}", stop, "step", start) as bar:
+        options: dict[str, Any] = {
+            "key": key,
+            "stop": stop,
+            "chunk": chunk,
+            "mesh": job.mesh,
+            "batch_axis": batch_axis,
+        }
+        then: Any = lambda *chunk: after(*chunk, bar)  # noqa: E731
+        if isinstance(data, Stream):
+            with blocks(data, start=start, **options) as made:
+                state = training.fit_blocks(update, made, state, **options, after=then)
+        else:
+            state = training.fit(update, draw, state, data, start=start, **options, after=then)
+    return local(state)
+
+
+def local(state: Any) -> Any:
+    """What this process holds of a state that training has replicated over many processes.
+
+    What follows training is then the work of each alone, or is replicated anew.
+    """
+    return training.on_one(state) if distributed.is_many() else state
 
 
 def train_agents(
@@ -236,7 +377,7 @@ def train_agents(
             continue
         if step < end:
             data = pool_for(first, states)
-            with Bar(f"{phase}: train agents", updates, "update", step) as bar:
+            with preemption.held(), Bar(f"{phase}: train agents", updates, "update", step) as bar:
                 states = training.fit(
                     vmapped(agent.update, seeds),
                     draw,
@@ -250,8 +391,8 @@ def train_agents(
                     batch_axis=1,
                     after=lambda *chunk, bar=bar: after(*chunk, bar),
                 )
-            checkpoints.save(folder, end, states)
-            step = end
+                checkpoints.save(folder, end, states)
+            states, step = local(states), end
         due = end == updates or end // (evaluate_every or every) > first // (evaluate_every or every)
         if due and not any(r["step"] == end for r in job.run.records(f"{phase}/evaluation")):
             evaluate(job, phase, agent, end, states)
@@ -272,12 +413,13 @@ def evaluate(job: Job, phase: str, agent: Any, step: int, states: Any) -> None:
     episodes, began = job.config.evaluation.episodes, time.monotonic()
     with Bar(f"{phase}: evaluate", job.config.seeds * episodes, "episode") as bar:
         played = jdp.evaluation.evaluate(
-            jdp.evaluation.make_policy_step(agent),
+            jdp.evaluation.make_policy_step(agent, job.mesh),
             states,
             job.data.spec.env_id,
             episodes=episodes,
             seed=job.config.seed + 1_000_000,
             progress=lambda _, finished: bar.at(finished),
+            mesh=job.mesh,
         )
     scores = scores_of(played.returns, job.data.spec)
     seconds = time.monotonic() - began
@@ -288,9 +430,9 @@ def evaluate(job: Job, phase: str, agent: Any, step: int, states: Any) -> None:
 
 
 def kept(job: Job, name: str, begin: int, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays that serve the round from `begin` on, kept on disk until those of the next round.
+    """The arrays that serve the round from `begin` on, kept on disk until those of the next round but one.
 
-    A run that was cut goes on with the same arrays.
+    A run that was cut goes on with the same arrays, also from its last checkpoint but one.
     """
     path: Path = job.run.path / "synthetic" / f"{name}-{begin}.npz"
     if path.exists():
@@ -300,14 +442,14 @@ def kept(job: Job, name: str, begin: int, make: Callable[[], dict[str, np.ndarra
         arrays = make()
         path.parent.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with writing(path), part.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         part.rename(path)
-    for other in path.parent.glob(f"{name}-*.npz"):
-        if other != path:
-            other.unlink()
+    rounds = {int(p.stem.removeprefix(f"{name}-")): p for p in path.parent.glob(f"{name}-*.npz")}
+    for old in sorted(number for number in rounds if number < begin)[:-1]:
+        rounds[old].unlink()
     return arrays
 
 

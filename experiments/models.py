@@ -6,15 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import preemption
 from common import Bar
-from job import INIT, Job, begin, train
+from job import INIT, Job, begin, local, mapped, stream_of, train
 
 import jdp
 from jdp import training
+from jdp.data.mapped import write_windows
 from jdp.diffusion import trajectory_diffuser
 from jdp.networks import parameter_count
 from jdp.synthesis.load import diffuser_like as shapes_of_diffuser
-from jdp.training import checkpoints
+from jdp.training import checkpoints, distributed
 from jdp.world_models import (
     EnsembleConfig,
     bootstrap,
@@ -47,19 +49,24 @@ def train_diffuser(
     if borrowed is not None:
         return diffuser, *borrowed
     normaliser = jdp.data.fit_normaliser(job.data)
-    rows, _ = jdp.data.training_rows(job.data, normaliser)
     windows = jdp.data.windows(job.data, config.horizon)
     zeros = np.zeros((config.diffusion.batch_size, config.horizon, len(normaliser.mean)), np.float32)
     saved = {"normaliser": normaliser}
     state, start = begin(job, phase, diffuser.init, jax.random.fold_in(key, INIT), zeros, saved=saved)
     print(f"network    {config.network.kind}, {parameter_count(state.params):,} parameters")
+    shape, data = (config.diffusion.batch_size, config.horizon), (windows.starts, windows.last)
+    if config.stream:
+        rows = mapped(job, "windows", ["windows"], lambda to: write_windows(job.data, normaliser, to))
+        data = stream_of(jdp.synthesis.window_lookup(*shape), data, rows["windows"])
+    else:
+        data = (jdp.data.training_rows(job.data, normaliser)[0], *data)
     state = train(
         job,
         phase,
         diffuser.update,
-        jdp.synthesis.draw_windows(config.diffusion.batch_size, config.horizon),
+        jdp.synthesis.draw_windows(*shape),
         state,
-        (rows, windows.starts, windows.last),
+        data,
         key=key,
         start=start,
         stop=config.diffusion.steps,
@@ -80,6 +87,8 @@ def termination_rule(choice: str, data: Any) -> Any:
 def check_world_model(config: Any, kind: str, data: Any) -> Any:
     """The world model to be trained; raises `UserError` where it could not be, before anything is."""
     rule = termination_rule(config.ensemble.termination, data)
+    size, name = getattr(config, kind).batch_size, kind.replace("_", "-")
+    training.check_divisible(size, training.data_mesh(), f"--{name}.batch-size")
     if kind == "ensemble":
         split_holdout(jax.random.key(0), int(data.next_valid.sum()), config.ensemble)
     return jdp.world_models.make(getattr(config, kind), data.spec, rule)
@@ -97,20 +106,22 @@ def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array)
     data = jdp.types.pack(rows), bootstrap(keys["bootstrap"], len(kept), config.members)
     draw = draw_bootstrap(config.batch_size, (spec.observation_dim, spec.action_dim))
     clock = time.monotonic()
-    with Bar(f"train {phase}", config.epochs, "epoch", int(state.epoch)) as bar:
+    with preemption.held(), Bar(f"train {phase}", config.epochs, "epoch", int(state.epoch)) as bar:
 
         def fit_epoch(state: Any, start: int, stop: int) -> Any:
-            return training.fit(
-                model.update,
-                draw,
-                state,
-                data,
-                key=keys["train"],
-                start=start,
-                stop=stop,
-                chunk=stop,
-                mesh=job.mesh,
-                batch_axis=1,
+            return local(
+                training.fit(
+                    model.update,
+                    draw,
+                    state,
+                    data,
+                    key=keys["train"],
+                    start=start,
+                    stop=stop,
+                    chunk=stop,
+                    mesh=job.mesh,
+                    batch_axis=1,
+                )
             )
 
         def after(state: Any) -> None:
@@ -120,6 +131,8 @@ def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array)
             bar.at(epoch, holdout=float(errors.min()))
             checkpoints.save(job.run.folder(phase), epoch, state)
             clock = now
+            if any(distributed.agree(preemption.asked())):
+                raise preemption.Preempted
 
         state = train_epochs(
             state, fit_epoch, holdout, rows=len(kept), config=config, spec=spec, rule=rule, after=after

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import choose, option, parse, run_main, show_download, use_compilation_cache
+from common import choose, option, parse, run_main, use_compilation_cache
 from job import (
     Job,
     RunConfig,
@@ -28,13 +28,16 @@ from job import (
     check_task,
     kept,
     last_scores,
+    load,
     open_run,
     opening,
+    refuse_stream,
     score_name,
     scores_of,
     train_agents,
     training_seconds,
     with_interval,
+    with_options,
 )
 from models import check_world_model, train_world_model
 
@@ -164,7 +167,10 @@ def main() -> None:
     use_compilation_cache()
     compilations = training.count_compilations()
     check(config)
-    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
+    refuse_stream(config, "agents draw transitions on the devices, where a million rows take about 100 MB")
+    parts = (config.world_model,) if config.agent in MODEL_BASED and config.world_model != "ensemble" else ()
+    config = with_options(config, f"agent {config.agent} without a diffusion model", *parts)
+    data = load(config)
     config = fit_to_data(config, data)
     mesh = training.data_mesh()
     training.check_divisible(config.batch_size, mesh, "--batch-size")
@@ -253,7 +259,7 @@ def train_model_based(job: Job) -> None:
             shape = (config.seeds, rollouts.batch)
             histories = jdp.synthesis.branches(rng, job.data, based.model.history, shape)
             rings = jdp.synthesis.refill(
-                key, based.model, state, based.agent.act, states, rings, histories, rollouts
+                key, based.model, state, based.agent.act, states, rings, histories, rollouts, job.mesh
             )
             held.clear()
             held[begin] = rings
@@ -336,4 +342,4 @@ def closing(job: Job, compilations: Any) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, spans_processes=True)

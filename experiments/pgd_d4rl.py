@@ -20,7 +20,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import pgd_report as report
-from common import Bar, option, parse, run_main, show_download, use_compilation_cache
+from common import Bar, option, parse, run_main, use_compilation_cache
 from job import (
     INIT,
     NOT_IN_HASH,
@@ -29,9 +29,11 @@ from job import (
     check_positive,
     check_task,
     kept,
+    load,
     open_run,
     opening,
     train_agents,
+    with_options,
 )
 from models import check_world_model, diffuser_like, train_diffuser, train_world_model
 
@@ -39,7 +41,7 @@ import jdp
 from jdp import training
 from jdp.agents import IQLConfig, TD3BCConfig, iql_reward_scale
 from jdp.diffusion import DiffuserConfig
-from jdp.networks import NetworkConfig, Precision
+from jdp.networks import NetworkConfig
 from jdp.synthesis import GuidanceConfig, SamplerConfig
 from jdp.training import checkpoints
 from jdp.world_models import (
@@ -96,8 +98,6 @@ class Config(RunConfig):
     """Agent updates (of TD3+BC: 2 critic steps and 1 actor step each)."""
     batch_size: int = 256
     """Transitions in an agent's minibatch."""
-    precision: Precision = "float32"
-    """Of the trajectory network's arithmetic."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig("residual_unet", 48, 3))
     diffusion: DiffuserConfig = field(default_factory=DiffuserConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -156,10 +156,12 @@ def main() -> None:
     compilations = training.count_compilations()
     began = time.monotonic()
     check(config)
-    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
+    config = with_options(config, "the experiment", "diffusion", "diffusion_step", "unified")
+    data = load(config)
     config = fit_to_data(config, data)
     mesh = training.data_mesh()
-    training.check_divisible(config.diffusion.batch_size, mesh, "--diffusion.batch-size")
+    size, parts = config.diffusion.batch_size, config.diffusion.accumulate
+    training.check_divisible(size, mesh, "--diffusion.batch-size", parts)
     training.check_divisible(config.batch_size, mesh, "--batch-size")
     opening(config, data, f"agent {config.agent}, {config.seeds} agent seeds on shared models")
 
@@ -307,8 +309,9 @@ def imagine(
     config, data, model = job.config, job.data, models.world_model
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     wanted, parts, found = count * (config.horizon - 1), [], 0
+    batch = training.multiple(count, job.mesh)
     while found < wanted:  # an episode that ends early leaves room for another
-        shape = (config.seeds, count)
+        shape = (config.seeds, batch)
         if states is None:
             histories, actions = jdp.synthesis.recorded(rng, data, model.history, config.horizon, shape)
             actors = replay_actor(jax.numpy.asarray(actions))
@@ -323,7 +326,8 @@ def imagine(
             actors,
             histories,
             length=config.horizon,
-            batch=count,
+            batch=batch,
+            mesh=job.mesh,
         )
         if not made.valid.any(axis=(1, 2)).all():
             raise jdp.UserError(
@@ -364,4 +368,4 @@ def generate(job: Job, key: jax.Array, states: Any, models: Models, count: int, 
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, spans_processes=True)

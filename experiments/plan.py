@@ -32,7 +32,7 @@ from control import (
     train_all,
     with_steps,
 )
-from job import Job
+from job import Job, refuse_stream, with_options
 from planning_presets import presets
 
 import jdp
@@ -77,7 +77,10 @@ def main() -> None:
 
 def fit_to_data(config: Config, data: Any) -> Config:
     """Learning rates over the updates asked for; and what the planner refuses, before anything is written."""
+    config = with_options(config, f"planner {config.planner}", "settings")
     settings = with_steps(config.settings, config.updates)
+    if getattr(settings, "rounds", 0):
+        refuse_stream(config, "adapt_diffuser mixes the dataset with its own plans on the devices")
     if isinstance(settings, AdaptDiffuserConfig):
         settings = trained_for(settings, config.updates)
     planner = jdp.planners.make(settings, data.spec)
@@ -139,4 +142,4 @@ def draw_denoising(job: Job, states: Any) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, spans_processes=True)

@@ -27,6 +27,7 @@ from control import (
     train_all,
     with_steps,
 )
+from job import with_options
 from planning_presets import maze_horizon
 
 import jdp
@@ -101,6 +102,7 @@ def main() -> None:
 
 def fit_to_data(config: Config, data: Any) -> Config:
     """Fills in what depends on the dataset: learning rates over the updates, and the scale of rewards."""
+    config = with_options(config, f"policy {config.policy}", "settings")
     settings = with_steps(config.settings, config.updates)
     # IQL scales rewards; the authors of the other critics tuned them on the rewards as they are.
     scaled = isinstance(settings, IDQLConfig) and option("--settings.reward-scale") is None
@@ -111,4 +113,4 @@ def fit_to_data(config: Config, data: Any) -> Config:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, spans_processes=True)

@@ -20,8 +20,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import world_models_report as report
-from common import parse, run_main, show_download, use_compilation_cache
-from job import Job, RunConfig, check_positive, check_task, open_run, opening, train_agents
+from common import parse, run_main, use_compilation_cache
+from job import (
+    Job,
+    RunConfig,
+    check_positive,
+    check_task,
+    load,
+    open_run,
+    opening,
+    train_agents,
+    with_options,
+)
 from models import check_world_model, train_by_steps, train_diffuser, train_ensemble
 
 import jdp
@@ -29,7 +39,7 @@ from jdp import training
 from jdp.agents import TD3BCConfig
 from jdp.diffusion import DiffuserConfig
 from jdp.evaluation import Simulator
-from jdp.networks import NetworkConfig, Precision
+from jdp.networks import NetworkConfig
 from jdp.synthesis import GuidanceConfig, SamplerConfig
 from jdp.world_models import DiffusionStepConfig, EnsembleConfig
 
@@ -62,8 +72,6 @@ class Config(RunConfig):
     """Of the target policies, TD3+BC on the dataset."""
     batch_size: int = 256
     """Transitions in an agent's minibatch."""
-    precision: Precision = "float32"
-    """Of the trajectory network's arithmetic."""
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig("residual_unet", 48, 3))
     diffusion: DiffuserConfig = field(default_factory=lambda: DiffuserConfig(steps=7_000))
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
@@ -124,17 +132,19 @@ def main() -> None:
     use_compilation_cache()
     compilations = training.count_compilations()
     check(config)
-    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_download)
+    config = with_options(config, "the experiment", "diffusion", "diffusion_step")
+    data = load(config)
     check_task(data)
     jdp.data.windows(data, config.horizon)  # fails early where no window fits
     check_world_model(config, "ensemble", data)
     simulator = Simulator(str(data.spec.env_id))  # fails early where no state can be set
     mesh = training.data_mesh()
-    for name, size in (
-        ("--batch-size", config.batch_size),
-        ("--diffusion.batch-size", config.diffusion.batch_size),
+    for name, size, parts in (
+        ("--batch-size", config.batch_size, 1),
+        ("--diffusion.batch-size", config.diffusion.batch_size, config.diffusion.accumulate),
+        ("--diffusion-step.batch-size", config.diffusion_step.batch_size, 1),
     ):
-        training.check_divisible(size, mesh, name)
+        training.check_divisible(size, mesh, name, parts)
     opening(config, data, f"{config.seeds} seeds of all models")
     run = open_run("world_models", config, data)
     names = ("agents", "ensemble", "diffusion_step", "diffuser", "measure")
@@ -205,4 +215,4 @@ def train_seed(job: Job, seed: int, agent: Any, states: Any) -> Models:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, spans_processes=True)

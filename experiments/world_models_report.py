@@ -71,7 +71,14 @@ def experience(job: Job, key: jax.Array, kind: str, models: Any) -> Experience:
         histories = jdp.synthesis.branches(rng, data, model.history, (1, config.trajectories))
         actor = noisy_actor(models.agent.act, models.agent_state, jnp.array([float(number)]))
         made = jdp.synthesis.imagine(
-            key, model, state, actor, histories, length=config.length + 1, batch=config.trajectories
+            key,
+            model,
+            state,
+            actor,
+            histories,
+            length=config.length + 1,
+            batch=config.trajectories,
+            mesh=job.mesh,
         )
         return jax.tree.map(lambda x: x[0], made)
     return chained(job, key, float(number) if word == "guided" else 0.0, models)

@@ -8,17 +8,20 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from jdp.errors import UserError
+from jdp.errors import StorageError, UserError
+from jdp.training import distributed
 from jdp.training.sinks import Sink
 
 PACKAGES = (
@@ -54,18 +57,27 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, held by this process alone while `lock` is open."""
+    """A run directory, held by this process alone while `lock` is open.
+
+    Where many processes make one run, `path` is the directory itself on process 0 alone; on the others it is
+    a copy of their own, thrown away at the end (`follow_run`). The checkpoints are everybody's.
+    """
 
     path: Path
     lock: IO[str]
     sinks: tuple[Sink, ...] = ()
+    shared: Path | None = None  # the run directory, where `path` is a copy
 
     def folder(self, name: str) -> Path:
-        return self.path / "checkpoints" / name
+        return (self.shared or self.path) / "checkpoints" / name
 
     def log(self, phase: str, step: int, metrics: Mapping[str, Any]) -> None:
-        """Appends one line to `metrics.jsonl`, and tells the sinks."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        """Appends one line to `metrics.jsonl`, and tells the sinks.
+
+        Raises:
+            StorageError: if it cannot be written, for instance to a full disk.
+        """
+        with writing(path := self.path / "metrics.jsonl"), path.open("a") as file:
             file.write(json.dumps({"phase": phase, "step": step, **to_json(metrics)}) + "\n")
         for sink in self.sinks:
             sink(phase, step, metrics)
@@ -99,15 +111,30 @@ class Run:
         return json.loads(path.read_text()) if path.exists() else None
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system says against writing `path`, as one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(f"cannot write {path} ({reason}): make room and add --resume") from error
+
+
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text file under another name first, so that a reader sees the old one or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a text file under another name first, so that a reader sees the old one or the new.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
 
 
 def provenance() -> dict[str, Any]:
@@ -133,7 +160,8 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "commit": git.stdout.strip() or None,
         "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-        "cores": os.cpu_count(),
+        "processes": jax.process_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
 
 
@@ -168,9 +196,37 @@ def start_run(
         path.mkdir(parents=True)
         run = _hold(path)
         run.write("config.json", {"config": config, "hash": digest, **facts, **provenance()})
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}; choose another --out") from error
+    except (OSError, StorageError) as error:
+        shutil.rmtree(path, ignore_errors=True)  # nothing to go on with
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to {path}: {reason}; choose another --out") from error
     return run
+
+
+def finished_run(
+    out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Path | None:
+    """The newest run of the same configuration and data that has its `scores.json`, or None."""
+    for path in reversed(_runs_of(_parent(out, experiment, dataset), config)):
+        if (path / "scores.json").exists() and not _other_facts(_config_of(path), facts):
+            return path
+    return None
+
+
+def unfinished_run(out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any]) -> Path | None:
+    """The newest run of the same configuration that has no `scores.json`, or None."""
+    found = _runs_of(_parent(out, experiment, dataset), config)
+    return next((path for path in reversed(found) if not (path / "scores.json").exists()), None)
+
+
+def _runs_of(parent: Path, config: Mapping[str, Any]) -> list[Path]:
+    """Those of a configuration, oldest first."""
+    found = sorted(parent.glob(f"*-{config_hash(config)}*"), key=lambda p: p.name)
+    return [path for path in found if (path / "config.json").exists()]
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    return json.loads((path / "config.json").read_text())
 
 
 def resume_run(
@@ -183,36 +239,53 @@ def resume_run(
 ) -> Run:
     """The unfinished run `which` (a path), or the newest one of the same config for "latest".
 
-    A run is finished when it has its `scores.json`. `facts` (the dataset's SHA-256 and the like) must
-    be those that the run began with.
+    `facts` (the dataset's SHA-256 and the like) must be those that the run began with.
 
     Raises:
         UserError: if there is none, it is of another configuration or other data, or it is in use.
     """
     if which == "latest":
-        parent = _parent(out, experiment, dataset)
-        found = sorted(parent.glob(f"*-{config_hash(config)}*"), key=lambda p: p.name)
-        open_runs = [p for p in found if (p / "config.json").exists() and not (p / "scores.json").exists()]
-        if not open_runs:
+        found = unfinished_run(out, experiment, dataset, config)
+        if found is None:
+            parent = _parent(out, experiment, dataset)
             raise UserError(f"no unfinished run of this configuration in {parent}: start without --resume")
-        path = open_runs[-1]
+        path = found
     else:
         path = Path(which)
         if not (path / "config.json").exists():
             raise UserError(
                 f"{path} is no run directory (it has no config.json): name one, or plain --resume"
             )
-    began = json.loads((path / "config.json").read_text())
-    differ = _differences(began["config"], to_json(config)) + [
-        key for key, value in facts.items() if began.get(key) != to_json(value)
-    ]
-    if differ:
+    began = _config_of(path)
+    if differ := _differences(began["config"], to_json(config)):
         raise UserError(
             f"{path} has another configuration ({', '.join(differ[:4])}): resume with its own flags"
         )
+    if differ := _other_facts(began, facts):
+        named = ", ".join(
+            f"{key}: {_short(began.get(key))} there, {_short(facts[key])} here" for key in differ
+        )
+        raise UserError(f"{path} began with other data ({named}): put those back, or start without --resume")
     run = _hold(path)
     run._rewrite(run.records())  # else the next line would be joined to a half-written last one
     return run
+
+
+def follow_run(path: Path) -> Run:
+    """The run that process 0 opened at `path`, as another process has it: a copy of all but checkpoints."""
+    copy = distributed.scratch()
+    ignored = shutil.ignore_patterns("checkpoints", "figures", ".lock", "*.part")
+    shutil.copytree(path, copy, ignore=ignored, dirs_exist_ok=True)
+    return Run(copy, (copy / ".lock").open("w"), shared=path)
+
+
+def _other_facts(began: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    return [key for key, value in facts.items() if began.get(key) != to_json(value)]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -2,16 +2,19 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import jax
 import numpy as np
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-# Runs a script and kills this very process where the test says: `name` of `target` counts its calls.
+# Runs a script and sends this very process a signal where the test says: `name` of `target` counts its calls.
 KILLER = """
 import os, signal, sys, threading
 sys.path.insert(0, {folder!r})
@@ -24,15 +27,17 @@ def patched(*args, **kwargs):
     global calls
     calls += 1
     if calls == call:
-        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        die = lambda: os.kill(os.getpid(), signal.{signal})
         threading.Timer(delay, die).start() if delay else die()
     return original(*args, **kwargs)
 setattr(target, name, patched)
-run_main({script}.main)
+run_main({script}.main, spans_processes=True)
 """
 
 
-def killer(script: str, target: str, name: str, call: int, delay: float, imports: str = "") -> str:
+def killer(
+    script: str, target: str, name: str, call: int, delay: float, imports: str = "", signal: str = "SIGKILL"
+) -> str:
     """A program that runs `script` and dies at the `call`-th call of `target.name`, or `delay` s later."""
     return KILLER.format(
         folder=str(EXPERIMENTS),
@@ -42,27 +47,41 @@ def killer(script: str, target: str, name: str, call: int, delay: float, imports
         call=call,
         delay=delay,
         imports=imports,
+        signal=signal,
     )
 
 
-def environment() -> dict[str, str]:
+def environment(devices: int = 1) -> dict[str, str]:
     """One device, the suite's compilation cache, and no trace of the suite's own flags."""
-    flags = "--xla_backend_optimization_level=0"
+    flags = f"{os.environ['JDP_TEST_XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     cache = jax.config.jax_compilation_cache_dir or ""
     return os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PLATFORMS": "cpu"}
 
 
-def run(script: str, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess:
+def run(
+    script: str, *arguments: str, code: str | None = None, devices: int = 1
+) -> subprocess.CompletedProcess:
     """`experiments/<script>.py` with `arguments`, or the program `code` with them."""
     program = ["-c", code] if code else [str(EXPERIMENTS / f"{script}.py")]
     return subprocess.run(
         [sys.executable, *program, *arguments],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=environment(devices),
         check=False,
         timeout=300,
     )
+
+
+def run_two(script: str, *arguments: str, codes: tuple[str | None, str | None] = (None, None)) -> list[Any]:
+    """As `run`, in two processes of one device each that make one run."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+    hosts = [("--distributed", address, "--processes", "2", "--process", str(i)) for i in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        started = [pool.submit(run, script, *arguments, *hosts[i], code=codes[i]) for i in range(2)]
+        return [process.result() for process in started]
 
 
 def hdf5(path: Path, rows: int = 40, **changes: np.ndarray | None) -> Path:
@@ -82,15 +101,22 @@ def hdf5(path: Path, rows: int = 40, **changes: np.ndarray | None) -> Path:
     return path
 
 
-def mistakes(script: str, lists: dict[str, list[str]]) -> dict[str, tuple[int, str]]:
-    """`(exit status, standard error)` of the script under every list of arguments, all in one process."""
+def mistakes(
+    script: str, lists: dict[str, list[str]], first: dict[str, str] | None = None
+) -> dict[str, tuple[int, str]]:
+    """`(exit status, standard error)` of the script under every list of arguments, all in one process.
+
+    What stands in `first` under a name is executed before.
+    """
     code = f"""
 import io, json, sys, contextlib
 sys.path.insert(0, {str(EXPERIMENTS)!r})
 import {script}
 from common import run_main
 found = {{}}
+first = {first or {}!r}
 for name, argv in json.load(sys.stdin).items():
+    exec(first.get(name, ""))
     sys.argv = ["{script}.py", *argv]
     err, status = io.StringIO(), None
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):

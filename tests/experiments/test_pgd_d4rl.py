@@ -59,7 +59,7 @@ def test_a_run_compiles_each_program_once(whole):
     # batches, however many rounds; one sampler without and one with guidance; one acting step. Rollouts
     # replay actions at first, then follow policies, at last for the checks in another number.
     assert repeated.get("jit(chunk)") == 4
-    assert repeated.get("jit(run)") == 3
+    assert repeated.get("jit(program)") == 3
     assert repeated.get("jit(sample)") == 2
     assert "jit(_mean_action)" not in repeated
 
@@ -88,43 +88,18 @@ def test_load_run_gives_the_models_back(whole):
     np.testing.assert_array_equal(found.denoiser(x, np.float32(1.0)), again(x, np.float32(1.0)))
 
 
-# (module, function, call, seconds later): in the middle of the diffuser's first save, of its training,
-# in each arm's generation, agents, evaluation, in a later save, and while the sets are checked.
+# (module, function, call, seconds later): in the middle of the diffuser's first save, in an arm's generation,
+# agents, evaluation, in a later save, and at the end.
 KILLS = [
     ("job.checkpoints", "save", 1, 0.005),
-    ("pgd_d4rl", "generate", 1, 0.0),
-    ("job.checkpoints", "save", 1, 0.003),
     ("jdp.evaluation", "evaluate", 2, 0.0),
     ("pgd_d4rl", "imagine", 2, 0.0),
     ("pgd_d4rl", "generate", 3, 0.0),
     ("job.training", "fit", 1, 0.05),
-    ("pgd_report", "check_sets", 1, 0.0),
     ("pgd_report", "closing", 1, 0.0),
 ]
-
-
-def test_killed_in_every_phase_it_ends_with_the_same_numbers(whole, tmp_path):
-    resume: tuple[str, ...] = ()
-    for target, name, call, delay in KILLS:
-        code = killer("pgd_d4rl", target, name, call, delay, imports="import pgd_report")
-        killed = script(tmp_path, *resume, "--save-synthetic", code=code)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        resume = ("--resume",)
-    done = script(tmp_path, "--save-synthetic", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert results(tmp_path) == results(whole[0])
-
-
-def test_sigterm_says_how_to_go_on(tmp_path):
-    code = killer("pgd_d4rl", "pgd_d4rl", "generate", 1, 0.0)
-    stopped = script(tmp_path, code=code.replace("SIGKILL", "SIGTERM"))
-    assert stopped.returncode == 130
-    assert "--resume" in stopped.stderr and "Traceback" not in stopped.stderr
-
-
-def test_a_full_disk_is_one_line_and_loses_nothing(whole, tmp_path):
-    # A limit on the size of a file stands for a full disk: the writer meets the same OSError.
-    code = f"""
+# A limit on the size of a file stands for a full disk: the writer meets the same OSError.
+FULL_DISK = f"""
 import resource, sys
 sys.path.insert(0, {str(EXPERIMENTS)!r})
 import job, pgd_d4rl
@@ -139,10 +114,20 @@ def save(*args, **kwargs):
 job.checkpoints.save = save
 run_main(pgd_d4rl.main)
 """
-    full = script(tmp_path, code=code)
+
+
+def test_stopped_in_every_phase_it_ends_with_the_same_numbers(whole, tmp_path):
+    full = script(tmp_path, "--save-synthetic", code=FULL_DISK)
     assert full.returncode == 2, (full.returncode, full.stderr)
     assert len(full.stderr.strip().splitlines()) == 1 and "--resume" in full.stderr, full.stderr[:3000]
-    done = script(tmp_path, "--resume")
+    for target, name, call, delay in KILLS:
+        code = killer("pgd_d4rl", target, name, call, delay, imports="import pgd_report")
+        killed = script(tmp_path, "--resume", "--save-synthetic", code=code)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    code = killer("pgd_d4rl", "pgd_report", "closing", 1, 0.0, "import pgd_report", signal="SIGTERM")
+    stopped = script(tmp_path, "--resume", "--save-synthetic", code=code)
+    assert stopped.returncode == 75 and "--resume" in stopped.stderr and "Traceback" not in stopped.stderr
+    done = script(tmp_path, "--save-synthetic", "--resume")
     assert done.returncode == 0, done.stderr
     assert results(tmp_path) == results(whole[0])
 

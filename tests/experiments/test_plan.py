@@ -180,6 +180,7 @@ def test_a_comparison_says_whether_the_difference_includes_0(whole, tmp_path):
     relabelled(whole, tmp_path)
     done = run("planning_table", "--env", "pointmaze-umaze", "--out", str(tmp_path), "--compare", "a", "b")
     assert done.returncode == 0, done.stderr
-    welch, bootstrap = done.stdout.splitlines()[2:]
+    welch, barnard, bootstrap = done.stdout.splitlines()[2:]
+    assert "Barnard's exact test over all episodes" in barnard and "p = " in barnard
     assert "Welch's t over 2 and 2 seeds" in welch and "includes 0" in welch
     assert "wide" in welch and "bootstrap over 2 episodes" in bootstrap

@@ -1,5 +1,7 @@
 """Checkpoints: the same bits, or the previous ones; never half of anything."""
 
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.errors import UserError
+from jdp.errors import StorageError, UserError
 from jdp.training import checkpoints
 
 
@@ -69,6 +71,71 @@ def test_a_half_written_folder_is_ignored(tmp_path):
     same(checkpoints.restore(tmp_path, tree(0)), tree(1))
     checkpoints.save(tmp_path, 2, tree(2))
     same(checkpoints.restore(tmp_path, tree(0)), tree(2))
+
+
+def damaged(data: bytes, how: str) -> bytes | None:
+    return {"cut": data[: len(data) // 2], "zeros": bytes(len(data)), "gone": None}[how]
+
+
+@pytest.mark.parametrize("how", ["cut", "zeros", "gone"])
+def test_of_a_damaged_checkpoint_the_older_one_is_restored_or_nothing_was_lost(tmp_path, how):
+    whole = tmp_path / "whole"
+    for step in (1, 2):
+        checkpoints.save(whole, step, tree(step, width=40))
+    files = [p.relative_to(whole) for p in (whole / "2").rglob("*") if p.is_file()]
+    older = 0
+    for file in files:
+        folder = tmp_path / "damaged"
+        shutil.copytree(whole, folder)
+        left = damaged((folder / file).read_bytes(), how)
+        (folder / file).unlink()
+        if left is not None:
+            (folder / file).write_bytes(left)
+        found, step, reasons = checkpoints.restore_newest(folder, jax.eval_shape(lambda: tree(0, width=40)))
+        same(found, tree(step, width=40))
+        assert len(reasons) == (step == 1) and all("2 cannot be read (" in reason for reason in reasons)
+        assert checkpoints.latest(folder) == step
+        older += step == 1
+        shutil.rmtree(folder)
+    assert 0 < older < len(files)
+
+
+def test_what_was_set_aside_is_made_again(tmp_path):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, tree(step))
+    (tmp_path / "2" / "default" / "_METADATA").unlink()
+    assert checkpoints.restore_newest(tmp_path, tree(0))[1] == 1
+    checkpoints.save(tmp_path, 2, tree(5))
+    found, step, reasons = checkpoints.restore_newest(tmp_path, tree(0))
+    assert (step, reasons) == (2, [])
+    same(found, tree(5))
+    assert (tmp_path / "2.unreadable").is_dir()
+
+
+def test_another_network_is_no_damage(tmp_path):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, tree(step))
+    for like in (tree(0, width=4), {**tree(0), "params": [jnp.zeros((3,)), jnp.zeros((4, 3))]}):
+        with pytest.raises(UserError, match="checkpoint"):
+            checkpoints.restore_newest(tmp_path, like)
+    assert checkpoints.steps(tmp_path) == [2, 1]  # nothing was set aside
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_older_one(tmp_path):
+    small, large = {"w": jnp.zeros(8)}, {"w": jax.random.normal(jax.random.key(0), (100_000,))}
+    checkpoints.save(tmp_path, 1, small)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:  # the system refuses to write on, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+        with pytest.raises(StorageError, match="make room and add --resume") as error:
+            checkpoints.save(tmp_path, 2, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(str(error.value).splitlines()) == 1 and "File too large" in str(error.value)
+    assert checkpoints.latest(tmp_path) == 1
+    same(checkpoints.restore(tmp_path, small), small)
+    checkpoints.save(tmp_path, 2, large)
+    same(checkpoints.restore(tmp_path, large), large)
 
 
 KILLED = """

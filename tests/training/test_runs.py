@@ -2,12 +2,13 @@
 
 import json
 import math
+import resource
 
 import numpy as np
 import pytest
 
-from jdp.errors import UserError
-from jdp.training import resume_run, start_run
+from jdp.errors import StorageError, UserError
+from jdp.training import finished_run, follow_run, resume_run, start_run, unfinished_run
 from jdp.training.runs import config_hash, to_json
 
 CONFIG = {"env": "hopper", "agent": {"rate": 3e-4, "widths": (256, 256)}, "seed": 0}
@@ -44,12 +45,57 @@ def test_nothing_to_resume(tmp_path):
         again(tmp_path, which=str(tmp_path))
 
 
+def test_what_an_automatic_resume_finds(tmp_path):
+    where = (tmp_path, "pgd", "hopper/medium v2", CONFIG)
+    assert finished_run(*where, FACTS) is None and unfinished_run(*where) is None
+    runs = [begin(tmp_path) for _ in range(4)]
+    begin(tmp_path, {**CONFIG, "seed": 1}).write("scores.json", {})
+    assert finished_run(*where, FACTS) is None and unfinished_run(*where) == runs[3].path
+    for run in (runs[0], runs[1], runs[3]):
+        run.write("scores.json", {})
+    assert finished_run(*where, FACTS) == runs[3].path and unfinished_run(*where) == runs[2].path
+    assert finished_run(*where, {"sha256": "other data"}) is None  # its scores are not this dataset's
+
+
+def test_other_processes_have_a_copy_of_all_but_checkpoints(tmp_path):
+    run = begin(tmp_path)
+    run.log("diffuser", 10, {"loss": 1.0})
+    run.write("checks.json", {"found": 1})
+    (run.folder("diffuser") / "10").mkdir(parents=True)
+    other = follow_run(run.path)
+    assert other.records() == run.records() and other.read("checks.json") == {"found": 1}
+    assert other.folder("diffuser") == run.folder("diffuser") and not (other.path / "checkpoints").exists()
+    other.log("diffuser", 20, {"loss": 0.5})
+    other.write("scores.json", {})
+    assert len(run.records()) == 1 and run.read("scores.json") is None
+
+
+def test_what_cannot_be_written_leaves_what_was_there(tmp_path):
+    run = begin(tmp_path)
+    run.log("diffuser", 10, {"loss": 1.0})
+    size, before = (run.path / "metrics.jsonl").stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:  # the system refuses to write on, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, before[1]))
+        with pytest.raises(StorageError, match=r"metrics.jsonl \(File too large\): make room"):
+            run.log("diffuser", 20, {"loss": 0.5})
+        with pytest.raises(StorageError, match=r"scores.json \(File too large\)"):
+            run.write("scores.json", {"returns": [0.0] * 1000})
+        with pytest.raises(UserError, match=r"config.json \(File too large\)"):
+            begin(tmp_path / "elsewhere")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run.read("scores.json") is None and not list(tmp_path.glob("elsewhere/*/*/*"))
+    found = again(tmp_path)
+    found.log("diffuser", 20, {"loss": 0.5})
+    assert [r["step"] for r in found.records()] == [10, 20]
+
+
 def test_another_configuration_is_refused_by_the_name_of_its_field(tmp_path):
     path = str(begin(tmp_path).path)
     other = {**CONFIG, "agent": {**CONFIG["agent"], "rate": 1e-3}}
     with pytest.raises(UserError, match=r"agent\.rate: 0\.0003 there, 0\.001 here"):
         again(tmp_path, path, other)
-    with pytest.raises(UserError, match="sha256"):
+    with pytest.raises(UserError, match=r"began with other data .sha256: abc there, other data here"):
         again(tmp_path, facts={"sha256": "other data"})
     assert str(again(tmp_path, path).path) == path
 
