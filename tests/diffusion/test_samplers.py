@@ -87,7 +87,9 @@ def test_chain_equals_its_float64_recursion(jitted, name, n, end):
     np.testing.assert_array_equal(chain[0], x)
     # Relative to s, and on the way to the spread of that level.
     spread = np.sqrt(STDS**2 + np.asarray(sigmas, float)[:, None, None] ** 2)
-    np.testing.assert_allclose(chain / spread, expected / spread, atol=1e-4, rtol=2e-5)
+    # How much noise churn adds is a square root, see conftest.py.
+    atol = 6e-4 if name.startswith("churned") else 1e-4
+    np.testing.assert_allclose(chain / spread, expected / spread, atol=atol, rtol=2e-5)
     final = jitted[name](DENOISER, x, sigmas, key=key)
     np.testing.assert_allclose(np.asarray(final) / STDS, chain[-1] / STDS, atol=1e-6)
 

@@ -99,7 +99,7 @@ def test_each_agent_guides_its_own_block(denoiser):
         for s in range(2):
             block = slice(8 * s, 8 * s + 8)
             alone = build(denoiser, states[s : s + 1])(x[block], sigma[block])
-            np.testing.assert_allclose(together[block], alone, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(together[block], alone, rtol=1e-3, atol=1e-4)
         swapped = build(denoiser, states[::-1])(x, sigma)
         assert np.abs(np.asarray(swapped - together)).max() > 1e-2
 

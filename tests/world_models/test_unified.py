@@ -83,7 +83,7 @@ TINY = UnifiedConfig(
     hidden=64,
     blocks=2,
     sampler_steps=24,
-    steps=4_000,
+    steps=2_500,
     batch_size=256,
     learning_rate=3e-3,
     ema=0.995,
@@ -110,7 +110,7 @@ def trained():
     data, model = linear_data(50_000), unified(TINY, LINEAR)
     draw = Bound(pick, (("batch_size", TINY.batch_size),))
     state = model.init(jax.random.key(0), data)
-    return fit(model.update, draw, state, data, key=jax.random.key(1), stop=TINY.steps, chunk=2_000)
+    return fit(model.update, draw, state, data, key=jax.random.key(1), stop=TINY.steps, chunk=2_500)
 
 
 def near(samples, mean, std, scale):

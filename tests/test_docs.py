@@ -1,0 +1,113 @@
+"""The documentation names what there is: every method, room, figure, script and link, and nothing else."""
+
+import importlib
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import jdp
+from jdp.agents import AGENTS
+from jdp.diffusion import FORMULATIONS, guidance, samplers
+from jdp.planners import PLANNERS
+from jdp.policies import POLICIES
+from jdp.world_models import WORLD_MODELS
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ROOMS = sorted(name for name in jdp.__all__ if inspect.ismodule(getattr(jdp, name)))
+GUIDANCE = {name for name in guidance.__all__ if inspect.isfunction(getattr(guidance, name))}
+METHODS = {
+    "Agents": set(AGENTS),
+    "Planners": set(PLANNERS),
+    "Policies": set(POLICIES),
+    "World models": set(WORLD_MODELS),
+    "Samplers": {*samplers.SAMPLERS, "consistency", "flow_map"},
+    "Guidance": GUIDANCE - {"normalise_safely"},
+    "Formulations and flow maps": {*FORMULATIONS, "consistency", "shortcut"},
+}
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sections(page):
+    parts = re.split(r"^## (.+)\n", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def first_cells(text):
+    return [row.split("|")[1] for row in text.splitlines() if row.startswith(("| `", "| [`"))]
+
+
+def test_the_table_of_methods_has_a_row_for_every_method_and_no_other():
+    found = sections(ROOT / "docs" / "methods.md")
+    assert found.keys() == METHODS.keys()
+    for section, names in METHODS.items():
+        listed = re.findall(r"`(\w+)`", " ".join(first_cells(found[section])))
+        assert sorted(listed) == sorted(names), section
+
+
+def test_every_paper_of_the_table_is_cited_where_the_method_is():
+    source = "".join(path.read_text() for path in (ROOT / "jdp").rglob("*.py"))
+    text = (ROOT / "docs" / "methods.md").read_text()
+    linked = re.findall(r"\[(\d{4}\.\d{5})\]\(https://arxiv\.org/abs/(\d{4}\.\d{5})\)", text)
+    assert len(linked) == len(re.findall(r"arxiv\.org", text)) > 30
+    for shown, target in linked:
+        assert shown == target and shown in source, shown
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_leads_to_its_definition_in_the_reference(hooks, room):
+    module = importlib.import_module(f"jdp.{room}")
+    names = hooks.exported(f"jdp.{room}")
+    assert names == getattr(module, "__all__", names) and len(set(names)) == len(names)
+    pages = set(hooks.modules(f"jdp.{room}"))
+    for name in names:
+        target = hooks.resolve(f"jdp.{room}", name)
+        if target in pages:  # a module
+            assert importlib.import_module(target) is getattr(module, name)
+            continue
+        home, _, last = target.rpartition(".")
+        assert last in hooks.defined(home), target
+        assert getattr(importlib.import_module(home), last) is getattr(module, name)
+        assert home in pages or not home.startswith(f"jdp.{room}"), target
+    assert f"{{{{ room: {room} }}}}" in (ROOT / "docs" / "reference" / f"{room}.md").read_text()
+    assert f"reference/{room}.md" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_every_relative_link_leads_somewhere(hooks):
+    for page in [*PAGES, ROOT / "README.md"]:
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)", prose):
+            assert (page.parent / target).exists(), (page.name, target)
+    for heading in re.findall(r"\{\{ readme: (.+?) \}\}", (ROOT / "docs" / "index.md").read_text()):
+        assert len(hooks.readme(heading)) > 100
+
+
+def test_every_page_is_in_the_navigation():
+    text = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES:
+        assert str(page.relative_to(ROOT / "docs")) in text, page
+
+
+def test_the_gallery_shows_every_figure_and_commands_that_exist():
+    gallery = (ROOT / "docs" / "gallery.md").read_text()
+    for image in (ROOT / "docs" / "images").iterdir():
+        assert f"](images/{image.name})" in gallery, image.name
+    for page in PAGES:
+        for script in re.findall(r"python ((?:experiments|benchmarks)/\w+\.py)", page.read_text()):
+            assert (ROOT / script).exists(), (page.name, script)
+
+
+def test_a_section_that_the_readme_lost_is_named(hooks):
+    with pytest.raises(SystemExit, match="no section 'How to fly'"):
+        hooks.on_page_markdown("{{ readme: How to fly }}")
