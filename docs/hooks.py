@@ -1,0 +1,97 @@
+"""What mkdocs builds from other files: sections of the README, and the reference of each room.
+
+`{{ readme: Two commands }}` stands for that section, `{{ readme }}` for what comes before the first one, and
+`{{ room: agents }}` for all public names of `jdp.agents`. A section or name that is gone ends a strict build.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def on_page_markdown(markdown, **_):
+    markdown = re.sub(r"\{\{ readme(?:: (.+?))? \}\}", lambda found: readme(found[1]), markdown)
+    return re.sub(r"\{\{ room: (\w+) \}\}", lambda found: room(f"jdp.{found[1]}"), markdown)
+
+
+def readme(section):
+    """A section of the README without its heading; its links as seen from docs/."""
+    text = re.sub(r"<!--.*?-->\n?", "", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
+    found = dict(zip(["", *parts[1::2]], [parts[0].partition("\n")[2], *parts[2::2]], strict=True))
+    if (section or "") not in found:
+        raise SystemExit(f"README.md has no section {section!r}, which a page of docs/ shows")
+    text = found[section or ""].replace("](docs/", "](")
+    # What lies outside of docs/ is named, not linked.
+    return re.sub(r"(?<!!)\[([^]]+)\]\((?!https?:|#)([^)#]+)([^)]*)\)", _link, text)
+
+
+def _link(found):
+    return found[0] if (ROOT / "docs" / found[2]).exists() else found[1]
+
+
+def room(name):
+    """The public names of a room, each a link to where it is defined, and what its files define."""
+    public = exported(name)
+    links = ", ".join(link(n, resolve(name, n)) for n in public)
+    return "\n".join([links, *(reference(module) for module in modules(name))])
+
+
+def link(name, target):
+    """To a module's heading on this page, or to what mkdocstrings writes of anything else."""
+    return f"[`{name}`](#{target})" if source(target).exists() else f"[`{name}`][{target}]"
+
+
+def reference(module):
+    """What mkdocstrings replaces by a module's docstring and the documentation of what it defines itself."""
+    members = [n for n in defined(module) if not n.startswith("_")]
+    heading = f'## {module} {{ id="{module}" }}'
+    return f"\n{heading}\n\n::: {module}\n    options:\n      members: {members or False}\n"
+
+
+def modules(name):
+    """The module `name` and those in it, in the order of the alphabet."""
+    if source(name).name != "__init__.py":
+        return [name]
+    inside = [p for p in source(name).parent.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    names = sorted(p.stem for p in inside if not p.stem.startswith("_"))
+    return [name, *(m for n in names for m in modules(f"{name}.{n}"))]
+
+
+def source(module):
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def exported(module):
+    """`__all__` of a module, without running it; the names it defines where it has none."""
+    for node in ast.parse(source(module).read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return ast.literal_eval(node.value)
+    return [n for n in defined(module) if not n.startswith("_")]
+
+
+def defined(module):
+    """The names that a module defines itself."""
+    names = []
+    for node in ast.parse(source(module).read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            names += [target.id] if isinstance(target, ast.Name) and target.id != "__all__" else []
+    return names
+
+
+def resolve(module, name):
+    """Where `name` of `module` is defined: "jdp.agents.awac.awac" for "awac" of "jdp.agents"."""
+    for node in ast.parse(source(module).read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jdp"):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name and node.module == module:
+                    return f"{module}.{name}"  # a module of this package
+                if (alias.asname or alias.name) == name:
+                    return resolve(node.module, alias.name)
+    return f"{module}.{name}"
