@@ -1,0 +1,149 @@
+"""How much of a device's matrix-product peak training, guided sampling and agents reach, printed as JSON.
+
+    python benchmarks/accelerator.py [--preset cpu|paper] [--repeats 5]
+
+The work of policy-guided diffusion: a training step of the trajectory diffuser, a batch of guided windows
+(20 steps of dpmpp_2m, moment-matched guidance to a TD3+BC actor), and updates of TD3+BC, of 3 seeds at once.
+Its floating-point operations are those that XLA counts in the compiled program (of loops, with their body
+taken as often as it runs, by counting one step alone), the peak is the rate of a matrix product in the same
+type and the same run: large enough to fill the device (2048 on a CPU, 8192 elsewhere). Shares compare
+machines; operations that are no products (norms, noise, Adam) are in the numerator too.
+
+Presets: cpu is that of experiments/pgd_d4rl.py; paper the U-Net of 1024 features, batch 32, for a GPU.
+bf16 is of the trajectory network alone: the agent's MLPs are float32 always. On a GPU a float32 product may
+use TensorFloat-32 where JAX_DEFAULT_MATMUL_PRECISION allows; then so does the peak.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from agents import SPEC
+from common import interleaved, machine
+
+import jdp
+from jdp.agents import TD3BCConfig
+from jdp.data import Normaliser
+from jdp.diffusion import DiffuserConfig, trajectory_diffuser
+from jdp.diffusion.schedules import karras
+from jdp.networks import NetworkConfig, Precision, parameter_count
+from jdp.networks.layers import dtype_of
+from jdp.synthesis import GuidanceConfig, SamplerConfig, guide
+from jdp.synthesis.generate import sampling_program
+from jdp.types import Array, PyTree, Transition
+
+HORIZON, SEEDS, KEY = 32, 3, jax.random.key(0)
+CHANNELS = SPEC.observation_dim + SPEC.action_dim + 2
+SAMPLER = SamplerConfig(batch=255)  # of 3 agents
+PRESETS = {
+    "smoke": (NetworkConfig("residual_unet", 8, 2), DiffuserConfig(batch_size=16)),
+    "cpu": (NetworkConfig("residual_unet", 48, 3), DiffuserConfig(batch_size=64)),
+    "paper": (NetworkConfig("unet", 1024, 3), DiffuserConfig(batch_size=32)),
+}
+
+
+def counted(jitted: Any, *args: Any) -> tuple[Callable[[], Any], float]:
+    """The program as a function to time, and its operations as XLA counts them: a loop's body once."""
+    compiled = jitted.lower(*args).compile()
+    found: Any = compiled.cost_analysis()
+    return (lambda: compiled(*args)), float(found["flops"])
+
+
+def product(precision: Precision, size: int) -> tuple[Callable[[], Any], float]:
+    """One product of two square matrices."""
+    a = jax.random.normal(KEY, (size, size)).astype(dtype_of(precision))
+    return counted(jax.jit(lambda x: x @ x), a)[0], 2.0 * size**3
+
+
+def training_step(diffuser: Any, state: PyTree, batch: int) -> tuple[Callable[[], Any], float]:
+    x0 = jax.random.normal(KEY, (batch, HORIZON, CHANNELS))
+    return counted(jax.jit(diffuser.update), KEY, state, x0)
+
+
+def actors() -> tuple[Any, PyTree, Transition]:
+    agent = jdp.agents.make(TD3BCConfig(), SPEC)
+    o, a, rows = SPEC.observation_dim, SPEC.action_dim, agent.batches * 256
+    k = jax.random.split(KEY, 5)
+    batch = Transition(
+        jax.random.normal(k[0], (SEEDS, rows, o)),
+        jnp.tanh(jax.random.normal(k[1], (SEEDS, rows, a))),
+        jax.random.normal(k[2], (SEEDS, rows)),
+        jax.random.normal(k[3], (SEEDS, rows, o)),
+        jnp.zeros((SEEDS, rows)),
+    )
+    states = jax.jit(jax.vmap(agent.init))(jax.random.split(KEY, SEEDS), batch)
+    return agent, states, batch
+
+
+def guided_sampling(diffuser: Any, state: PyTree) -> tuple[Callable[[], Any], float]:
+    """All steps; its operations are those of one call of the guided denoiser times the steps."""
+    agent, states, _ = actors()
+    o, a = SPEC.observation_dim, SPEC.action_dim
+    normaliser = Normaliser(np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32), o, a)
+    sigmas = karras(SAMPLER.steps, SAMPLER.sigma_min, SAMPLER.sigma_max)
+    denoiser = guide(diffuser.denoiser(state), agent.act, states, normaliser, GuidanceConfig(), sigmas)
+    shape = (SAMPLER.batch, HORIZON, CHANNELS)
+    x, sigma = jnp.zeros(shape), jnp.ones(())
+    _, each = counted(jax.jit(lambda d, x, s: d(x, s)), denoiser, x, sigma)
+    run, _ = counted(sampling_program(SAMPLER, shape, None, False), denoiser, None, KEY, sigmas, None)
+    return run, each * SAMPLER.steps
+
+
+def agent_updates() -> tuple[Callable[[], Any], float]:
+    agent, states, batch = actors()
+
+    def update(key: Array, states: PyTree, batch: Transition):
+        return jax.vmap(agent.update)(jax.random.split(key, SEEDS), states, batch)
+
+    return counted(jax.jit(update), KEY, states, batch)
+
+
+def main() -> None:
+    on_cpu = jax.default_backend() == "cpu"
+    parser = argparse.ArgumentParser(description="shares of the peak of matrix products")
+    parser.add_argument("--preset", choices=PRESETS, default="cpu" if on_cpu else "paper")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--size", type=int, default=2048 if on_cpu else 8192, help="of the product's matrices"
+    )
+    args = parser.parse_args()
+    network, config = PRESETS[args.preset]
+    works: dict[tuple[str, Precision], tuple[Callable[[], Any], float]] = {}
+    count = 0
+    precisions: tuple[Precision, ...] = ("float32", "bf16")
+    for precision in precisions:
+        diffuser = trajectory_diffuser(network, config, precision)
+        state = jax.jit(diffuser.init)(KEY, jnp.zeros((1, HORIZON, CHANNELS)))
+        count = parameter_count(state.params)
+        works["matmul", precision] = product(precision, args.size)
+        works["training step", precision] = training_step(diffuser, state, config.batch_size)
+        works["guided sampling", precision] = guided_sampling(diffuser, state)
+    works["agent update, 3 seeds", "float32"] = agent_updates()
+    times = interleaved({f"{a}|{b}": run for (a, b), (run, _) in works.items()}, args.repeats)
+    rates = {key: works[key][1] / times["|".join(key)] / 1e9 for key in works}
+    results = [
+        {
+            "work": key[0],
+            "precision": key[1],
+            "seconds": round(times["|".join(key)], 5),
+            "gflop": round(works[key][1] / 1e9, 3),
+            "gflops": round(rate, 1),
+            "share_of_peak": round(rate / rates["matmul", key[1]], 3),
+        }
+        for key, rate in rates.items()
+    ]
+    print(
+        json.dumps(
+            {"machine": machine(), "preset": args.preset, "parameters": count, "product": args.size,
+             "results": results},
+            indent=1,
+        )
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
