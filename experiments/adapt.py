@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import Bar
-from job import Job, begin, kept, train, vmapped
+from job import Job
+from phases import begin, kept, train, vmapped
 
 import jdp
 from jdp.planners.adapt_diffuser import kept as passing

@@ -10,24 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import Bar
-from job import (
-    INIT,
-    Job,
-    RunConfig,
-    begin,
-    behaviour,
-    check_positive,
-    load,
-    mapped,
-    open_run,
-    opening,
-    scores_of,
-    stream_of,
-    train,
-    training_seconds,
-    vmapped,
-    with_interval,
-)
+from job import Job, load, mapped, open_run, opening, stream_of
+from options import RunConfig, check_positive
+from phases import INIT, begin, train, training_seconds, vmapped
+from scoring import behaviour, scores_of, with_interval
 
 import jdp
 from jdp import plotting, training

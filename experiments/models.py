@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import preemption
 from common import Bar
-from job import INIT, Job, begin, local, mapped, stream_of, train
+from job import Job, mapped, stream_of
+from phases import INIT, begin, local, train
 
 import jdp
 from jdp import training

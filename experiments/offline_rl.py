@@ -20,26 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import choose, option, parse, run_main, use_compilation_cache
-from job import (
-    Job,
-    RunConfig,
-    behaviour,
-    check_positive,
-    check_task,
-    kept,
-    last_scores,
-    load,
-    open_run,
-    opening,
-    refuse_stream,
-    score_name,
-    scores_of,
-    train_agents,
-    training_seconds,
-    with_interval,
-    with_options,
-)
+from job import Job, check_task, load, open_run, opening
 from models import check_world_model, train_world_model
+from options import RunConfig, check_positive, refuse_stream, with_options
+from phases import kept, last_scores, train_agents, training_seconds
+from scoring import behaviour, score_name, scores_of, with_interval
 
 import jdp
 from jdp import plotting, training

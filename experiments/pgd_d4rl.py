@@ -21,21 +21,10 @@ import jax
 import numpy as np
 import pgd_report as report
 from common import Bar, option, parse, run_main, use_compilation_cache
-from job import (
-    INIT,
-    NOT_IN_HASH,
-    Job,
-    RunConfig,
-    check_positive,
-    check_task,
-    kept,
-    load,
-    open_run,
-    opening,
-    train_agents,
-    with_options,
-)
+from job import Job, check_task, load, open_run, opening
 from models import check_world_model, diffuser_like, train_diffuser, train_world_model
+from options import NOT_IN_HASH, RunConfig, check_positive, with_options
+from phases import INIT, kept, train_agents
 
 import jdp
 from jdp import training

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 from common import Bar, table
-from job import behaviour, last_scores, score_name, scores_of, training_seconds, with_interval
+from phases import last_scores, training_seconds
+from scoring import behaviour, score_name, scores_of, with_interval
 
 import jdp
 from jdp import plotting

@@ -32,7 +32,8 @@ from control import (
     train_all,
     with_steps,
 )
-from job import Job, refuse_stream, with_options
+from job import Job
+from options import refuse_stream, with_options
 from planning_presets import presets
 
 import jdp

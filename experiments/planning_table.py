@@ -20,7 +20,7 @@ import numpy as np
 import table_grids as grids
 import tyro
 from common import run_main
-from job import with_interval
+from scoring import with_interval
 from table_cells import Cell, cells_of, episode_scores, interval_of, is_success
 from table_text import Grid, markdown
 from tables import check_same_data, finished, plain, read, write

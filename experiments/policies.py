@@ -27,7 +27,7 @@ from control import (
     train_all,
     with_steps,
 )
-from job import with_options
+from options import with_options
 from planning_presets import maze_horizon
 
 import jdp

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from job import scores_of
+from scoring import scores_of
 
 from jdp.evaluation import interval
 
@@ -32,7 +32,7 @@ def logged(path: Path) -> Iterable[Row]:
 
 
 def minutes(records: list[Row], others: set[str]) -> float | None:
-    """Minutes of training as logged, without that of the arms in `others`; as `job.training_seconds`."""
+    """Minutes of training as logged, without that of the arms in `others`; as `phases.training_seconds`."""
     seconds: dict[str, list[float]] = {}
     for record in records:
         spent = number(record.get("seconds"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from job import with_interval
+from scoring import with_interval
 from table_cells import Cell, is_success
 from table_text import Grid
 

@@ -21,18 +21,10 @@ import jax
 import jax.numpy as jnp
 import world_models_report as report
 from common import parse, run_main, use_compilation_cache
-from job import (
-    Job,
-    RunConfig,
-    check_positive,
-    check_task,
-    load,
-    open_run,
-    opening,
-    train_agents,
-    with_options,
-)
+from job import Job, check_task, load, open_run, opening
 from models import check_world_model, train_by_steps, train_diffuser, train_ensemble
+from options import RunConfig, check_positive, with_options
+from phases import train_agents
 
 import jdp
 from jdp import training

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from common import Bar, table
-from job import Job, last_scores, score_name, training_seconds, with_interval
+from job import Job
 from models import termination_rule
+from phases import last_scores, training_seconds
+from scoring import score_name, with_interval
 
 import jdp
 from jdp import plotting

@@ -18,7 +18,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 KILLER = """
 import os, signal, sys, threading
 sys.path.insert(0, {folder!r})
-import {script}, job, jdp
+import {script}, phases, jdp
 from common import run_main
 {imports}
 target, name, call, delay = {target}, {name!r}, {call}, {delay}

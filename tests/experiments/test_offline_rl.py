@@ -85,7 +85,7 @@ def test_combo_learns_from_a_diffusion_model_too(tmp_path):
 KILLS = [
     ("models.checkpoints", "save", 1, 0.004),
     ("jdp.synthesis", "refill", 2, 0.0),
-    ("job.training", "fit", 1, 0.03),
+    ("phases.training", "fit", 1, 0.03),
     ("offline_rl", "closing", 1, 0.0),
 ]
 

@@ -91,27 +91,27 @@ def test_load_run_gives_the_models_back(whole):
 # (module, function, call, seconds later): in the middle of the diffuser's first save, in an arm's generation,
 # agents, evaluation, in a later save, and at the end.
 KILLS = [
-    ("job.checkpoints", "save", 1, 0.005),
+    ("phases.checkpoints", "save", 1, 0.005),
     ("jdp.evaluation", "evaluate", 2, 0.0),
     ("pgd_d4rl", "imagine", 2, 0.0),
     ("pgd_d4rl", "generate", 3, 0.0),
-    ("job.training", "fit", 1, 0.05),
+    ("phases.training", "fit", 1, 0.05),
     ("pgd_report", "closing", 1, 0.0),
 ]
 # A limit on the size of a file stands for a full disk: the writer meets the same OSError.
 FULL_DISK = f"""
 import resource, sys
 sys.path.insert(0, {str(EXPERIMENTS)!r})
-import job, pgd_d4rl
+import phases, pgd_d4rl
 from common import run_main
-original, calls = job.checkpoints.save, 0
+original, calls = phases.checkpoints.save, 0
 def save(*args, **kwargs):
     global calls
     calls += 1
     if calls == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
     return original(*args, **kwargs)
-job.checkpoints.save = save
+phases.checkpoints.save = save
 run_main(pgd_d4rl.main)
 """
 

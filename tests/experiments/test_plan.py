@@ -56,7 +56,7 @@ def test_a_run_keeps_every_return_and_compiles_each_program_once(whole):
 
 def test_killed_while_it_trains_a_run_ends_with_the_same_numbers(whole, tmp_path):
     # In the second save: what was learned since the first is lost (test_policies_script.py kills later).
-    killed = script(tmp_path, code=killer("plan", "job.checkpoints", "save", 2, 0.0))
+    killed = script(tmp_path, code=killer("plan", "phases.checkpoints", "save", 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(tmp_path, "--resume")
     assert done.returncode == 0, done.stderr

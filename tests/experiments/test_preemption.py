@@ -12,7 +12,7 @@ from scripts import EXPERIMENTS, hdf5, killer, mistakes, run, run_two
 AGENT = ["--agent", "bc", "--preset", "smoke", "--settings.hidden", "16", "16", "--updates", "400"]
 TINY = [*AGENT, "--evaluation.every", "400", "--evaluation.episodes", "1", "--checkpoint-minutes", "100"]
 # When the first of its two chunks of updates ends; when it is to be scored.
-TRAINING = killer("offline_rl", "job.preemption", "asked", 1, 0.0, signal="SIGTERM")
+TRAINING = killer("offline_rl", "phases.preemption", "asked", 1, 0.0, signal="SIGTERM")
 EVALUATING = killer("offline_rl", "jdp.evaluation", "evaluate", 1, 0.0, signal="SIGTERM")
 
 

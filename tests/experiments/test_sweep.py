@@ -158,7 +158,7 @@ def test_a_grid_is_the_cross_without_its_exclusions_with_extra_cells_in_packs_of
 
 
 def test_seeds_of_different_packs_are_different_keys_and_episodes():
-    # As job.py makes them: named keys of --seed; of each, one a seed for initial weights and every update.
+    # As the scripts make them: named keys of --seed; of each, one a seed for weights and updates.
     steps = np.asarray([2**31 - 1, *range(100)], np.uint32)
     keys, resets = [], []
     for seed in (0, 4, 8):

@@ -75,7 +75,7 @@ def test_killed_it_ends_with_the_same_numbers(whole, tmp_path):
 
 def test_recorded_stretches_stay_within_their_episode(monkeypatch):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    for name in ("report", "job", "common", "models"):
+    for name in ("report", "job", "options", "phases", "scoring", "common", "models"):
         sys.modules.pop(name, None)
     import world_models_report
 
