@@ -42,8 +42,12 @@ def play(card, start, act, seed=0):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python experiments/act_exported.py policy.jaxexport")
     try:
         card, start, act = load(sys.argv[1])
         print(f"{card['method']} on {card['task']}: return {play(card, start, act):.1f}")
-    except (IndexError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except FileNotFoundError:
+        sys.exit(f"error: there is no file {sys.argv[1]}: make one with experiments/export.py")
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         sys.exit(f"error: give a file made by experiments/export.py for this task ({error})")

@@ -65,7 +65,7 @@ def fail(line: str) -> NoReturn:
 
 def run_main(main: Callable[[], None], *, spans_processes: bool = False) -> None:
     """Runs a script and ends it: status 0; 2 with one line for a user's mistake or a full disk; 130 after
-    Ctrl-C; 75 after SIGTERM, when the same command with --resume goes on.
+    Ctrl-C; 75 after SIGTERM, when the same command with --resume auto goes on.
 
     With `spans_processes` the script may be one of many processes (see `jdp.training.distributed`), of which
     process 0 speaks; the others tell their errors alone.
@@ -82,14 +82,16 @@ def run_main(main: Callable[[], None], *, spans_processes: bool = False) -> None
         distributed.leave(2, at_once=True)
     except UserError as error:
         status, line = 2, f"error: {error}"
+    except BrokenPipeError:  # the reader of what this prints has gone, as `head` does
+        distributed.leave(2, at_once=True)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         status = 2
         line = f"error: cannot read or write{where}: {error.strerror or error}; mend it and add --resume"
     except KeyboardInterrupt:
-        status, line = 130, "\nstopped; the same command with --resume goes on from the last checkpoint"
+        status, line = 130, "\nstopped; the same command with --resume auto goes on from the last checkpoint"
     except preemption.Preempted:
-        status, line = preemption.EXIT, "stopped by SIGTERM; the same command with --resume goes on"
+        status, line = preemption.EXIT, "stopped by SIGTERM; the same command with --resume auto goes on"
     except Exception:
         if not distributed.is_many():
             raise
@@ -98,7 +100,8 @@ def run_main(main: Callable[[], None], *, spans_processes: bool = False) -> None
     if line is not None and (status == 2 or distributed.is_main()):
         print(f"{speaker()}{line}", file=sys.stderr)
     if status:
-        distributed.leave(status)
+        # Threads of a chunk that was cut may still compute, and Python's end would crash them.
+        distributed.leave(status, at_once=status in (130, preemption.EXIT))
 
 
 def join() -> None:

@@ -259,7 +259,7 @@ def play_seed(
             state,
             make,
             episodes=config.evaluation.episodes,
-            seed=config.seed + 1_000_000,
+            seed=config.seed + 1_000_000 + 1_000 * seed,  # every seed has starts and goals of its own
             place=config.evaluation.place,
             progress=lambda step, finished: bar.at(finished, step=step),
             watch=recorder,

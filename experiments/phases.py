@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +28,41 @@ def _same(state: Any) -> Any:
     return state
 
 
-def saver(job: Job, phase: str, last: int, wrap: Callable[[Any], Any] = _same) -> Callable[..., None]:
-    """After a chunk: log, with the seconds it took, and save every few minutes and at the end.
+@dataclass
+class Saver:
+    """What is done after a chunk: it is logged, with its seconds; now and then, and at the end, saved.
 
-    After a SIGTERM it saves and ends the script.
+    After a SIGTERM it is saved, and the script ends.
     """
-    saved = last_chunk = time.monotonic()
 
-    def after(step: int, state: Any, metrics: dict[str, Any], bar: Bar) -> None:
-        nonlocal saved, last_chunk
+    job: Job
+    phase: str
+    last: int
+    wrap: Callable[[Any], Any] = _same
+    saved: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=time.monotonic)
+
+    def restart(self) -> None:
+        """What was done since the last chunk is no training."""
+        self.begun = time.monotonic()
+
+    def __call__(self, step: int, state: Any, metrics: dict[str, Any], bar: Bar) -> None:
         loss = np.asarray(next(metrics[k] for k in ("loss", "critic_loss", "bc_loss") if k in metrics))
         if not np.isfinite(loss).all():
             raise jdp.UserError(
-                f"{phase}: the loss is not finite at step {step}; lower the learning rate and start again"
+                f"{self.phase}: the loss is not finite at step {step}; lower the learning rate, start again"
             )
         now = time.monotonic()
-        job.run.log(phase, step, {**metrics, "seconds": now - last_chunk})
-        last_chunk = now
+        self.job.run.log(self.phase, step, {**metrics, "seconds": now - self.begun})
+        self.begun = now
         bar.at(step, loss=float(loss.mean()))
-        # Of many processes all save, or none.
-        due, stop = distributed.agree(now - saved > 60 * job.config.checkpoint_minutes, preemption.asked())
-        if step == last or due or stop:
-            checkpoints.save(job.run.folder(phase), step, wrap(state))
-            saved = now
+        late = now - self.saved > 60 * self.job.config.checkpoint_minutes
+        due, stop = distributed.agree(late, preemption.asked())  # of many processes all save, or none
+        if step == self.last or due or stop:
+            checkpoints.save(self.job.run.folder(self.phase), step, self.wrap(state))
+            self.saved = now
         if stop:
             raise preemption.Preempted
-
-    return after
 
 
 def begin(job: Job, phase: str, init: Callable[..., Any], *args: Any, saved: Any = None) -> tuple[Any, int]:
@@ -95,7 +104,7 @@ def train(
 
     Batches are `draw(key, data)`, or those of `data` where it is a `Stream`.
     """
-    after = saver(job, phase, stop, _same if saved is None else lambda state: {"state": state, **saved})
+    after = Saver(job, phase, stop, _same if saved is None else lambda state: {"state": state, **saved})
     with preemption.held(), Bar(f"train {phase}", stop, "step", start) as bar:
         options: dict[str, Any] = {
             "key": key,
@@ -104,7 +113,10 @@ def train(
             "mesh": job.mesh,
             "batch_axis": batch_axis,
         }
-        then: Any = lambda *chunk: after(*chunk, bar)  # noqa: E731
+
+        def then(step: int, state: Any, metrics: dict[str, Any]) -> None:
+            after(step, state, metrics, bar)
+
         if isinstance(data, Stream):
             with blocks(data, start=start, **options) as made:
                 state = training.fit_blocks(update, made, state, **options, after=then)
@@ -150,7 +162,7 @@ def train_agents(
     keys = jax.random.split(jax.random.fold_in(job.keys["agents"], INIT), seeds)
     states, start = begin(job, phase, jax.vmap(agent.init, in_axes=(0, None)), keys, sample)
     job.run.cut(f"{phase}/evaluation", start)
-    after = saver(job, phase, updates)
+    after = Saver(job, phase, updates)
     step = start
     for first in range(0, updates, every):
         end = min(first + every, updates)
@@ -170,13 +182,14 @@ def train_agents(
                     chunk=200,
                     mesh=job.mesh,
                     batch_axis=1,
-                    after=lambda *chunk, bar=bar: after(*chunk, bar),
+                    after=lambda step, state, metrics, bar=bar: after(step, state, metrics, bar),
                 )
                 checkpoints.save(folder, end, states)
             states, step = local(states), end
         due = end == updates or end // (evaluate_every or every) > first // (evaluate_every or every)
         if due and not any(r["step"] == end for r in job.run.records(f"{phase}/evaluation")):
             evaluate(job, phase, agent, end, states)
+            after.restart()
     return states
 
 
@@ -235,10 +248,8 @@ def kept(job: Job, name: str, begin: int, make: Callable[[], dict[str, np.ndarra
 
 
 def training_seconds(job: Job, phase: str) -> float:
-    """Wall time of a phase's training as logged, without its evaluations."""
-    logged = sum(r["seconds"] for r in job.run.records(phase))
-    # An evaluation between two chunks is in the time of the second one; the last comes after all of them.
-    return logged - sum(r["seconds"] for r in job.run.records(f"{phase}/evaluation")[:-1])
+    """Wall time of a phase's training as logged, in all its processes, without its evaluations."""
+    return sum(r["seconds"] for r in job.run.records(phase))
 
 
 def last_scores(job: Job, phase: str, updates: int) -> dict[str, Any]:

@@ -50,5 +50,5 @@ def _on_signal(*_: Any) -> None:
         if not _holding:
             raise Preempted
     elif now - _asked > REPEAT:
-        os.write(2, b"stopped at once by a second SIGTERM; the same command with --resume goes on\n")
+        os.write(2, b"stopped at once by a second SIGTERM; the same command with --resume auto goes on\n")
         os._exit(EXIT)

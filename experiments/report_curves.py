@@ -33,15 +33,13 @@ def logged(path: Path) -> Iterable[Row]:
 
 def minutes(records: list[Row], others: set[str]) -> float | None:
     """Minutes of training as logged, without that of the arms in `others`; as `phases.training_seconds`."""
-    seconds: dict[str, list[float]] = {}
-    for record in records:
-        spent = number(record.get("seconds"))
-        if spent is not None and record["phase"].partition("/")[0] not in others:
-            seconds.setdefault(record["phase"], []).append(spent)
-    training = [s for phase, values in seconds.items() if not phase.endswith("evaluation") for s in values]
-    # What lies between two chunks of training is in the time of the second.
-    playing = [s for phase, values in seconds.items() if phase.endswith("/evaluation") for s in values[:-1]]
-    return (sum(training) - sum(playing)) / 60 if training else None
+    training = [
+        spent
+        for record in records
+        if record["phase"] not in others and not record["phase"].endswith("evaluation")
+        if (spent := number(record.get("seconds"))) is not None
+    ]
+    return sum(training) / 60 if training else None
 
 
 def curves(records: Iterable[Row], spec: Mapping[str, Any]) -> list[Row]:

@@ -66,6 +66,9 @@ def main() -> None:
     for name in ("jobs", "minutes", "cpus"):
         if (value := getattr(config, name)) is not None and value < 1:
             raise UserError(f"--{name} is {value}: it must be at least 1")
+    for name in ("partition", "memory_gb", "account", "setup"):
+        if getattr(config, name) and not config.slurm:
+            raise UserError(f"--{name.replace('_', '-')} is an option of Slurm: add --slurm, or leave it out")
     path = sweep_grid.find(config.grid)
     cells = sweep_grid.read(path)
     print(f"grid       {path} ({len(cells)} cells)", flush=True)

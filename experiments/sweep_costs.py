@@ -72,14 +72,8 @@ def minutes_of(run: Path, scores: Mapping[str, Any]) -> float:
     if not (run / "metrics.jsonl").exists():
         seconds = scores.get("play_seconds", 0.0)
         return sum(scores.get("minutes", {}).values()) + seconds / 60
-    seconds, last = 0.0, {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        if record["phase"].endswith("/evaluation"):  # the time of all but the last is in their training's
-            last[record["phase"]] = record.get("seconds", 0.0)
-        else:
-            seconds += record.get("seconds", 0.0)
-    return (seconds + sum(last.values())) / 60
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return sum(json.loads(line).get("seconds", 0.0) for line in lines) / 60
 
 
 def estimates(

@@ -20,7 +20,7 @@ from jdp.errors import UserError
 from jdp.training.runs import replace_text
 
 FRUITLESS = 5  # times in a row that a cell may ask to be run again without having gone on
-STOPPED = (AGAIN, 130, -signal.SIGTERM, -signal.SIGKILL)  # how a cell ends that was told to
+STOPPED = (AGAIN, 130, 143, -signal.SIGTERM, -signal.SIGKILL)  # how a cell ends that was told to
 
 
 @dataclass
@@ -66,16 +66,19 @@ def take_up(sweep: Sweep) -> None:
     """Takes over what cells.json says of the same commands: what is finished, and what Slurm still runs.
 
     Raises:
-        UserError: if the file is damaged.
+        UserError: if the file is damaged, or of another grid.
     """
     path, jobs = sweep.folder / "cells.json", sweep.folder / "slurm.json"
     if not path.exists():
         return
     try:
-        known = {tuple(cell["command"]): cell for cell in json.loads(path.read_text())["cells"]}
+        written = json.loads(path.read_text())
+        known, file = {tuple(cell["command"]): cell for cell in written["cells"]}, Path(written["file"])
         slurm = json.loads(jobs.read_text()) if jobs.exists() else {}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no list of cells ({error}): move {sweep.folder} away") from error
+    if file.exists() and file.resolve() != sweep.file.resolve():
+        raise UserError(f"{sweep.folder} is the sweep of {file}: rename {sweep.file}, or give another --out")
     for work in sweep.works:
         cell = known.get(tuple(work.command))
         if cell is None:

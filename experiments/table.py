@@ -74,6 +74,10 @@ def of_folders(config: Config) -> list[dict[str, Any]]:
     pattern = plain(config.env) if config.env else "*"
     folders = [f for experiment in EXPERIMENTS for f in sorted(config.out.glob(f"{experiment}/{pattern}"))]
     hint = f"python experiments/offline_rl.py --agent td3_bc --env {config.env or 'hopper-medium'}"
+    if config.env and not folders:
+        known = sorted({f.name for e in EXPERIMENTS for f in config.out.glob(f"{e}/*")})
+        there = f"there is {', '.join(known)}" if known else hint
+        raise UserError(f"no run on {config.env} in {config.out}: {there}")
     return finished(folders or [config.out], hint)
 
 
@@ -90,11 +94,10 @@ def of_sweep(config: Config) -> tuple[list[dict[str, Any]], list[str]]:
         hint = f"there is {', '.join(near)}" if near else "experiments/sweep.py makes one"
         raise UserError(f"no sweep {config.sweep} in {config.out / 'sweeps'}: {hint}")
     try:
-        cells = [
-            (c["name"], c["status"], c["run"], c["error"]) for c in json.loads(path.read_text())["cells"]
-        ]
+        sweep = json.loads(path.read_text())
+        cells = [(c["name"], c["status"], c["run"], c["error"]) for c in sweep["cells"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no list of cells ({type(error).__name__}: {error})") from error
+        raise UserError(f"{path} is no list of cells ({error}): move {path.parent} away") from error
     missing = [
         f"Not in the table: {name}, {status}{f' ({error})' if error else ''}."
         for name, status, _, error in cells
@@ -102,7 +105,7 @@ def of_sweep(config: Config) -> tuple[list[dict[str, Any]], list[str]]:
     ]
     print("\n".join(missing))
     found = dict.fromkeys(place(Path(run), config.out) for _, status, run, _ in cells if status == "finished")
-    hint = f"python experiments/sweep.py {config.sweep}"
+    hint = f"python experiments/sweep.py {sweep.get('file', config.sweep)} --out {config.out}"
     return without_smoke([read(run / "scores.json") for run in found], str(path), hint), missing
 
 

@@ -38,9 +38,9 @@ class Cell:
         return self.runs[0]
 
     @property
-    def data(self) -> tuple[str, str]:
-        """The name and the hash of the dataset: the same name may stand on other data."""
-        return self.first["dataset"], self.first["sha256"]
+    def data(self) -> tuple[str, str, str]:
+        """Name and hash of the dataset, and the task: a name may stand on other data or tasks."""
+        return run_data(self.first)
 
     @property
     def seeds(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Cell:
     @property
     def interval(self) -> Interval:
         """Over all episodes where the score is a share of them, else over the seeds."""
-        return success_interval(self.episodes) if is_success(self.first) else interval(self.seeds)
+        return success_interval(self.episodes / 100) if is_success(self.first) else interval(self.seeds)
 
     @property
     def minutes(self) -> float:
@@ -100,8 +100,8 @@ def place(method: str) -> int:
     return ORDER.index(name) if name in ORDER else len(ORDER)
 
 
-def run_data(run: dict[str, Any]) -> tuple[str, str]:
-    return run["dataset"], run["sha256"]
+def run_data(run: dict[str, Any]) -> tuple[str, str, str]:
+    return run["dataset"], run["sha256"], run.get("task") or ""
 
 
 def arms(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -134,7 +134,8 @@ def setting_of(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:
         path = f"{name}.{key}".strip(".")
         if isinstance(value, Mapping):
             flat |= setting_of(value, path)
-        elif path not in NO_SETTING and (key not in LATER or value != LATER[key]):
+        # None is an option that was not given, as one that an older run does not know.
+        elif path not in NO_SETTING and value is not None and (key not in LATER or value != LATER[key]):
             flat[path] = value
     return flat
 
@@ -163,8 +164,16 @@ def suffix(cell: Cell, differ: set[str], like: Sequence[Cell]) -> str:
         return f", {cell.setting['preset']}"
     if len(differ) > SHOWN:
         return f", setting {config_hash(cell.setting)}"
-    leaves = {key: key.rpartition(".")[2] for key in sorted(differ)}
-    texts = [f"{leaf} {cell.setting.get(key, LATER.get(leaf))}" for key, leaf in leaves.items()]
+
+    def value(of: Cell, key: str) -> Any:
+        return of.setting.get(key, LATER.get(key.rpartition(".")[2]))
+
+    texts = []
+    for key in sorted(differ):
+        leaf = key.rpartition(".")[2]
+        like_it = [other for other in differ if other.rpartition(".")[2] == leaf]
+        alike = all(value(c, key) == value(c, other) for c in like for other in like_it)
+        texts.append(f"{leaf if alike else key} {value(cell, key)}")
     return ", " + ", ".join(dict.fromkeys(texts))
 
 

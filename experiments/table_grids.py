@@ -11,6 +11,7 @@ from table_text import Grid
 from jdp.agents import MODEL_BASED
 from jdp.evaluation import Published, barnard, bootstrap_interval, published
 from jdp.evaluation.statistics import welch
+from jdp.training.runs import config_hash
 
 LEVEL = 0.05  # of the tests behind bold type
 SEEDS_FOR_BOOTSTRAP = 3  # the percentile bootstrap of two values says nothing but these
@@ -23,7 +24,7 @@ def matrix(cells: Sequence[Cell]) -> Grid:
     `cells` have one score name. With two datasets or more the last column is the IQM over them.
     """
     unit, datasets = cells[0].first["score_name"], list(dict.fromkeys(c.data for c in cells))
-    known = {data: published(data[0]) for data in datasets}
+    known = {data: published(data[0]) if unit == "normalised score" else {} for data in datasets}
     bold = {id(cell) for data in datasets for cell in best([c for c in cells if c.data == data])}
     aggregate = len(datasets) > 1 and unit != "return"
     head = ["method"]
@@ -39,7 +40,8 @@ def matrix(cells: Sequence[Cell]) -> Grid:
             if known[data]:
                 row.append(copied(known[data].get(next(iter(found.values())).first["method"])))
         if aggregate:
-            row.append(aggregated(found) if len(found) == len(datasets) else "-")
+            alike = len({cell.first["preset"] for cell in found.values()}) == 1
+            row.append(aggregated(found) if alike and len(found) == len(datasets) else "-")
         rows.append(row)
     shown = {c.first["method"] for c in cells}
     copies = {row.method: row for data in datasets for row in known[data].values() if row.method in shown}
@@ -49,27 +51,31 @@ def matrix(cells: Sequence[Cell]) -> Grid:
             "IQM: interquartile mean over the seeds of all datasets; its interval is a bootstrap of the "
             f"seeds of each dataset, none with fewer than {SEEDS_FOR_BOOTSTRAP}, too narrow with a handful."
         )
+    if any(len({c.first["updates"] for c in found.values()}) > 1 for found in by_method(cells).values()):
+        lines.append("A row may differ in updates from dataset to dataset: see the cells.")
     if copies:
         lines.append(f"Published: copied, not run here. {sources(list(copies.values()))}")
     return Grid(f"{unit} (95 %), last checkpoint", head, rows, lines)
 
 
-def by_method(cells: Sequence[Cell]) -> dict[str, dict[tuple[str, str], Cell]]:
+def by_method(cells: Sequence[Cell]) -> dict[str, dict[tuple[str, str, str], Cell]]:
     """The cells of every method by dataset; a name that two kinds of method share gets its kind."""
     kinds = {c.method: {d.kind for d in cells if d.method == c.method} for c in cells}
-    found: dict[str, dict[tuple[str, str], Cell]] = {}
+    found: dict[str, dict[tuple[str, str, str], Cell]] = {}
     for cell in cells:
         name = cell.method if len(kinds[cell.method]) == 1 else f"{cell.method}, {cell.kind}"
+        if cell.data in found.get(name, {}):  # no cell is lost, however alike their names
+            name += f", setting {config_hash(cell.setting)}"
         found.setdefault(name, {})[cell.data] = cell
     return found
 
 
-def by_task(found: dict[tuple[str, str], Cell]) -> dict[str, np.ndarray]:
+def by_task(found: dict[tuple[str, str, str], Cell]) -> dict[str, np.ndarray]:
     """The seeds' scores of a method by dataset, as the aggregates take them."""
     return {" ".join(data): cell.seeds for data, cell in sorted(found.items())}
 
 
-def aggregated(found: dict[tuple[str, str], Cell]) -> str:
+def aggregated(found: dict[tuple[str, str, str], Cell]) -> str:
     """The IQM over datasets, with its interval where there are seeds enough to resample."""
     value = bootstrap_interval(by_task(found))
     enough = min(len(cell.seeds) for cell in found.values()) >= SEEDS_FOR_BOOTSTRAP
@@ -78,18 +84,21 @@ def aggregated(found: dict[tuple[str, str], Cell]) -> str:
 
 def best(cells: Sequence[Cell]) -> list[Cell]:
     """The best of `cells` on one dataset and all that a test does not tell from it; none to compare: none."""
-    top = max(cells, key=lambda c: c.interval.estimate)
+    top = max(cells, key=lambda c: np.nan_to_num(c.interval.estimate, nan=-np.inf))
     if len(cells) < 2 or (not is_success(top.first) and min(len(c.seeds) for c in cells) < SEEDS_FOR_BOLD):
         return []
     if is_success(top.first):
-        return [c for c in cells if c is top or barnard(c.episodes, top.episodes) >= LEVEL]
+        return [c for c in cells if c is top or barnard(c.episodes / 100, top.episodes / 100) >= LEVEL]
     return [c for c in cells if c is top or welch(c.seeds, top.seeds) >= LEVEL]
 
 
-def label(data: tuple[str, str], datasets: Sequence[tuple[str, str]]) -> str:
-    """The dataset's own name; where other data have it too, with the beginning of its SHA-256."""
-    name, sha = data
-    return name if sum(d[0] == name for d in datasets) == 1 else f"{name}, SHA-256 {sha[:8]}"
+def label(data: tuple[str, str, str], datasets: Sequence[tuple[str, str, str]]) -> str:
+    """The dataset's own name; where others have it too, with the beginning of its SHA-256, or its task."""
+    name, sha, task = data
+    like = [d for d in datasets if d[0] == name]
+    other_data = f", SHA-256 {sha[:8]}" if len({d[1] for d in like}) > 1 else ""
+    other_task = f", played in {task}" if len({d[2] for d in like}) > 1 else ""
+    return name + other_data + other_task
 
 
 def copied(row: Published | None) -> str:

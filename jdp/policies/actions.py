@@ -152,6 +152,8 @@ def select(key: Array, actions: Array, q: Array, temperature: float) -> Array:
 
     The best at `temperature` 0, else a draw from `softmax(q / temperature)`.
     """
-    draw = temperature > 0
-    chosen = jax.random.categorical(key, q / temperature, axis=0) if draw else jnp.argmax(q, axis=0)
+    if temperature > 0:  # rows first, so that those of a batch that was filled up do not change
+        chosen = jax.random.categorical(key, q.T / temperature, axis=-1)
+    else:
+        chosen = jnp.argmax(q, axis=0)
     return jnp.take_along_axis(actions, chosen[None, :, None], axis=0)[0]

@@ -74,8 +74,8 @@ def export_policy(
         facts: goes into the card beside what the functions say themselves (dataset, command, commit, ...).
 
     Raises:
-        UserError: if flatbuffers is not installed, a platform is unknown, or the policy cannot be traced for
-            any number of environments (give `batch`).
+        UserError: if flatbuffers is not installed, a platform is unknown, `path` is a folder or a device, or
+            the policy cannot be traced for any number of environments (give `batch`).
         StorageError: if the file cannot be written.
     """
     _check(platforms, batch)
@@ -166,6 +166,8 @@ def _kind(leaf: Any) -> str:
 
 def _write(path: Path, card: Mapping[str, Any], functions: Mapping[str, bytes]) -> None:
     part = path.with_name(path.name + ".part")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is there and is no file: choose another --to")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as box:
             box.writestr("card.json", json.dumps(card, indent=1) + "\n")

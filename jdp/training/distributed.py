@@ -4,6 +4,7 @@ Every process makes the same calls in the same order; what they must agree on (a
 to stop) is exchanged here. Without `start` there is one process, and none of this costs anything.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -57,6 +58,8 @@ def settings(
     if missing := [name for name, value in wanted.items() if value is None]:
         raise UserError(f"many processes need {', '.join(wanted)} (or JDP_*): no {' and no '.join(missing)}")
     assert address is not None and processes is not None and process is not None
+    if processes < 1:
+        raise UserError(f"--processes is {processes}: it must be at least 1")
     if not 0 <= process < processes:
         raise UserError(f"--process is {process}: of {processes} processes the last is {processes - 1}")
     host, _, port = address.rpartition(":")
@@ -98,8 +101,8 @@ def start(
     except (RuntimeError, ValueError, KeyError) as error:
         if isinstance(found, str):
             raise UserError(
-                f"--distributed auto: JAX found no cluster here ({_first_line(error)}): give "
-                "--distributed HOST:PORT, --processes and --process"
+                "--distributed auto: JAX found no cluster here: give --distributed HOST:PORT, --processes "
+                "and --process"
             ) from error
         raise UserError(
             f"process {where[2]} of {where[1]} cannot join the others at {where[0]}: {_first_line(error)}"
@@ -241,8 +244,9 @@ def leave(code: int, *, at_once: bool = False) -> NoReturn:
         sys.exit(code)
     for folder in _scratch:
         folder.cleanup()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     if is_many() and is_main():
         time.sleep(2)  # those that end alike go first: without process 0 they would be aborted
     os._exit(code)

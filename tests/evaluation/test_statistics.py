@@ -102,6 +102,34 @@ def test_barnards_test_is_the_worst_binomial_tail():
     assert barnard(np.ones((2, 20)), np.zeros((2, 20))) < 1e-9
 
 
+@pytest.mark.parametrize(
+    ("wins", "games", "least"),  # `least`: by fractions, the worst of 2001 rates
+    [
+        ((4, 7), (12, 9), 0.0521),
+        ((10, 10), (15, 10), 0.0509),
+        ((8, 1), (10, 5), 0.0412),
+        ((6, 0), (6, 8), 1.2e-4),
+    ],
+)
+def test_barnards_test_counts_tables_exactly_as_extreme(wins, games, least):
+    a, b = (np.arange(n) < w for w, n in zip(wins, games, strict=True))
+    found = barnard(a, b)
+    assert least <= found < 1.03 * least
+    table = [list(wins), [n - w for w, n in zip(wins, games, strict=True)]]
+    assert found > 1.02 * stats.barnard_exact(table).pvalue  # which loses some of them to rounding
+
+
+def test_what_is_no_episode_or_no_table_of_scores_is_refused():
+    for wrong in ([0.0, np.nan], [0.0, 100.0]):
+        for test in (success_interval, lambda x: barnard([1.0], x)):
+            with pytest.raises(UserError, match="an episode succeeds"):
+                test(wrong)
+    with pytest.raises(UserError, match=r"\[runs, tasks\]"):
+        mean(np.zeros((2, 3, 4)))
+    arrays = [np.array([1.0, 2.0, 9.0]), np.array([4.0, 5.0, 6.0])]
+    assert median(arrays) == median(tuple(arrays)) == 4.5  # two tasks, in a list as in a tuple
+
+
 def test_barnards_test_is_exact():
     """Under one success rate it rejects at most as often as its level, and not much less often."""
     rng, n = np.random.default_rng(0), 25

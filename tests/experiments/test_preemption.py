@@ -61,7 +61,7 @@ def stopped(tmp_path_factory, data) -> Path:
     """A run that got a SIGTERM in its first chunk."""
     out = tmp_path_factory.mktemp("stopped")
     done = run("offline_rl", *arguments(out, data, "--resume", "auto"), code=TRAINING)
-    ended(done, 75, "the same command with --resume goes on")
+    ended(done, 75, "the same command with --resume auto goes on")
     return out
 
 

@@ -200,11 +200,17 @@ def test_a_mistake_on_the_command_line_or_in_an_option_is_one_line(tmp_path):
     damaged = tmp_path / "sweeps" / "d" / "cells.json"
     damaged.parent.mkdir(parents=True)
     damaged.write_text("{")
+    other, path = tmp_path / "other.toml", tmp_path / "sweeps" / "t" / "cells.json"
+    other.touch()
+    path.parent.mkdir()
+    path.write_text(json.dumps({"name": "t", "file": str(other), "cells": []}))
     cases = {
         "grid": (["exmple"], "did you mean example?"),
         "unknown": ([str(option)], "unknown option update: did you mean updates?"),
         "jobs": (["--jobs", "0"], "--jobs is 0"),
         "slurm": ([str(grid(tmp_path, "ok")), "--slurm"], "no srun on this machine"),
+        "of another grid": ([str(write(tmp_path, "script = 'fake.py'\nfixed.a = 1", "t.toml"))], str(other)),
+        "partition": (["example", "--partition", "gpu"], "add --slurm"),
         "damaged": ([str(write(tmp_path, "script = 'fake.py'\nfixed.a = 1", "d.toml"))], "move"),
     }
     check_mistakes("sweep", cases, ["--out", str(tmp_path)])
@@ -351,8 +357,8 @@ def test_a_dry_run_starts_nothing_and_says_what_its_estimates_rest_on(tmp_path):
     (past / "config.json").write_text(json.dumps(facts))
     (past / "scores.json").write_text(json.dumps({"minutes": {"agent": 3.0}}))
     lines = [
-        {"phase": "agent", "step": 100, "seconds": 240.0},
-        {"phase": "agent/evaluation", "step": 50, "seconds": 40.0},  # within the training's seconds
+        {"phase": "agent", "step": 100, "seconds": 200.0},
+        {"phase": "agent/evaluation", "step": 50, "seconds": 40.0},
         {"phase": "agent/evaluation", "step": 100, "seconds": 60.0},
     ]
     (past / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -119,6 +119,34 @@ def test_options_that_older_runs_do_not_know_have_their_defaults(tmp_path):
     assert names == ["diffuser, precision bf16", "diffuser, precision float32"]
 
 
+def test_no_cell_is_lost_to_another_of_a_like_name(tmp_path):
+    for name, values in (("a", (1, 1, 2)), ("b", (1, 2, 2)), ("c", (2, 1, 1))):
+        settings = {group: {"lr": value} for group, value in zip("xyz", values, strict=True)}
+        make_run(tmp_path, "offline_rl", HOPPER, "bc", [float(ord(name))], name=name, config=settings)
+    make_run(tmp_path, "offline_rl", HOPPER, "iql", [1.0])  # an option that this run does not know ...
+    make_run(
+        tmp_path, "offline_rl", HOPPER, "iql", [2.0], name="b", seed=1, config={"new": None}
+    )  # nor gives
+    text, rows = tables(tmp_path)
+    assert sorted(row["score"] for row in rows)[-3:] == ["97.0", "98.0", "99.0"]
+    matrix = text.split("## Cells")[0]
+    assert all(f"| {score}.0 |" in matrix for score in (97, 98, 99)) and matrix.count("| iql |") == 1
+    assert [row["seeds"] for row in rows if row["method"] == "iql"] == ["2"]
+
+
+def test_other_tasks_are_other_columns_and_presets_have_no_common_iqm(tmp_path):
+    make_run(tmp_path, "offline_rl", HOPPER, "bc", [30.0, 40.0])
+    make_run(tmp_path, "offline_rl", HOPPER, "iql", [50.0, 60.0], scores={"task": "Hopper-v4"})
+    walker = HOPPER.replace("hopper", "walker2d")
+    long = {"preset": "paper", "updates": 1000}
+    make_run(tmp_path, "offline_rl", walker, "bc", [50.0, 60.0], config=long, scores=long, sha256="cd" * 32)
+    text, _ = tables(tmp_path)
+    head = line(text, "method")
+    assert f"{HOPPER}, played in Hopper-v4" in head and f"{HOPPER}, played in Hopper-v5" in head
+    assert line(text, "bc")[-1] == "-"
+    assert "A row may differ in updates" in text
+
+
 def test_datasets_are_columns_and_their_iqm_the_last(tmp_path):
     walker = HOPPER.replace("hopper", "walker2d")
     seeds = {"iql": ([10.0, 20.0, 30.0], [50.0, 60.0, 70.0, 80.0]), "bc": ([5.0, 6.0, 7.0], None)}

@@ -192,3 +192,13 @@ def test_settings():
         tuned("dqn", "walker2d-medium-v2")
     with pytest.raises(UserError, match="no policy is made from a Spec"):
         make(SPEC, SPEC)
+
+
+def test_rows_that_fill_up_a_batch_change_no_choice():
+    found, q = jax.random.normal(jax.random.key(0), (5, 3, 2)), jax.random.normal(jax.random.key(1), (5, 3))
+    more = [jnp.concatenate([x, x[:, -1:]], axis=1) for x in (found, q)]
+    for i in range(20):
+        for temperature in (0.0, 1.0):
+            chosen = actions.select(jax.random.key(i), *more, temperature)
+            alone = actions.select(jax.random.key(i), found, q, temperature)
+            np.testing.assert_array_equal(chosen[:3], alone)

@@ -18,12 +18,18 @@ Statistic: TypeAlias = Callable[[Tasks], np.ndarray]
 
 
 def tasks_of(scores: Scores) -> Tasks:
-    """The runs of every task as one tuple of arrays; a tuple of arrays is given back as it is."""
-    if isinstance(scores, tuple) and all(isinstance(runs, np.ndarray) for runs in scores):
-        return cast(Tasks, scores)
+    """The runs of every task as one tuple of arrays; a tuple or list of arrays stands for the tasks it holds.
+
+    Raises:
+        UserError: for arrays of more than two axes.
+    """
+    if isinstance(scores, tuple | list) and scores and all(isinstance(runs, np.ndarray) for runs in scores):
+        return tuple(cast(Tasks, scores))
     if isinstance(scores, Mapping):
         return tuple(np.asarray(runs, np.float64).ravel() for runs in scores.values())
     values = np.asarray(scores, np.float64)
+    if values.ndim > 2:
+        raise UserError(f"scores of shape {values.shape}: give [runs, tasks], or the runs by task")
     return (values,) if values.ndim == 1 else tuple(values.T)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from jdp.errors import UserError
+
 
 class Interval(NamedTuple):
     """A statistic and its confidence interval; NaN where there are too few values for one."""
@@ -72,10 +74,13 @@ def welch(a: ArrayLike, b: ArrayLike) -> float:
 def success_interval(success: ArrayLike, *, level: float = 0.95) -> Interval:
     """The share of successes in percent over all episodes, and Clopper and Pearson's exact interval.
 
-    `success` `[seeds, episodes]` of 0 and 1. Right for the policies that were played, whatever the share;
-    it knows nothing of other training seeds.
+    `success` `[seeds, episodes]` of 0 and 1, each from a start of its own. Right for the policies that were
+    played, whatever the share; it knows nothing of other training seeds.
+
+    Raises:
+        UserError: for values other than 0 and 1.
     """
-    played = np.asarray(success, bool).ravel()
+    played = _won(success)
     share = 100.0 * played.mean()
     exact = stats.binomtest(int(played.sum()), played.size).proportion_ci(level, method="exact")
     return Interval(float(share), 100.0 * exact.low, 100.0 * exact.high)
@@ -85,9 +90,35 @@ def barnard(a: ArrayLike, b: ArrayLike) -> float:
     """The p-value of Barnard's exact two-sided test that `a` and `b` succeed equally often.
 
     Each of any shape, 0 or 1 an episode; Wald's statistic with pooled variance (Barnard 1947). Like
-    `success_interval` it speaks of the policies that were played, not of other training seeds.
+    `success_interval` it speaks of the policies that were played, not of other training seeds. Not that of
+    scipy, which loses tables as extreme as the observed one to rounding: its p is up to 1.7 times too small.
+
+    Raises:
+        UserError: for values other than 0 and 1.
     """
-    a, b = (np.asarray(success, bool).ravel() for success in (a, b))
-    wins = np.array([a.sum(), b.sum()])
-    table = np.stack([wins, [a.size, b.size] - wins])
-    return min(1.0, float(stats.barnard_exact(table).pvalue))
+    a, b = _won(a), _won(b)
+    i, j = np.arange(a.size + 1)[:, None], np.arange(b.size + 1)[None]
+    rate = (i + j) / (a.size + b.size)
+    variance = rate * (1 - rate) * (1 / a.size + 1 / b.size)
+    gap = i / a.size - j / b.size
+    statistic = np.divide(gap**2, variance, out=np.zeros_like(rate), where=variance > 0)
+    extreme = statistic >= statistic[a.sum(), b.sum()] * (1 - 1e-9)
+
+    def tail(rates: np.ndarray) -> np.ndarray:
+        """How probable tables so extreme are under common success rates `[R]`."""
+        of_a, of_b = (stats.binom.pmf(np.arange(x.size + 1), x.size, rates[:, None]) for x in (a, b))
+        return ((of_a @ extreme) * of_b).sum(axis=1)
+
+    low, high = 0.0, 1.0
+    for _ in range(3):  # a grid, and twice a finer one around the worst rate
+        rates = np.linspace(low, high, 1001)
+        worst = int(tail(rates).argmax())
+        low, high = rates[max(worst - 2, 0)], rates[min(worst + 2, 1000)]
+    return min(1.0, float(tail(rates).max()))
+
+
+def _won(success: ArrayLike) -> np.ndarray:
+    values = np.asarray(success, np.float64).ravel()
+    if not np.isin(values, (0.0, 1.0)).all():
+        raise UserError(f"an episode succeeds (1) or does not (0): {values[~np.isin(values, (0, 1))][:3]}")
+    return values > 0
