@@ -135,7 +135,7 @@ def summary(sweep: Sweep, costs: dict[str, Estimate], device: dict[str, Any]) ->
     known = [work.minutes for work in todo if work.minutes is not None]
     longest = max(known, default=0.0)
     wall, hours = max(longest, sum(known) / jobs), sum(known) * count / 60
-    about = f"{wall:.0f} minutes" if wall < 90 else f"{wall / 60:.1f} hours"
+    about = f"{wall:.0f} minute{'s' * (round(wall) != 1)}" if wall < 90 else f"{wall / 60:.1f} hours"
     where = "Slurm" if sweep.slurm else "this machine"
     at_once = f"{jobs} at once with {count} {unit}{'s' * (count > 1)} each"
     lines = [f"to do      {len(todo)} of {len(sweep.works)} cells, on {where}, {at_once}"]

@@ -216,7 +216,10 @@ def again(work: Work, reached: tuple[str, int] | None) -> None:
 
 @contextmanager
 def line(sweep: Sweep) -> Iterator[Any]:
-    """The progress line: cells, the share that is done by expected cost, and the time left."""
+    """The progress line: cells, the share that is done by expected cost, and the time left.
+
+    Where no terminal shows it, a line when the number of cells in a state changes.
+    """
     known = [work.minutes for work in sweep.works if work.minutes is not None]
     mean = sum(known) / len(known) if known else 1.0
     costs = [work.minutes if work.minutes is not None else mean for work in sweep.works]
@@ -229,12 +232,13 @@ def line(sweep: Sweep) -> Iterator[Any]:
             if work.status in counted
         )
 
-    first, began, seen = spent("finished"), time.monotonic(), 0.0
+    first, began, seen, told = spent("finished"), time.monotonic(), 0.0, ""
+    terminal = sys.stdout.isatty()
     look = {"bar_format": "{desc} {percentage:3.0f}% |{bar:20}|", "dynamic_ncols": True}
-    with tqdm(desc=sweep.folder.name, total=sum(costs), file=sys.stdout, **look) as bar:
+    with tqdm(desc=sweep.folder.name, total=sum(costs), file=sys.stdout, disable=not terminal, **look) as bar:
 
         def show() -> None:
-            nonlocal seen
+            nonlocal seen, told
             now = time.monotonic()
             if now - seen < 2 and sweep.having("running"):
                 return
@@ -246,10 +250,13 @@ def line(sweep: Sweep) -> Iterator[Any]:
             gained, left = done - first, sum(costs) - over - done
             counts = ", ".join(f"{len(sweep.having(s))} {s}" for s in ("finished", "failed", "running"))
             text = f"{sweep.folder.name}: {counts} of {len(sweep.works)}"
+            if not terminal and counts != told:
+                told = counts
+                print(text, flush=True)
             if gained > 0.02 * sum(costs) and left > 0:
                 text += f", {duration(left * (now - began) / gained)} left"
             bar.set_description_str(text, refresh=False)
-            bar.n = min(bar.total, done + over)
+            bar.n = min(sum(costs), done + over)
             bar.refresh()
 
         yield show

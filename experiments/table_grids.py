@@ -124,7 +124,7 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     if any(cell.kind == "arm" for cell in cells):
         lines.append("The arms of one run share a diffuser and world model, and the time of training.")
     if any(cell.method.partition(" ")[0] in MODEL_BASED for cell in cells):
-        lines.append("In brackets the world model of a model-based agent.")
+        lines.append("In brackets the world model of a model-based agent, which the seeds of a run share.")
     return lines
 
 

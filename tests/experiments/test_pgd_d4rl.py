@@ -89,10 +89,9 @@ def test_load_run_gives_the_models_back(whole):
 
 
 # (module, function, call, seconds later): in the middle of the diffuser's first save, in an arm's generation,
-# agents, evaluation, in a later save, and at the end.
+# agents, in a later save, and at the end.
 KILLS = [
     ("phases.checkpoints", "save", 1, 0.005),
-    ("jdp.evaluation", "evaluate", 2, 0.0),
     ("pgd_d4rl", "imagine", 2, 0.0),
     ("pgd_d4rl", "generate", 3, 0.0),
     ("phases.training", "fit", 1, 0.05),

@@ -48,8 +48,8 @@ if mode == "mistake":
     sys.exit(2)
 if mode == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
-if mode == "never" or (mode == "again" and calls < 8):  # again: a step further at every call
-    step = calls if mode == "again" else 1
+if mode == "never" or calls < {"again": 8, "thrice": 3}.get(mode, 0):  # a step further at every call
+    step = 1 if mode == "never" else calls
     (run / "metrics.jsonl").write_text(json.dumps({"phase": "diffuser", "step": step}) + "\\n")
     sys.exit(75)
 (run / "metrics.jsonl").write_text(json.dumps({"phase": "agent", "step": 5}) + "\\n")
@@ -479,16 +479,16 @@ def test_slurm_runs_an_array_requeues_at_the_time_limit_and_keeps_its_jobs_when_
         (commands / name).write_text(SLURM.format(python=sys.executable))
         (commands / name).chmod(0o755)
     extra = {"PATH": f"{commands}:{os.environ['PATH']}", "SLURM_FAKE": str(state)}
-    path = grid(tmp_path, "slow", "again", "wrong", more="seeds = 1")
+    path = grid(tmp_path, "slow", "thrice", "wrong", more="seeds = 1")
     options = ["--slurm", "--partition", "gpu", "--minutes", "90", "--gpus", "2", "--jobs", "3"]
     first = start(path, *options, **extra)
-    wait(lambda: sorted({call[0] for call in calls(tmp_path)}) == ["again-0", "slow-0", "wrong-0"])
+    wait(lambda: sorted({call[0] for call in calls(tmp_path)}) == ["slow-0", "thrice-0", "wrong-0"])
     text = (state / "100.sh").read_text()
     for line in ("--partition=gpu", "--time=90", "--gpus-per-node=2", "--array=0-2%3", "--signal=USR2@120"):
         assert f"#SBATCH {line}" in text, line
     os.kill(int((state / "100_0.pid").read_text()), signal.SIGUSR2)  # the time is almost over
     wait(lambda: [call[0] for call in calls(tmp_path)].count("slow-0") == 2)
-    wait(lambda: cells(tmp_path)["again-seed0"]["status"] == "finished")  # submitted twice more
+    wait(lambda: cells(tmp_path)["thrice-seed0"]["status"] == "finished")  # submitted twice more
     os.kill(first.pid, signal.SIGINT)
     _, err = first.communicate(timeout=60)
     assert first.returncode == 130 and "its jobs go on in Slurm" in err
@@ -501,4 +501,4 @@ def test_slurm_runs_an_array_requeues_at_the_time_limit_and_keeps_its_jobs_when_
     assert second.returncode == 1 and "ValueError: no luck" in err
     assert [call[0] for call in calls(tmp_path)].count("slow-0") == 2
     found = {name: cell["status"] for name, cell in cells(tmp_path).items()}
-    assert found == {"slow-seed0": "finished", "again-seed0": "finished", "wrong-seed0": "failed"}
+    assert found == {"slow-seed0": "finished", "thrice-seed0": "finished", "wrong-seed0": "failed"}
