@@ -1,6 +1,5 @@
 """The phases of a run, each trained, saved, resumed and evaluated alike."""
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import jdp
 from jdp import training
 from jdp.data.stream import Stream, blocks
 from jdp.training import checkpoints, distributed
-from jdp.training.runs import writing
+from jdp.training.runs import replacing
 
 INIT = 2**31 - 1  # folded into a phase's key for its initial weights; update i uses i
 
@@ -234,13 +233,8 @@ def kept(job: Job, name: str, begin: int, make: Callable[[], dict[str, np.ndarra
             arrays = dict(file)
     else:
         arrays = make()
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".part")
-        with writing(path), part.open("wb") as file:
+        with replacing(path, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
     rounds = {int(p.stem.removeprefix(f"{name}-")): p for p in path.parent.glob(f"{name}-*.npz")}
     for old in sorted(number for number in rounds if number < begin)[:-1]:
         rounds[old].unlink()

@@ -120,7 +120,7 @@ def comparison(a: dict[str, Any], b: dict[str, Any]) -> str:
     seeds = f"Welch's t over {len(a['seeds'])} and {len(b['seeds'])} seeds"
     lines.append(f"A - B: {verdict(difference(a['seeds'], b['seeds']))} ({seeds})")
     if is_success(a):
-        p = barnard(episode_scores(a) / 100, episode_scores(b) / 100)
+        p = barnard(a["success"], b["success"])
         lines.append(f"A and B succeed equally often: p = {p:.2g} (Barnard's exact test over all episodes)")
     if a["episodes"] == b["episodes"]:
         found = verdict(over_episodes(a, b))

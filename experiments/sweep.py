@@ -16,9 +16,9 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import sweep_grid
 import tyro
@@ -43,31 +43,19 @@ class Config:
     """Cells at once; without it one for every two cores or every GPU, on Slurm 256."""
     slurm: bool = False
     """Submit the cells to Slurm as an array job; this process watches them."""
-    partition: str | None = None
-    """Of Slurm, as all that follow."""
-    minutes: int = 24 * 60
-    """Time limit of a cell; one that is cut goes on with its last checkpoint."""
-    gpus: int = 0
-    """GPUs of a cell."""
-    cpus: int = 8
-    """Cores of a cell."""
-    memory_gb: float | None = None
-    """Memory of a cell."""
-    account: str | None = None
-    """What the time is charged to."""
-    setup: tuple[str, ...] = ()
-    """Lines of shell that a job begins with."""
+    asked: Annotated[Slurm, tyro.conf.arg(name="")] = field(default_factory=Slurm)
     out: Path = Path("results")
     """Where results are written."""
 
 
 def main() -> None:
     config = tyro.cli(Config, description=__doc__)
-    for name in ("jobs", "minutes", "cpus"):
-        if (value := getattr(config, name)) is not None and value < 1:
+    asked = config.asked
+    for name, value in (("jobs", config.jobs), ("minutes", asked.minutes), ("cpus", asked.cpus)):
+        if value is not None and value < 1:
             raise UserError(f"--{name} is {value}: it must be at least 1")
     for name in ("partition", "memory_gb", "account", "setup"):
-        if getattr(config, name) and not config.slurm:
+        if getattr(asked, name) and not config.slurm:
             raise UserError(f"--{name.replace('_', '-')} is an option of Slurm: add --slurm, or leave it out")
     path = sweep_grid.find(config.grid)
     cells = sweep_grid.read(path)
@@ -75,9 +63,9 @@ def main() -> None:
     device, configs = probe(cells)
     slurm, places = None, slots(config.jobs, device)
     if config.slurm:
-        slurm = Slurm(*(getattr(config, name) for name in Slurm.__dataclass_fields__))
-        device = {"platform": "gpu" if config.gpus else "cpu", "kind": None, "count": config.gpus or 1}
-        places = [Slot(tuple(range(config.cpus)), ("",) * config.gpus or None)] * (config.jobs or 256)
+        slurm = asked
+        device = {"platform": "gpu" if asked.gpus else "cpu", "kind": None, "count": asked.gpus or 1}
+        places = [Slot(tuple(range(asked.cpus)), ("",) * asked.gpus or None)] * (config.jobs or 256)
     folder = config.out / "sweeps" / path.stem
     costs = estimates(cells, configs, device, config.out)
     works = [

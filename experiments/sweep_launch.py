@@ -20,12 +20,19 @@ class Slurm:
     """What a cell asks of Slurm."""
 
     partition: str | None = None
+    """Of Slurm, as all that follow."""
     minutes: int = 24 * 60
+    """Time limit of a cell; one that is cut goes on with its last checkpoint."""
     gpus: int = 0
+    """GPUs of a cell."""
     cpus: int = 8
+    """Cores of a cell."""
     memory_gb: float | None = None
+    """Memory of a cell."""
     account: str | None = None
+    """What the time is charged to."""
     setup: tuple[str, ...] = ()
+    """Lines of shell that a job begins with."""
 
 
 @dataclass(frozen=True)

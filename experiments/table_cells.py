@@ -53,9 +53,14 @@ class Cell:
         return np.concatenate([episode_scores(run) for run in self.runs])
 
     @property
+    def won(self) -> np.ndarray:
+        """`[S, episodes]`, 1 where an episode succeeded."""
+        return np.concatenate([np.asarray(run["success"], np.float64) for run in self.runs])
+
+    @property
     def interval(self) -> Interval:
         """Over all episodes where the score is a share of them, else over the seeds."""
-        return success_interval(self.episodes / 100) if is_success(self.first) else interval(self.seeds)
+        return success_interval(self.won) if is_success(self.first) else interval(self.seeds)
 
     @property
     def minutes(self) -> float:

@@ -88,7 +88,7 @@ def best(cells: Sequence[Cell]) -> list[Cell]:
     if len(cells) < 2 or (not is_success(top.first) and min(len(c.seeds) for c in cells) < SEEDS_FOR_BOLD):
         return []
     if is_success(top.first):
-        return [c for c in cells if c is top or barnard(c.episodes / 100, top.episodes / 100) >= LEVEL]
+        return [c for c in cells if c is top or barnard(c.won, top.won) >= LEVEL]
     return [c for c in cells if c is top or welch(c.seeds, top.seeds) >= LEVEL]
 
 

@@ -16,9 +16,8 @@ from jdp.types import Metrics, PyTree, named_keys
 Update = Callable[[Array, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, state, batch)
 Draw = Callable[[Array, PyTree], PyTree]  # draw(key, data) -> batch
 AfterChunk = Callable[[int, PyTree, dict[str, Any]], None]
-Block = tuple[
-    int, int, PyTree
-]  # (start, stop, batches [K, ...]): those of updates start .. stop - 1 come first
+# (start, stop, batches [K, ...]): those of updates start .. stop - 1 come first
+Block = tuple[int, int, PyTree]
 
 
 def step_keys(key: Array, step: Array) -> dict[str, Array]:

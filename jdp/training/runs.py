@@ -121,8 +121,9 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot write {path} ({reason}): make room and add --resume") from error
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a text file under another name first, so that a reader sees the old one or the new.
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file that is written under another name first, so that a reader sees the old one or the new.
 
     Raises:
         StorageError: if it cannot be written.
@@ -130,11 +131,17 @@ def replace_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w") as file:
-            file.write(text)
+        with part.open(mode) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file as `replacing` does."""
+    with replacing(path) as file:
+        file.write(text)
 
 
 def provenance() -> dict[str, Any]:

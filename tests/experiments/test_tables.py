@@ -320,10 +320,10 @@ def test_latex_is_balanced_and_escaped():
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in lines} == {3}
 
 
-def test_a_command_is_shown_as_it_can_be_given_again():
-    recorded = "python /work/x/experiments/plan.py --resume --seed 3 --out /tmp/r --env 'my set'"
+def test_a_command_is_shown_as_it_can_be_given_again(tmp_path):
+    recorded = f"python {tmp_path}/experiments/plan.py --resume --seed 3 --out {tmp_path}/r --env 'my set'"
     assert without_place(recorded) == "python experiments/plan.py --seed 3 --env 'my set'"
-    assert without_place("python experiments/plan.py --resume auto --out=/tmp/r --seeds 2") == (
+    assert without_place(f"python experiments/plan.py --resume auto --out={tmp_path}/r --seeds 2") == (
         "python experiments/plan.py --seeds 2"
     )
     assert (
