@@ -28,8 +28,8 @@ from common import interleaved, machine
 import jdp
 from jdp.agents import TD3BCConfig
 from jdp.data import Normaliser
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
 from jdp.diffusion.schedules import karras
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig, Precision, parameter_count
 from jdp.networks.layers import dtype_of
 from jdp.synthesis import GuidanceConfig, SamplerConfig, guide

@@ -25,7 +25,8 @@ from jdp.agents import TD3BCConfig
 from jdp.data.segments import segment_rows
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners import CriticConfig, DiffuserPlannerConfig, ModelConfig, SamplingConfig
-from jdp.policies import DiffusionPolicyConfig, FQLConfig, export_policy, follow, mean_policy, read_export
+from jdp.policies import DiffusionPolicyConfig, FQLConfig, follow
+from jdp.runs.export import export_policy, mean_policy, read_export
 from jdp.types import Policy, PyTree, Transition
 
 CALLS = {"diffuser": 2, "diffusion_policy": 20, "fql": 100, "td3_bc": 100}  # in one timed turn

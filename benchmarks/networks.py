@@ -14,7 +14,8 @@ import jax
 from common import gflops, interleaved, machine, matmul
 from trajectories import Bench
 
-from jdp.diffusion import DiffuserConfig, samplers
+from jdp.diffusion import samplers
+from jdp.learning.diffuser import DiffuserConfig
 from jdp.networks import NetworkConfig, parameter_count
 from jdp.synthesis import SamplerConfig
 

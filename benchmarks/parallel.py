@@ -34,16 +34,16 @@ from agents import SPEC, dataset
 from common import gflops, interleaved, machine, matmul, median_seconds, seconds
 
 import jdp
-from jdp import training
+from jdp import devices, loops
 from jdp.agents import TD3BCConfig
 from jdp.data.mapped import map_rows, write_rows
 from jdp.data.stream import Stream, blocks
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig
+from jdp.runs import checkpoints
 from jdp.synthesis import SamplerConfig, draw_batches, draw_windows, window_lookup
 from jdp.synthesis.experience import Pool
 from jdp.synthesis.generate import sampling_program
-from jdp.training import checkpoints
 from jdp.types import Array, Bound, PyTree
 
 HORIZON, BATCH, KEY = 32, 64, jax.random.key(0)
@@ -70,7 +70,7 @@ def data_of(rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def mesh_of(count: int) -> Any:
-    return training.data_mesh(jax.devices()[:count])
+    return devices.data_mesh(jax.devices()[:count])
 
 
 def copied(state: PyTree) -> PyTree:
@@ -83,15 +83,15 @@ def by_devices(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace
     shape = (SAMPLER.batch, HORIZON, data[0].shape[1])
     for count in args.devices:
         mesh = mesh_of(count)
-        placed = training.replicate(data, mesh)
+        placed = devices.replicate(data, mesh)
 
         def updates(state: PyTree, mesh: Any = mesh, data: Any = placed) -> PyTree:
             options = {"key": KEY, "stop": args.updates, "mesh": mesh}
-            return training.fit(diffuser.update, draw_windows(BATCH, HORIZON), state, data, **options)
+            return loops.fit(diffuser.update, draw_windows(BATCH, HORIZON), state, data, **options)
 
-        denoiser = training.replicate(diffuser.denoiser(state), mesh)
+        denoiser = devices.replicate(diffuser.denoiser(state), mesh)
         program = sampling_program(SAMPLER, shape, mesh, False)
-        fits[str(count)] = Fit(training.replicate(copied(state), mesh), updates)
+        fits[str(count)] = Fit(devices.replicate(copied(state), mesh), updates)
         samplers[str(count)] = lambda p=program, d=denoiser: p(d, None, KEY, SAMPLER.sigmas(), None)
     trained, sampled = interleaved(fits, args.repeats), interleaved(samplers, args.repeats)
     return [
@@ -120,7 +120,7 @@ def by_seeds(args: argparse.Namespace) -> list[dict]:
         state = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(jax.random.split(KEY, seeds), sample)
 
         def updates(state: PyTree, update: Any = update, draw: Any = draw) -> PyTree:
-            return training.fit(update, draw, state, pool, key=KEY, stop=args.updates)
+            return loops.fit(update, draw, state, pool, key=KEY, stop=args.updates)
 
         fits[str(seeds)] = Fit(state, updates)
     found = interleaved(fits, args.repeats)
@@ -137,12 +137,12 @@ def streamed(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace, 
 
     def from_file(state: PyTree) -> PyTree:
         with blocks(stream, start=0, **options) as made:
-            return training.fit_blocks(diffuser.update, made, state, **options)
+            return loops.fit_blocks(diffuser.update, made, state, **options)
 
     data = jax.tree.map(jnp.asarray, data)
 
     def in_memory(state: PyTree) -> PyTree:
-        return training.fit(diffuser.update, draw_windows(BATCH, HORIZON), state, data, **options)
+        return loops.fit(diffuser.update, draw_windows(BATCH, HORIZON), state, data, **options)
 
     fits = {"in_memory": in_memory, "streamed": from_file}
     found = interleaved({name: Fit(copied(state), run) for name, run in fits.items()}, args.repeats)
@@ -157,7 +157,7 @@ def streamed(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace, 
 def checkpointed(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace, folder: Path) -> dict:
     data = jax.tree.map(jnp.asarray, data)
     shapes, step = jax.eval_shape(lambda: state), iter(range(1, 1000))
-    chunk = median_seconds(Fit(copied(state), lambda s: training.fit(
+    chunk = median_seconds(Fit(copied(state), lambda s: loops.fit(
         diffuser.update, draw_windows(BATCH, HORIZON), s, data, key=KEY, stop=args.updates
     )), args.repeats)  # fmt: skip
     save = median_seconds(lambda: checkpoints.save(folder, next(step), state), args.repeats)

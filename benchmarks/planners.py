@@ -30,10 +30,10 @@ import jax.numpy as jnp
 from common import gflops, interleaved, machine, matmul
 
 import jdp
-from jdp import training
+from jdp import loops
 from jdp.data import Episodes, draw_segments
 from jdp.data.segments import SegmentRows, segment_rows
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig, ValueNetworkConfig, parameter_count
 from jdp.planners import CriticConfig, DiffuserPlannerConfig, ModelConfig, SamplingConfig, diffuser
 from jdp.planners.models import model
@@ -93,7 +93,7 @@ class Fit:
     def __init__(
         self, update: Callable, draw: Callable, state: PyTree, rows: SegmentRows, count: int
     ) -> None:
-        self.program = training.chunk_program(update, draw, None, 0)
+        self.program = loops.chunk_program(update, draw, None, 0)
         self.state, self.rows, self.count = state, rows, jnp.int32(count)
 
     def __call__(self) -> PyTree:

@@ -17,9 +17,10 @@ from common import gflops, interleaved, machine, matmul
 from trajectories import Bench
 
 import jdp
-from jdp import training
+from jdp import loops
 from jdp.agents import TD3BCConfig, td3_bc
-from jdp.diffusion import DiffuserConfig, exact, samplers, schedules, trajectory_diffuser
+from jdp.diffusion import exact, samplers, schedules
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig, parameter_count
 from jdp.synthesis import GuidanceConfig, SamplerConfig, guide
 
@@ -83,7 +84,7 @@ def paper_memory() -> dict[str, float]:
     x0 = jax.ShapeDtypeStruct((32, 32, 16), jnp.float32)
     state = jax.eval_shape(diffuser.init, jax.random.key(0), x0)
     rows, index = jax.ShapeDtypeStruct((1000, 16), jnp.float32), jax.ShapeDtypeStruct((900,), jnp.int32)
-    program = training.chunk_program(diffuser.update, jdp.synthesis.draw_windows(32, 32), None, 0)
+    program = loops.chunk_program(diffuser.update, jdp.synthesis.draw_windows(32, 32), None, 0)
     number = jax.ShapeDtypeStruct((), jnp.int32)
     plan = program.lower(state, (rows, index, index), jax.random.key(0), number, number).compile()
     memory: Any = plan.memory_analysis()

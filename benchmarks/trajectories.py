@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 import jdp
-from jdp import training
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
+from jdp import loops
 from jdp.evaluation import Simulator, dynamics_error
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig
 
 HORIZON = 32
@@ -40,7 +40,7 @@ class Bench:
 
         draw = jdp.synthesis.draw_windows(config.batch_size, HORIZON)
         for stop, chunk in ((20, 20), (config.steps, config.steps)):
-            state = training.fit(
+            state = loops.fit(
                 diffuser.update,
                 draw,
                 state,

@@ -3,7 +3,7 @@
     python benchmarks/world_models.py [--updates 30] [--batch 10000] [--length 5] [--repeats 5]
 
 An update trains seven members of four hidden layers of 200 on 256 rows each, inside the loop of
-`jdp.training.fit`, with drawing the batch and Adam; a rollout steps the five elites with a policy of two
+`jdp.loops.fit`, with drawing the batch and Adam; a rollout steps the five elites with a policy of two
 hidden layers of 256. Floating-point operations are counted by hand, products only; the share is of the rate
 of a 2048 x 2048 matrix product timed in turns with the rest.
 """
@@ -18,8 +18,8 @@ from agents import SPEC, dataset
 from common import gflops, interleaved, machine, matmul
 
 from jdp.agents import TD3BCConfig, make
+from jdp.loops import fit
 from jdp.synthesis.imagined import rollout_program
-from jdp.training import fit
 from jdp.types import unpack
 from jdp.world_models import EnsembleConfig, agent_actor, bootstrap, draw_bootstrap, ensemble
 from jdp.world_models.termination import hopper

@@ -10,8 +10,8 @@ from job import Job
 from phases import begin, kept, train, vmapped
 
 import jdp
+from jdp.devices import gathered, split_batch
 from jdp.planners.adapt_diffuser import kept as passing
-from jdp.training import gathered, split_batch
 from jdp.types import Bound, Segments, named_keys
 
 BATCH = 240  # plans drawn at once, of which every device gets as many: the test compares plans of one call

@@ -13,8 +13,8 @@ import preemption
 import tyro
 from tqdm import tqdm
 
+from jdp.devices import distributed
 from jdp.errors import StorageError, UserError
-from jdp.training import distributed
 
 C = TypeVar("C")
 
@@ -67,7 +67,7 @@ def run_main(main: Callable[[], None], *, spans_processes: bool = False) -> None
     """Runs a script and ends it: status 0; 2 with one line for a user's mistake or a full disk; 130 after
     Ctrl-C; 75 after SIGTERM, when the same command with --resume auto goes on.
 
-    With `spans_processes` the script may be one of many processes (see `jdp.training.distributed`), of which
+    With `spans_processes` the script may be one of many processes (see `jdp.devices.distributed`), of which
     process 0 speaks; the others tell their errors alone.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # what orbax logs as an error it also raises

@@ -16,14 +16,14 @@ from phases import INIT, begin, train, training_seconds, vmapped
 from scoring import behaviour, scores_of, with_interval
 
 import jdp
-from jdp import plotting, training
+from jdp import devices, plotting, runs
 from jdp.data import Hindsight, SegmentRows, segment_rows
 from jdp.data.mapped import write_rows
 from jdp.data.segments import segment_lookup, tables
 from jdp.data.stream import host_device
+from jdp.devices import distributed
 from jdp.evaluation import latency, make_goal_env, play, protocol
 from jdp.tasks import maze_of
-from jdp.training import distributed
 from jdp.types import Bound, Lookup
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class ControlConfig(RunConfig, Generic[T]):
 def open_job(experiment: str, config: Any, method: str, fit: Callable[[Any, Any], Any]) -> Job:
     """The job of a command line: data, checks, run directory, keys; `fit` completes the configuration."""
     for sink in config.log:
-        training.check_sink(sink)
+        runs.check_sink(sink)
     check_positive(
         {
             "--seeds": config.seeds,
@@ -89,8 +89,8 @@ def open_job(experiment: str, config: Any, method: str, fit: Callable[[Any, Any]
     data = load(config)
     check_task(data, config.evaluation.place)
     config = fit(config, data)
-    mesh = training.data_mesh()
-    training.check_divisible(config.batch_size, mesh, "--batch-size", config.accumulate)
+    mesh = devices.data_mesh()
+    devices.check_divisible(config.batch_size, mesh, "--batch-size", config.accumulate)
     opening(config, data, f"{method}, {config.seeds} seeds at once")
     run = open_run(experiment, config, data)
     names = ("train", "adapt", "play", "latency", "pictures")

@@ -22,7 +22,7 @@ from common import run_main
 
 import jdp
 from jdp.evaluation import make_goal_env
-from jdp.policies import export_policy, mean_policy
+from jdp.runs.export import export_policy, mean_policy
 from jdp.types import Policy, PyTree
 
 

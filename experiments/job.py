@@ -15,10 +15,10 @@ from options import NOT_IN_HASH
 from scoring import behaviour, score_name
 
 import jdp
-from jdp import training
+from jdp import runs
 from jdp.data.mapped import map_rows
 from jdp.data.stream import Stream
-from jdp.training import distributed
+from jdp.devices import distributed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
 
     config: Any
     data: Any
-    run: training.Run
+    run: runs.Run
     mesh: Any
     keys: dict[str, jax.Array]
 
@@ -78,7 +78,7 @@ def open_run(
     data: Any,
     not_in_hash: tuple[str, ...] = NOT_IN_HASH,
     facts: Mapping[str, Any] | None = None,
-) -> training.Run:
+) -> runs.Run:
     """A new run directory, or with `--resume` the unfinished one of the same configuration.
 
     With `--resume auto`, ends the script where a finished one is there.
@@ -93,31 +93,31 @@ def open_run(
     where = {"out": config.out, "experiment": experiment, "dataset": config.env, "config": settings}
     resume = config.resume
     if resume == "auto":
-        done = distributed.from_main(lambda: str(training.finished_run(**where, facts=facts) or ""))
+        done = distributed.from_main(lambda: str(runs.finished_run(**where, facts=facts) or ""))
         if done:
             print(f"finished   {done}")
             sys.exit(0)
-        if not distributed.from_main(lambda: str(training.unfinished_run(**where) or "")):
+        if not distributed.from_main(lambda: str(runs.unfinished_run(**where) or "")):
             resume = None
     opened = []
 
     def start_or_resume() -> str:
-        run = training.start_run(**where, facts=facts) if resume is None else resumed(where, resume, facts)
+        run = runs.start_run(**where, facts=facts) if resume is None else resumed(where, resume, facts)
         opened.append(run)
         return str(run.path)
 
     path = Path(distributed.from_main(start_or_resume))
-    run = opened[0] if opened else training.follow_run(path)
+    run = opened[0] if opened else runs.follow_run(path)
     print(f"run        {path}")
     if not distributed.is_main():
         return run
-    sinks = tuple(training.make_sink(name, run.path, settings) for name in config.log)
+    sinks = tuple(runs.make_sink(name, run.path, settings) for name in config.log)
     return dataclasses.replace(run, sinks=sinks)
 
 
-def resumed(where: Mapping[str, Any], which: str, facts: Mapping[str, Any]) -> training.Run:
+def resumed(where: Mapping[str, Any], which: str, facts: Mapping[str, Any]) -> runs.Run:
     """The unfinished run `which`; "auto" is the newest one."""
-    run = training.resume_run(**where, which="latest" if which == "auto" else which, facts=facts)
+    run = runs.resume_run(**where, which="latest" if which == "auto" else which, facts=facts)
     if run.read("scores.json") is not None:
         raise jdp.UserError(f"{run.path} is finished: its table is in {run.path / 'report.txt'}")
     return run

@@ -12,12 +12,13 @@ from job import Job, mapped, stream_of
 from phases import INIT, begin, local, train
 
 import jdp
-from jdp import training
+from jdp import devices, loops
 from jdp.data.mapped import write_windows
-from jdp.diffusion import trajectory_diffuser
+from jdp.devices import distributed
+from jdp.learning.diffuser import trajectory_diffuser
 from jdp.networks import parameter_count
-from jdp.synthesis.load import diffuser_like as shapes_of_diffuser
-from jdp.training import checkpoints, distributed
+from jdp.runs import checkpoints
+from jdp.runs.load import diffuser_like as shapes_of_diffuser
 from jdp.world_models import (
     EnsembleConfig,
     bootstrap,
@@ -89,7 +90,7 @@ def check_world_model(config: Any, kind: str, data: Any) -> Any:
     """The world model to be trained; raises `UserError` where it could not be, before anything is."""
     rule = termination_rule(config.ensemble.termination, data)
     size, name = getattr(config, kind).batch_size, kind.replace("_", "-")
-    training.check_divisible(size, training.data_mesh(), f"--{name}.batch-size")
+    devices.check_divisible(size, devices.data_mesh(), f"--{name}.batch-size")
     if kind == "ensemble":
         split_holdout(jax.random.key(0), int(data.next_valid.sum()), config.ensemble)
     return jdp.world_models.make(getattr(config, kind), data.spec, rule)
@@ -111,7 +112,7 @@ def train_ensemble(job: Job, phase: str, config: EnsembleConfig, key: jax.Array)
 
         def fit_epoch(state: Any, start: int, stop: int) -> Any:
             return local(
-                training.fit(
+                loops.fit(
                     model.update,
                     draw,
                     state,

@@ -27,7 +27,7 @@ from phases import kept, last_scores, train_agents, training_seconds
 from scoring import behaviour, score_name, scores_of, with_interval
 
 import jdp
-from jdp import plotting, training
+from jdp import devices, plotting, runs
 from jdp.agents import (
     AGENTS,
     COMBO_SETTINGS,
@@ -150,15 +150,15 @@ def main() -> None:
     defaults = presets(agent_name, option("--env") or Config.env)
     config = parse(defaults, lambda: device, __doc__ or "", kind)
     use_compilation_cache()
-    compilations = training.count_compilations()
+    compilations = devices.count_compilations()
     check(config)
     refuse_stream(config, "agents draw transitions on the devices, where a million rows take about 100 MB")
     parts = (config.world_model,) if config.agent in MODEL_BASED and config.world_model != "ensemble" else ()
     config = with_options(config, f"agent {config.agent} without a diffusion model", *parts)
     data = load(config)
     config = fit_to_data(config, data)
-    mesh = training.data_mesh()
-    training.check_divisible(config.batch_size, mesh, "--batch-size")
+    mesh = devices.data_mesh()
+    devices.check_divisible(config.batch_size, mesh, "--batch-size")
     opening(config, data, f"agent {config.agent}, {config.seeds} seeds at once")
     run = open_run("offline_rl", config, data)
     names = ("agents", "world_model", "rollouts")
@@ -173,7 +173,7 @@ def main() -> None:
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
     for sink in config.log:
-        training.check_sink(sink)
+        runs.check_sink(sink)
     check_positive(
         {
             "--seeds": config.seeds,

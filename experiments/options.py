@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jdp
-from jdp import training
+from jdp import runs
 from jdp.data.sources import Source
 from jdp.networks import Precision
 
@@ -28,7 +28,7 @@ class RunConfig:
     """Of everything."""
     checkpoint_minutes: float = 3.0
     """Minutes between two checkpoints within a phase."""
-    log: tuple[training.SinkName, ...] = ()
+    log: tuple[runs.SinkName, ...] = ()
     """Where metrics go besides metrics.jsonl (extras tensorboard and wandb)."""
     resume: str | None = None
     """Go on with the newest unfinished run of this configuration, or with the run directory given; auto: the

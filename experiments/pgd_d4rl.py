@@ -27,12 +27,12 @@ from options import NOT_IN_HASH, RunConfig, check_positive, with_options
 from phases import INIT, kept, train_agents
 
 import jdp
-from jdp import training
+from jdp import devices, runs
 from jdp.agents import IQLConfig, TD3BCConfig, iql_reward_scale
-from jdp.diffusion import DiffuserConfig
+from jdp.learning.diffuser import DiffuserConfig
 from jdp.networks import NetworkConfig
+from jdp.runs import checkpoints
 from jdp.synthesis import GuidanceConfig, SamplerConfig
-from jdp.training import checkpoints
 from jdp.world_models import (
     DiffusionStepConfig,
     EnsembleConfig,
@@ -142,16 +142,16 @@ UNHASHED = (*NOT_IN_HASH, "diffuser", "save_synthetic")
 def main() -> None:
     config = parse(PRESETS, lambda: "cpu" if jax.default_backend() == "cpu" else "paper", __doc__ or "")
     use_compilation_cache()
-    compilations = training.count_compilations()
+    compilations = devices.count_compilations()
     began = time.monotonic()
     check(config)
     config = with_options(config, "the experiment", "diffusion", "diffusion_step", "unified")
     data = load(config)
     config = fit_to_data(config, data)
-    mesh = training.data_mesh()
+    mesh = devices.data_mesh()
     size, parts = config.diffusion.batch_size, config.diffusion.accumulate
-    training.check_divisible(size, mesh, "--diffusion.batch-size", parts)
-    training.check_divisible(config.batch_size, mesh, "--batch-size")
+    devices.check_divisible(size, mesh, "--diffusion.batch-size", parts)
+    devices.check_divisible(config.batch_size, mesh, "--batch-size")
     opening(config, data, f"agent {config.agent}, {config.seeds} agent seeds on shared models")
 
     borrowed = borrow_diffuser(config, data)
@@ -185,7 +185,7 @@ def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
     jdp.synthesis.check_guidance(config.guidance, config.sampler.name)
     for sink in config.log:
-        training.check_sink(sink)
+        runs.check_sink(sink)
     check_positive(
         {
             "--seeds": config.seeds,
@@ -298,7 +298,7 @@ def imagine(
     config, data, model = job.config, job.data, models.world_model
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     wanted, parts, found = count * (config.horizon - 1), [], 0
-    batch = training.multiple(count, job.mesh)
+    batch = devices.multiple(count, job.mesh)
     while found < wanted:  # an episode that ends early leaves room for another
         shape = (config.seeds, batch)
         if states is None:

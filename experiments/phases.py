@@ -15,10 +15,11 @@ from job import Job
 from scoring import score_name, scores_of
 
 import jdp
-from jdp import training
+from jdp import devices, loops
 from jdp.data.stream import Stream, blocks
-from jdp.training import checkpoints, distributed
-from jdp.training.runs import replacing
+from jdp.devices import distributed
+from jdp.runs import checkpoints
+from jdp.runs.directories import replacing
 
 INIT = 2**31 - 1  # folded into a phase's key for its initial weights; update i uses i
 
@@ -118,9 +119,9 @@ def train(
 
         if isinstance(data, Stream):
             with blocks(data, start=start, **options) as made:
-                state = training.fit_blocks(update, made, state, **options, after=then)
+                state = loops.fit_blocks(update, made, state, **options, after=then)
         else:
-            state = training.fit(update, draw, state, data, start=start, **options, after=then)
+            state = loops.fit(update, draw, state, data, start=start, **options, after=then)
     return local(state)
 
 
@@ -129,7 +130,7 @@ def local(state: Any) -> Any:
 
     What follows training is then the work of each alone, or is replicated anew.
     """
-    return training.on_one(state) if distributed.is_many() else state
+    return devices.on_one(state) if distributed.is_many() else state
 
 
 def train_agents(
@@ -170,7 +171,7 @@ def train_agents(
         if step < end:
             data = pool_for(first, states)
             with preemption.held(), Bar(f"{phase}: train agents", updates, "update", step) as bar:
-                states = training.fit(
+                states = loops.fit(
                     vmapped(agent.update, seeds),
                     draw,
                     states,

@@ -37,7 +37,7 @@ from options import refuse_stream, with_options
 from planning_presets import presets
 
 import jdp
-from jdp import plotting, training
+from jdp import devices, plotting
 from jdp.data import Hindsight, segment_rows
 from jdp.planners import PLANNERS, AdaptDiffuserConfig
 from jdp.planners.adapt_diffuser import trained_for
@@ -66,7 +66,7 @@ def main() -> None:
     }
     config = parse(defaults, lambda: device, __doc__ or "", kind)
     use_compilation_cache()
-    compilations = training.count_compilations()
+    compilations = devices.count_compilations()
     job = open_job("plan", config, f"planner {name}", fit_to_data)
     planner = jdp.planners.make(job.config.settings, job.data.spec)
     states = train_planner(job, planner)

@@ -31,7 +31,7 @@ from options import with_options
 from planning_presets import maze_horizon
 
 import jdp
-from jdp import training
+from jdp import devices
 from jdp.data.names import full_d4rl_name, locomotion_reference
 from jdp.policies import POLICIES, IDQLConfig, tuned
 
@@ -91,7 +91,7 @@ def main() -> None:
     device = "cpu" if jax.default_backend() == "cpu" else "paper"
     config = parse(presets(name, option("--env") or Config.env), lambda: device, __doc__ or "", kind)
     use_compilation_cache()
-    compilations = training.count_compilations()
+    compilations = devices.count_compilations()
     job = open_job("policies", config, f"policy {name}", fit_to_data)
     learner = jdp.policies.make(job.config.settings, job.data.spec)
     rows = rows_for(job, learner.offsets)

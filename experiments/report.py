@@ -26,7 +26,7 @@ from report_sweep import blank, cells, every_cell
 from scipy import stats
 
 from jdp.errors import StorageError, UserError
-from jdp.training.runs import replace_text, to_json
+from jdp.runs.directories import replace_text, to_json
 
 PAGE = Path(__file__).parent / "page"
 NOT_EXPERIMENTS = ("tables", "sweeps", "dataset_cards")  # other folders of results/

@@ -17,7 +17,7 @@ from sweep_watch import finished, last_of, outcome_of, run_of, share_of
 from tqdm import tqdm
 
 from jdp.errors import UserError
-from jdp.training.runs import replace_text
+from jdp.runs.directories import replace_text
 
 FRUITLESS = 5  # times in a row that a cell may ask to be run again without having gone on
 STOPPED = (AGAIN, 130, 143, -signal.SIGTERM, -signal.SIGKILL)  # how a cell ends that was told to

@@ -30,7 +30,7 @@ from table_text import latex, markdown
 from tables import EXPERIMENTS, finished, plain, read, without_smoke, write
 
 from jdp.errors import UserError
-from jdp.training.runs import replace_text
+from jdp.runs.directories import replace_text
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from jdp.agents import AGENTS, MODEL_BASED
 from jdp.evaluation import Interval, interval, normalised_score, success_interval
 from jdp.planners import PLANNERS
 from jdp.policies import POLICIES
-from jdp.training.runs import config_hash
+from jdp.runs.directories import config_hash
 
 KINDS = ("agent", "planner", "policy", "arm")
 ORDER = [*AGENTS, *PLANNERS, *POLICIES]

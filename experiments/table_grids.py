@@ -11,7 +11,7 @@ from table_text import Grid
 from jdp.agents import MODEL_BASED
 from jdp.evaluation import Published, barnard, bootstrap_interval, published
 from jdp.evaluation.statistics import welch
-from jdp.training.runs import config_hash
+from jdp.runs.directories import config_hash
 
 LEVEL = 0.05  # of the tests behind bold type
 SEEDS_FOR_BOOTSTRAP = 3  # the percentile bootstrap of two values says nothing but these

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jdp.errors import UserError
-from jdp.training.runs import replace_text
+from jdp.runs.directories import replace_text
 
 EXPERIMENTS = ("offline_rl", "plan", "policies", "pgd_d4rl")
 

@@ -27,10 +27,10 @@ from options import RunConfig, check_positive, with_options
 from phases import train_agents
 
 import jdp
-from jdp import training
+from jdp import devices, runs
 from jdp.agents import TD3BCConfig
-from jdp.diffusion import DiffuserConfig
 from jdp.evaluation import Simulator
+from jdp.learning.diffuser import DiffuserConfig
 from jdp.networks import NetworkConfig
 from jdp.synthesis import GuidanceConfig, SamplerConfig
 from jdp.world_models import DiffusionStepConfig, EnsembleConfig
@@ -122,7 +122,7 @@ def main() -> None:
     device = "cpu" if jax.default_backend() == "cpu" else "paper"
     config = parse(PRESETS, lambda: device, __doc__ or "")
     use_compilation_cache()
-    compilations = training.count_compilations()
+    compilations = devices.count_compilations()
     check(config)
     config = with_options(config, "the experiment", "diffusion", "diffusion_step")
     data = load(config)
@@ -130,13 +130,13 @@ def main() -> None:
     jdp.data.windows(data, config.horizon)  # fails early where no window fits
     check_world_model(config, "ensemble", data)
     simulator = Simulator(str(data.spec.env_id))  # fails early where no state can be set
-    mesh = training.data_mesh()
+    mesh = devices.data_mesh()
     for name, size, parts in (
         ("--batch-size", config.batch_size, 1),
         ("--diffusion.batch-size", config.diffusion.batch_size, config.diffusion.accumulate),
         ("--diffusion-step.batch-size", config.diffusion_step.batch_size, 1),
     ):
-        training.check_divisible(size, mesh, name, parts)
+        devices.check_divisible(size, mesh, name, parts)
     opening(config, data, f"{config.seeds} seeds of all models")
     run = open_run("world_models", config, data)
     names = ("agents", "ensemble", "diffusion_step", "diffuser", "measure")
@@ -151,7 +151,7 @@ def main() -> None:
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
     for sink in config.log:
-        training.check_sink(sink)
+        runs.check_sink(sink)
     check_positive(
         {
             "--seeds": config.seeds,

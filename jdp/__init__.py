@@ -16,37 +16,41 @@ if TYPE_CHECKING:
     from jdp import (
         agents,
         data,
+        devices,
         diffusion,
         evaluation,
+        loops,
         networks,
         planners,
         plotting,
         policies,
+        runs,
         synthesis,
         tasks,
-        training,
         types,
         world_models,
     )
-    from jdp.synthesis.load import load_run
-    from jdp.synthesis.load_controller import load_controller
+    from jdp.runs.load import load_run
+    from jdp.runs.load_controller import load_controller
 
 __all__ = [
     "UserError",
     "__version__",
     "agents",
     "data",
+    "devices",
     "diffusion",
     "evaluation",
     "load_controller",
     "load_run",
+    "loops",
     "networks",
     "planners",
     "plotting",
     "policies",
+    "runs",
     "synthesis",
     "tasks",
-    "training",
     "types",
     "world_models",
 ]
@@ -54,9 +58,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "load_run":
-        return importlib.import_module("jdp.synthesis.load").load_run
+        return importlib.import_module("jdp.runs.load").load_run
     if name == "load_controller":
-        return importlib.import_module("jdp.synthesis.load_controller").load_controller
+        return importlib.import_module("jdp.runs.load_controller").load_controller
     if name in __all__:
         return importlib.import_module(f"jdp.{name}")
     raise AttributeError(f"module 'jdp' has no attribute {name!r}")

@@ -28,3 +28,10 @@ def check_choices(config: Any) -> None:
         if get_origin(kind) is Literal and value not in get_args(kind):
             choices = ", ".join(map(str, get_args(kind)))
             raise UserError(f"{type(config).__name__}.{name} is {value!r}: choose one of {choices}")
+
+
+def check_settings(name: str, **settings: tuple[float, float, float]) -> None:
+    """Raises `UserError` unless every setting, given as `(value, low, high)`, lies in `[low, high]`."""
+    for setting, (value, low, high) in settings.items():
+        if not low <= value <= high:
+            raise UserError(f"{name}.{setting} is {value}; it must lie between {low} and {high}")

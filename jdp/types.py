@@ -131,52 +131,6 @@ class Network(NamedTuple):
     apply: Callable[..., Array]  # apply(params, x, c_noise) -> [B, T, D]
 
 
-class Agent(NamedTuple):
-    """An offline-RL algorithm as three pure functions."""
-
-    init: Callable[[Array, Transition], PyTree]  # init(key, transitions) -> state
-    update: Callable[[Array, PyTree, Transition], tuple[PyTree, Metrics]]  # (key, state, batch)
-    act: Callable[[PyTree, Array], ActionDistribution]  # act(state, observation [..., O]), unnormalised
-    batches: int = 1  # minibatches one update uses: its batch has batches * batch_size rows
-    next_actions: bool = False  # whether batches must carry `next_action`
-
-
-class WorldModel(NamedTuple):
-    """A learned simulator as pure functions, in the units of the task.
-
-    What an episode remembers lives in `carry`, which begins with the last `history` observations and
-    the actions between them (an episode's first observation, repeated with actions 0, where there are
-    fewer). Every row of a batch is an episode of its own.
-    """
-
-    init: Callable[[Array, Transition], PyTree]  # init(key, transitions) -> state
-    update: Callable[[Array, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, state, batch)
-    start: Callable[[Array, Array], PyTree]  # start(observations [B, H, O], actions [B, H - 1, A]) -> carry
-    step: Callable[[Array, PyTree, PyTree, Array], tuple[PyTree, Array, Array, Array]]
-    # step(key, state, carry, action [B, A]) -> (carry, next observation [B, O], reward [B], terminal [B])
-    history: int = 1  # H
-    predict: Callable[[PyTree, Array, Array], Normal] | None = None
-    # of ensembles: predict(state, observation [B, O], action [B, A]) -> Normal of [E, B, O + 1]:
-    # every elite member's next observation and reward
-
-
-class ModelBased(NamedTuple):
-    """An agent that learns from rollouts of a world model beside the data."""
-
-    agent: Agent  # its batches begin with the real rows
-    model: WorldModel  # what rollouts step: the given model, made pessimistic
-    calibrate: Callable[[PyTree, Transition], PyTree]
-    # calibrate(state of the given model, the dataset) -> state of `model`
-
-
-class Diffuser(NamedTuple):
-    """A trainable denoiser as three pure functions."""
-
-    init: Callable[[Array, Array], PyTree]  # init(key, x0 [B, T, D]) -> state
-    update: Callable[[Array, PyTree, Array], tuple[PyTree, Metrics]]  # (key, state, x0)
-    denoiser: Callable[[PyTree], Denoiser]  # of the averaged weights
-
-
 class Segments(NamedTuple):
     """Rows of B episodes at fixed offsets from a drawn row, in units of the task (`jdp.data.segments`)."""
 
@@ -198,46 +152,169 @@ class Plan(NamedTuple):
     subgoal: Array  # [B, K, O], of hierarchical planners; [B, 0, O] of others
 
 
-class Planner(NamedTuple):
-    """A trainable planner as pure functions. It learns from `Segments` of its `offsets`."""
+class Decision(NamedTuple):
+    """What a policy decides in B environments, and what the method shows or learns from."""
 
-    init: Callable[[Array, PyTree], PyTree]  # init(key, rows: SegmentRows) -> state
-    update: Callable[[Array, PyTree, Segments], tuple[PyTree, Metrics]]  # (key, state, batch)
-    start: Callable[[Array], tuple[PyTree, Plan]]  # start(observation [B, O]) -> (carry, plan), of zeros
-    plan: Callable[[Array, PyTree, PyTree, Array, Array], tuple[PyTree, Plan]]
-    # plan(key, state, carry, observation [B, O], goal [B, G]) -> (carry, plan); carry holds the last plan
-    act: Callable[[Array, PyTree, Plan, Array, Array], Array]
-    # act(key, state, plan, elapsed [] int32 steps since the plan, observation [B, O]) -> action [B, A]
-    offsets: tuple[int, ...]  # rows of the segments it learns from, from the drawn one on
-    horizon: int  # steps that a plan spans
-    stride: int = 1  # steps between two rows of a plan
-    replan_every: int = 1  # steps that a plan is followed; `plan` shifts its last plan by so many
-    imagine: Callable[..., tuple[Segments, Array]] | None = None
-    # of self-improving planners: imagine(key, state, observation [B, O], goal [B, G]) -> (segments, keep [B])
+    action: Array  # [B, A], within [-1, 1]
+    decided: Array  # [B] bool, whether this step drew anew; False where it follows an earlier plan or chunk
+    plan: Plan | None = None  # of planners, the plan that is followed
+    value: Array | None = None  # [B], the method's own estimate of what follows
+    chain: Array | None = None  # [n + 1, B, ...], the denoising chain that made it
+    log_prob: Mapping[str, Array] | None = None  # [B], one for each level of a hierarchy, by its name
+
+
+class Draw(Protocol):
+    """A kind of batch: which rows of a dataset an update sees. Hashable; equal draws compare equal.
+
+    It is cut into halves, `locate` and `take`, so that the rows may lie on the devices or in files.
+    """
+
+    def prepare(self, episodes: Any) -> PyTree:
+        """The rows that batches are drawn from, numpy, of `jdp.data.Episodes`."""
+        ...
+
+    def view(self, rows: PyTree) -> PyTree:
+        """The rows as `Learner.init` sees them: all of them at once."""
+        ...
+
+    def tables(self, rows: PyTree) -> PyTree:
+        """What `locate` needs of the rows: a few numbers for each place where a batch may begin."""
+        ...
+
+    def locate(self, key: Array, tables: PyTree, batch_size: int) -> PyTree:
+        """Where the rows of one batch lie, leaves `[B, ...]`; the key is consumed."""
+        ...
+
+    def take(self, rows: PyTree, located: PyTree) -> PyTree:
+        """The batch: indexing alone, of numpy or jax arrays."""
+        ...
+
+
+class Init(Protocol):
+    """How training begins."""
+
+    def __call__(self, key: Array, data: PyTree) -> PyTree:
+        """The state; statistics, graphs and anchors come from `data`, a `Draw.view`. The key is consumed."""
+        ...
+
+
+class Update(Protocol):
+    """One step of training."""
+
+    def __call__(self, key: Array, state: PyTree, batch: PyTree) -> tuple[PyTree, Metrics]:
+        """`(new state, metrics [])`; the key is consumed."""
+        ...
+
+
+class Learner(NamedTuple):
+    """Whatever learns, as pure functions. Many seeds are one `vmap` of them over a leading axis `[S]`."""
+
+    init: Init
+    update: Update
+    draws: Draw | Mapping[str, Draw]  # data and batches have its structure: one of each, or named ones
+
+
+class PolicyInit(Protocol):
+    """What a policy remembers when an episode begins."""
+
+    def __call__(self, observation: Array) -> PyTree:
+        """The carry for observations `[B, O]`; all its leaves are `[B, ...]`: loops reset single rows."""
+        ...
+
+
+class Act(Protocol):
+    """One step of a policy in B environments."""
+
+    def __call__(
+        self, key: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array
+    ) -> tuple[PyTree, Decision]:
+        """`(carry, decision)` for observations `[B, O]` and goals `[B, G]`; the key is consumed."""
+        ...
+
+
+class Context(NamedTuple):
+    """What a guide may know when a plan or an action is drawn, for B environments."""
+
+    scale: (
+        PyTree  # the method's coordinates: `jdp.learning.scale.Scale`, whose inverses give units of the task
+    )
+    observation: Array  # [B, O], the present, in the units of the task
+    goal: Array  # [B, G]
+    elapsed: Array  # [B] int32, steps since the episode began
+    history: Array  # [B, H, O], the last observations, the present one last
+
+
+class Guide(Protocol):
+    """A user's way to steer what a method draws: `guide(context)` takes its denoiser to another one."""
+
+    def __call__(self, context: Context) -> Callable[[Denoiser], Denoiser]: ...
 
 
 class Policy(NamedTuple):
-    """A controller in closed loop, of B environments at once; what it remembers lives in `carry`."""
+    """Whatever acts, in B environments at once; what it remembers lives in `carry`."""
 
-    init: Callable[[Array], PyTree]  # init(observation [B, O]) -> carry
-    act: Callable[[Array, PyTree, PyTree, Array, Array], tuple[PyTree, Array]]
-    # act(key, state, carry, observation [B, O], goal [B, G]) -> (carry, action [B, A])
-
-
-class PolicyLearner(NamedTuple):
-    """A trainable policy. It learns from `Segments` of its `offsets`."""
-
-    init: Callable[[Array, PyTree], PyTree]  # init(key, rows: SegmentRows) -> state
-    update: Callable[[Array, PyTree, Segments], tuple[PyTree, Metrics]]  # (key, state, batch)
-    policy: Policy
-    offsets: tuple[int, ...]
+    init: PolicyInit
+    act: Act
 
 
-class Lookup(NamedTuple):
-    """A draw of batches in two halves, so that the rows may lie elsewhere than on the devices."""
+class Target(Protocol):
+    """The distribution of a policy's actions: what guidance and world models ask for."""
 
-    locate: Callable[[Array, PyTree], PyTree]  # locate(key, tables) -> where the rows lie; leaves [B, ...]
-    take: Callable[[PyTree, PyTree], PyTree]  # take(rows, located) -> batch; indexing alone, of numpy or jax
+    def __call__(self, state: PyTree, observation: Array) -> ActionDistribution:
+        """Over actions `[..., A]` at observations `[..., O]` in the units of the task."""
+        ...
+
+
+class WorldModel(NamedTuple):
+    """A learned simulator as pure functions, in the units of the task.
+
+    What an episode remembers lives in `carry`, which begins with the last `history` observations and
+    the actions between them (an episode's first observation, repeated with actions 0, where there are
+    fewer). Every row of a batch is an episode of its own.
+    """
+
+    learner: Learner
+    start: Callable[[Array, Array], PyTree]  # start(observations [B, H, O], actions [B, H - 1, A]) -> carry
+    step: Callable[[Array, PyTree, PyTree, Array], tuple[PyTree, Array, Array, Array]]
+    # step(key, state, carry, action [B, A]) -> (carry, next observation [B, O], reward [B], terminal [B])
+    history: int = 1  # H
+    predict: Callable[[PyTree, Array, Array], Normal] | None = None
+    # of ensembles: predict(state, observation [B, O], action [B, A]) -> Normal of [E, B, O + 1]:
+    # every elite member's next observation and reward
+
+
+class Imagination(NamedTuple):
+    """How a model-based method uses a world model: it learns from rollouts beside the data."""
+
+    model: WorldModel  # what rollouts step: the given model, made pessimistic
+    calibrate: Callable[[PyTree, Transition], PyTree]
+    # calibrate(state of the given model, the dataset) -> state of `model`
+
+
+class Imagine(Protocol):
+    """Plans of a self-improving method, and which of them pass its test."""
+
+    def __call__(self, key: Array, state: PyTree, observation: Array, goal: Array) -> tuple[Segments, Array]:
+        """`(segments [B, L, ...], keep [B] bool)` from observations `[B, O]` to goals `[B, G]`."""
+        ...
+
+
+class Method(NamedTuple):
+    """An agent, a diffusion policy, a planner, a fine-tuner: what learns, and what acts with it."""
+
+    learner: Learner
+    policy: Policy  # how it is evaluated
+    behaviour: Policy | None = None  # how it explores; None: as `policy`
+    target: Target | None = None
+    imagination: Imagination | None = None  # of model-based methods
+    imagine: Imagine | None = None  # of methods that learn from their own plans
+
+
+class Diffuser(NamedTuple):
+    """A trainable denoiser."""
+
+    learner: Learner  # of trajectories x0 [B, T, D]
+    denoiser: Callable[[PyTree], Denoiser]  # of the averaged weights
 
 
 @dataclass(frozen=True)

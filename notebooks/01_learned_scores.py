@@ -30,9 +30,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jdp
-from jdp.diffusion import DiffuserConfig, exact, guidance, samplers, schedules, score, trajectory_diffuser
+from jdp.diffusion import exact, guidance, samplers, schedules, score
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.loops import fit
 from jdp.networks import NetworkConfig
-from jdp.training import fit
 from jdp.types import bind
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})

@@ -32,9 +32,9 @@ import numpy as np
 import jdp
 from jdp import plotting, synthesis
 from jdp.agents import TD3BCConfig, td3_bc
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.loops import fit
 from jdp.networks import NetworkConfig, parameter_count
-from jdp.training import fit
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
 COLOURS = plotting.figures.COLOURS

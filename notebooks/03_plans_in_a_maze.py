@@ -36,12 +36,13 @@ from IPython.display import Image, display
 
 import jdp
 from jdp import plotting
-from jdp.diffusion import DiffuserConfig, guidance, samplers, schedules, trajectory_diffuser, warm_start
+from jdp.diffusion import guidance, samplers, schedules, warm_start
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.loops import fit
 from jdp.networks import NetworkConfig
 from jdp.planners import DiffuserPlannerConfig, ModelConfig, SamplingConfig
 from jdp.policies import follow
 from jdp.tasks import maze_of
-from jdp.training import fit
 from jdp.types import bind
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8})

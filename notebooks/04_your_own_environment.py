@@ -35,7 +35,7 @@ from jdp import synthesis
 from jdp.agents import BCConfig, TD3BCConfig, bc, td3_bc
 from jdp.data.card import dataset_card
 from jdp.data.export import save_d4rl
-from jdp.training import fit
+from jdp.loops import fit
 from jdp.types import Transition
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})

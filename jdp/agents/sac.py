@@ -13,8 +13,8 @@ from jax import Array
 
 from jdp.agents import common
 from jdp.agents.common import Learner, Standardiser
+from jdp.learning.optimiser import step
 from jdp.networks.mlp import mlp
-from jdp.networks.optimiser import step
 from jdp.types import Agent, Bound, Metrics, Network, Params, Spec, TanhNormal, Transition, named_keys
 
 LAST_LIMITS = {"edac": (1e-3, 3e-3)}  # first weights of the last layers of (actor, critic), by initialiser

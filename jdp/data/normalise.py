@@ -1,6 +1,6 @@
-"""Standardised trajectory channels: `[observation O, pre-tanh action A, reward 1, terminal 1]`."""
+"""Standardisers; and the channels of trajectories, `[observation O, pre-tanh action A, reward, terminal]`."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +10,44 @@ from jdp.data.episodes import Episodes
 from jdp.data.windows import Rows, padded_rows
 
 Array = Any  # numpy in, numpy out; jax in, jax out
+
+
+class Affine(NamedTuple):
+    """`(x - mean) / std` over the last axis; every standardiser of the library is one."""
+
+    mean: Array  # [D]
+    std: Array  # [D]
+
+    def __call__(self, x: Array) -> Array:
+        """`[..., D]`, in the units of the task to standardised."""
+        axes = tuple(range(x.ndim - 1))
+        return (x - jnp.expand_dims(self.mean, axes)) / jnp.expand_dims(self.std, axes)
+
+    def inverse(self, x: Array) -> Array:
+        """`[..., D]`, standardised to the units of the task."""
+        axes = tuple(range(x.ndim - 1))
+        return x * jnp.expand_dims(self.std, axes) + jnp.expand_dims(self.mean, axes)
+
+
+def fit_affine(x: Array, *, floor: float = 1e-6, plus: float = 0.0, where: Array | None = None) -> Affine:
+    """Mean and standard deviation of the rows of `x` `[..., D]`.
+
+    Args:
+        floor: a channel whose std is at most `floor * max(|mean|, 1)` is constant and keeps std 1.
+        plus: is added to the std; TD3+BC (arXiv 2106.06860, section 5) takes 1e-3 and no floor.
+        where: `[...]` bool, which rows count (all).
+    """
+    rows = jnp.asarray(x).reshape(-1, x.shape[-1])
+    count = None if where is None else jnp.asarray(where).reshape(-1, 1)
+    mean, std = jnp.mean(rows, axis=0, where=count), jnp.std(rows, axis=0, where=count)
+    if plus:
+        return Affine(mean, std + plus)
+    return Affine(mean, jnp.where(std > floor * jnp.maximum(1.0, jnp.abs(mean)), std, 1.0))
+
+
+def identity(dim: int) -> Affine:
+    """Coordinates that stay as they are, `[dim]`."""
+    return Affine(jnp.zeros(dim), jnp.ones(dim))
 
 
 @struct.dataclass

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from jdp.data.episodes import Episodes
 from jdp.data.windows import padded_rows, windows
 from jdp.errors import UserError
-from jdp.types import AnyArray, Bound, Lookup, Segments, named_keys
+from jdp.types import AnyArray, Segments, named_keys
 
 FAR = 1 << 20  # steps to a goal of another episode
 
@@ -105,11 +105,11 @@ Tables = tuple[AnyArray, AnyArray, AnyArray, AnyArray]  # starts, last, first [W
 
 
 def tables(rows: SegmentRows) -> Tables:
-    """What `_locate` needs of the rows."""
+    """What `locate` needs of the rows."""
     return rows.starts, rows.last, rows.first, np.int32(rows.reward.shape[0])
 
 
-def _locate(
+def locate(
     key: Array,
     tables: Tables,
     *,
@@ -118,6 +118,7 @@ def _locate(
     goal: tuple[int, ...],
     hindsight: Hindsight,
 ) -> Located:
+    """Where a uniform draw of segments lies; the key is consumed. See `jdp.data.draws.SegmentDraw`."""
     starts, lasts, firsts, count = tables
     keys = named_keys(key, "segment", "kind", "later", "anywhere")
     index = jax.random.randint(keys["segment"], (batch_size,), 0, starts.shape[0])
@@ -136,45 +137,14 @@ def _locate(
     return Located(at, said, jnp.where(elsewhere, FAR, ahead))
 
 
-def _take(rows: SegmentRows, located: Located, *, goal: tuple[int, ...]) -> Segments:
+def take(rows: SegmentRows, located: Located, *, goal: tuple[int, ...]) -> Segments:
+    """The segments at `located`."""
     per_row = {name: getattr(rows, name)[located.at] for name in SegmentRows._fields[:5]}
     goals = rows.observation[located.goal][..., np.array(goal, np.int32)]
     return Segments(**per_row, goal=goals, distance=located.distance)
 
 
-def _draw(key: Array, rows: SegmentRows, *, goal: tuple[int, ...], **settings: Any) -> Segments:
-    return _take(rows, _locate(key, tables(rows), goal=goal, **settings), goal=goal)
-
-
-def draw_segments(
-    batch_size: int,
-    offsets: Sequence[int],
-    goal: Sequence[int] = (),
-    hindsight: Hindsight = Hindsight(),  # noqa: B008 (an immutable tuple)
-) -> Bound:
-    """`(key, rows: SegmentRows) -> Segments`: a uniform draw of segments, with goals in hindsight.
-
-    Row `l` of a segment is `offsets[l]` steps after the drawn row (before it, where negative), clamped to
-    the episode. A goal is what a row of the kind that `hindsight` draws says in the entries `goal` of its
-    observation, and `distance` how many steps after the drawn row it lies. Equal arguments give equal
-    functions.
-
-    Raises:
-        UserError: if `offsets` do not contain 0 or do not increase.
-    """
-    offsets = tuple(int(o) for o in offsets)
+def check_offsets(offsets: Sequence[int]) -> None:
+    """Raises `UserError` unless `offsets` contain 0 and increase."""
     if 0 not in offsets or any(b <= a for a, b in itertools.pairwise(offsets)):
         raise UserError(f"offsets of a segment contain 0 and increase, unlike {offsets}")
-    settings = {
-        "batch_size": batch_size,
-        "offsets": offsets,
-        "goal": tuple(goal),
-        "hindsight": hindsight,
-    }
-    return Bound(_draw, tuple(sorted(settings.items())))
-
-
-def segment_lookup(draw: Bound) -> Lookup:
-    """`draw_segments(...)` in two halves, of `tables(rows)` and of `rows`, for `jdp.data.stream`."""
-    goal = dict(draw.settings)["goal"]
-    return Lookup(Bound(_locate, draw.settings), Bound(_take, (("goal", goal),)))

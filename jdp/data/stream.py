@@ -20,10 +20,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jdp.data.draws import step_keys
 from jdp.data.mapped import check_files
-from jdp.training.fit import Block, chunk_end, step_keys
-from jdp.types import Lookup, PyTree
+from jdp.types import Draw, PyTree
 
+# (start, stop, batches [K, ...]): those of updates start .. stop - 1 come first
+Block = tuple[int, int, PyTree]
 AHEAD = 2  # blocks that wait on the devices while one computes
 
 
@@ -31,9 +33,10 @@ AHEAD = 2  # blocks that wait on the devices while one computes
 class Stream:
     """Rows on the host and how batches are drawn from them."""
 
-    lookup: Lookup  # of `draw_windows` or `draw_segments`
-    tables: PyTree  # what `lookup.locate` needs: a few numbers for each place where a batch may begin
+    draw: Draw
     rows: PyTree  # of numpy arrays, memory-mapped or not
+    batch_size: int
+    seeds: int | None = None  # batches are [S, B, ...]: one for each seed, of its own key
     block: int = 20  # updates whose batches are put on the devices at once
     process: int = 0  # which part of every batch this process reads
     processes: int = 1
@@ -50,7 +53,7 @@ def blocks(
     mesh: Mesh | None = None,
     batch_axis: int = 0,
 ) -> Iterator[Iterator[Block]]:
-    """A context that gives the blocks of updates `start .. stop - 1` for `jdp.training.fit_blocks`.
+    """A context that gives the blocks of updates `start .. stop - 1` for `jdp.loops.fit_blocks`.
 
     What is drawn for update `i` depends on `key` and `i` alone, as in `fit`: it may begin anywhere. Of many
     processes each gathers its own slice of every batch (`stream.process`), along `batch_axis`.
@@ -95,6 +98,11 @@ def blocks(
         reader.join()
 
 
+def chunk_end(start: int, stop: int, chunk: int) -> int:
+    """Where the chunk that update `start` belongs to ends."""
+    return min((start // chunk + 1) * chunk, stop)
+
+
 def _bounds(start: int, stop: int, chunk: int, block: int) -> Iterator[tuple[int, int]]:
     while start < stop:
         end = min(start + block, chunk_end(start, stop, chunk))
@@ -103,7 +111,12 @@ def _bounds(start: int, stop: int, chunk: int, block: int) -> Iterator[tuple[int
 
 
 @lru_cache(maxsize=16)
-def _locate_program(locate: Any, count: int) -> Any:
+def _locate_program(draw: Draw, batch_size: int, seeds: int | None, count: int) -> Any:
+    def locate(key: Array, tables: PyTree) -> PyTree:
+        if seeds is None:
+            return draw.locate(key, tables, batch_size)
+        return jax.vmap(lambda k: draw.locate(k, tables, batch_size))(jax.random.split(key, seeds))
+
     def located(key: Array, first: Array, tables: PyTree) -> PyTree:
         steps = first + jnp.arange(count, dtype=jnp.int32)
         return jax.vmap(lambda step: locate(step_keys(key, step)["draw"], tables))(steps)
@@ -125,8 +138,8 @@ def _gather(stream: Stream, key: Array, first: int, batch_axis: int) -> PyTree:
         key = jax.random.wrap_key_data(
             jnp.asarray(np.asarray(jax.random.key_data(key))), impl=jax.random.key_impl(key)
         )
-        program = _locate_program(stream.lookup.locate, stream.block)
-        located = jax.device_get(program(key, np.int32(first), stream.tables))
+        program = _locate_program(stream.draw, stream.batch_size, stream.seeds, stream.block)
+        located = jax.device_get(program(key, np.int32(first), stream.draw.tables(stream.rows)))
     check_files(stream.rows)
     axis = batch_axis + 1
 
@@ -136,7 +149,7 @@ def _gather(stream: Stream, key: Array, first: int, batch_axis: int) -> PyTree:
 
     if stream.processes > 1:
         located = jax.tree.map(mine, located)
-    return stream.lookup.take(stream.rows, located)
+    return stream.draw.take(stream.rows, located)
 
 
 def _place(batches: PyTree, mesh: Mesh | None, batch_axis: int, processes: int) -> PyTree:

@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jdp.devices.mesh import gathered, on_one, padded, replicate, split_batch, split_rows
 from jdp.errors import UserError
-from jdp.training.mesh import gathered, on_one, padded, replicate, split_batch, split_rows
 from jdp.types import Policy, PyTree
 
 Watch = Callable[[int, PyTree, np.ndarray, np.ndarray], None]

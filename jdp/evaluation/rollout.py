@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jdp.devices.mesh import gathered, padded, replicate, split_batch
 from jdp.errors import UserError
 from jdp.evaluation.environments import make_env
-from jdp.training.mesh import gathered, padded, replicate, split_batch
 from jdp.types import Agent, Bound, PyTree
 
 PolicyStep = Callable[[PyTree, np.ndarray], Any]  # (state [S, ...], observations [S, n, O]) -> [S, n, A]

@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 
 from jdp.data.segments import SegmentRows
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError
+from jdp.learning.averaged import Averaged
 from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState, diffuser
 from jdp.planners.inverse import InverseConfig, inverse, near_pair, track
 from jdp.planners.scale import clip_action
@@ -120,7 +120,7 @@ class AdaptDiffuserState(NamedTuple):
     """What AdaptDiffuser learned, and the real segments that its plans are compared with."""
 
     planner: DiffuserPlannerState
-    inverse: DiffuserState
+    inverse: Averaged
     observation: Array  # [R, L, O]
     action: Array  # [R, L, A]
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.segments import Hindsight, SegmentRows
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.guidance import classifier_free_doubled
+from jdp.learning.averaged import Averaged
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
@@ -65,8 +65,8 @@ class DecisionDiffuserState(NamedTuple):
 
     scale: Scale
     span: Span
-    model: DiffuserState
-    inverse: DiffuserState
+    model: Averaged
+    inverse: Averaged
 
 
 def flagged(condition: Array, given: Array) -> Array:

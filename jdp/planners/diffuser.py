@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.segments import SegmentRows
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError, check_choices
+from jdp.learning.averaged import Averaged
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
 from jdp.planners.scale import Scale, clip_action, fit_scale, known_mask, with_goal
@@ -84,9 +84,9 @@ class DiffuserPlannerState(NamedTuple):
     """What Diffuser learned."""
 
     scale: Scale
-    model: DiffuserState
-    critic: PyTree  # DiffuserState; of tasks with rewards, else None
-    inverse: PyTree  # DiffuserState; of plans of states, else None
+    model: Averaged
+    critic: PyTree  # Averaged; of tasks with rewards, else None
+    inverse: PyTree  # Averaged; of plans of states, else None
 
 
 @lru_cache(maxsize=64)

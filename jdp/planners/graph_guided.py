@@ -15,8 +15,8 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data.segments import SegmentRows
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError, check_choices
+from jdp.learning.averaged import Averaged
 from jdp.planners import states
 from jdp.planners.diffuser import check_horizon
 from jdp.planners.graph import Graph, Path, build_graph, nearest, nearest_reachable, walk, waypoints
@@ -73,8 +73,8 @@ class GraphGuidedState(NamedTuple):
 
     scale: Scale
     graph: Graph  # positions are the goal's entries of standardised observations (all, without goals)
-    model: DiffuserState
-    inverse: DiffuserState
+    model: Averaged
+    inverse: Averaged
 
 
 def _pulled(denoiser: Denoiser, target: Array, share: Array, x: Array, sigma: Array) -> Array:

@@ -10,8 +10,8 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data.segments import SegmentRows
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import UserError, check_choices
+from jdp.learning.averaged import Averaged
 from jdp.planners.diffuser import check_candidates, check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
@@ -95,9 +95,9 @@ class HierarchicalState(NamedTuple):
     """What the two levels learned."""
 
     scale: Scale
-    high: DiffuserState
-    low: DiffuserState
-    critic: PyTree  # DiffuserState; of tasks with rewards, else None
+    high: Averaged
+    low: Averaged
+    critic: PyTree  # Averaged; of tasks with rewards, else None
     low_critic: PyTree  # where `low_guidance` or `low_candidates` ask for it
     inverse: PyTree  # where states are tracked
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.diffusion import edm, losses, samplers, schedules
-from jdp.diffusion.diffuser import DiffuserState, adam, begin, descend
 from jdp.errors import UserError, check_choices
+from jdp.learning.averaged import Averaged, begin, descend
+from jdp.learning.optimiser import adam
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.mlp import mlp
 from jdp.planners.scale import Scale, clip_action
@@ -52,8 +53,8 @@ class InverseConfig:
 class Inverse(NamedTuple):
     """A trainable inverse model, as pure functions; states and actions are standardised."""
 
-    init: Callable[..., DiffuserState]  # init(key, state [B, O], target [B, O], action [B, A])
-    update: Callable[..., tuple[DiffuserState, Metrics]]
+    init: Callable[..., Averaged]  # init(key, state [B, O], target [B, O], action [B, A])
+    update: Callable[..., tuple[Averaged, Metrics]]
     # update(key, state, observation [B, O], target [B, O], ahead [B], action [B, A])
     act: Callable[..., Array]  # act(key, state, observation, target, ahead [B]) -> [B, A]
 
@@ -114,7 +115,7 @@ def inverse(config: InverseConfig, action_dim: int, stride: int, relative: tuple
         share = ahead.astype(observation.dtype)[:, None] / stride
         return jnp.concatenate([here, target - observation, share], axis=-1)
 
-    def init(key: Array, observation: Array, target: Array, action: Array) -> DiffuserState:
+    def init(key: Array, observation: Array, target: Array, action: Array) -> Averaged:
         ahead = jnp.ones(observation.shape[0], jnp.int32)
         return begin(optimiser, net.init(key, inputs(observation, target, ahead), action))
 

@@ -11,10 +11,11 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion import flow_maps
-from jdp.diffusion.diffuser import DiffuserState, adam, begin, check_accumulate, descend
 from jdp.diffusion.formulations import formulation
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
+from jdp.learning.averaged import Averaged, begin, check_accumulate, descend
+from jdp.learning.optimiser import adam
 from jdp.networks import NetworkConfig, Precision, make
 from jdp.networks.conditional_mlp import conditioned
 from jdp.types import Bound, Denoiser, Metrics, Params, named_keys
@@ -37,7 +38,7 @@ class ModelConfig:
     precision: Precision = "float32"
     """Of the network's arithmetic; weights, optimiser, average and loss are float32."""
     accumulate: int = 1
-    """Micro-batches that a batch is computed in, of denoisers (`jdp.diffusion.diffuser.mean_gradient`)."""
+    """Micro-batches that a batch is computed in, of denoisers (`jdp.learning.averaged.mean_gradient`)."""
 
     def __post_init__(self) -> None:
         check_accumulate(self.accumulate)
@@ -51,11 +52,11 @@ class ModelConfig:
 class Model(NamedTuple):
     """A trainable denoiser of plans `[B, T, D]` under a condition `[B, C]`, as pure functions."""
 
-    init: Callable[[Array, Array, Array], DiffuserState]  # init(key, x0, condition)
-    update: Callable[..., tuple[DiffuserState, Metrics]]
+    init: Callable[[Array, Array, Array], Averaged]  # init(key, x0, condition)
+    update: Callable[..., tuple[Averaged, Metrics]]
     # update(key, state, x0, condition, known, weight): entries where `known` (bool, broadcasts to x0) are
     # shown without noise and cost nothing; `weight` (broadcasts to x0) multiplies the loss
-    denoiser: Callable[[DiffuserState, Array], Denoiser]  # denoiser(state, condition), of averaged weights
+    denoiser: Callable[[Averaged, Array], Denoiser]  # denoiser(state, condition), of averaged weights
 
 
 def _shown(x: Array, known: Array, condition: Array) -> tuple[Array, Array]:
@@ -192,13 +193,13 @@ def model(config: ModelConfig) -> Model:
     kind = _KINDS.get(config.formulation, _denoising)(config, apply)
     step_size = 1 if config.formulation == "shortcut" else 0  # a column of the condition
 
-    def init(key: Array, x0: Array, condition: Array) -> DiffuserState:
+    def init(key: Array, x0: Array, condition: Array) -> Averaged:
         wide = jnp.concatenate([condition, jnp.zeros((x0.shape[0], step_size), x0.dtype)], axis=-1)
         shown, given = _shown(x0, jnp.ones(x0.shape, bool), wide)
         levels = jnp.zeros(x0.shape[:1], x0.dtype)
         return begin(optimiser, kind.init(lambda k: net.init(k, shown, levels, given), key))
 
-    def update(key: Array, state: DiffuserState, x0: Array, condition: Array, known: Array, weight: Array):
+    def update(key: Array, state: Averaged, x0: Array, condition: Array, known: Array, weight: Array):
         known, weight = (jnp.broadcast_to(x, x0.shape) for x in (known, weight))
 
         def loss(params: Params, drawn: Any, *rows: Array) -> tuple[Array, Metrics]:
@@ -207,7 +208,7 @@ def model(config: ModelConfig) -> Model:
         rows = (kind.draw(key, x0), x0, condition, known, weight)
         return descend(optimiser, state, loss, config.ema, rows, config.accumulate)
 
-    def denoiser(state: DiffuserState, condition: Array) -> Denoiser:
+    def denoiser(state: Averaged, condition: Array) -> Denoiser:
         return kind.denoiser(state.ema, condition)
 
     return Model(init, update, denoiser)

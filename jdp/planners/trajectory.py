@@ -11,13 +11,14 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion import samplers
-from jdp.diffusion.diffuser import DiffuserState, adam, begin, check_accumulate, descend
 from jdp.diffusion.flow_maps import hold_map
 from jdp.diffusion.formulations import formulation
 from jdp.diffusion.guidance import hold, value_guided
 from jdp.diffusion.schedules import flow, karras
 from jdp.diffusion.warm import warm_start
 from jdp.errors import UserError
+from jdp.learning.averaged import Averaged, begin, check_accumulate, descend
+from jdp.learning.optimiser import adam
 from jdp.networks import Precision, ValueNetworkConfig, make_value
 from jdp.types import Denoiser, Metrics, Params, bind, named_keys
 
@@ -68,10 +69,10 @@ class SamplingConfig:
 class Critic(NamedTuple):
     """A trainable judge of (noisy) plans, as pure functions."""
 
-    init: Callable[[Array, Array, Array], DiffuserState]  # init(key, x0 [B, T, D], condition [B, C])
-    update: Callable[..., tuple[DiffuserState, Metrics]]
+    init: Callable[[Array, Array, Array], Averaged]  # init(key, x0 [B, T, D], condition [B, C])
+    update: Callable[..., tuple[Averaged, Metrics]]
     # update(key, state, x0, condition, known, target [B]), regression
-    value: Callable[[DiffuserState, Array], Partial]  # value(state, condition) -> (x, sigma) -> [B]
+    value: Callable[[Averaged, Array], Partial]  # value(state, condition) -> (x, sigma) -> [B]
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,10 @@ def critic(config: CriticConfig) -> Critic:
     """The judge of `config`: regression of a number on plans, at noise levels from none to pure noise."""
     net, optimiser, form = make_value(config.network, config.precision), adam(config), formulation("edm")
 
-    def init(key: Array, x0: Array, condition: Array) -> DiffuserState:
+    def init(key: Array, x0: Array, condition: Array) -> Averaged:
         return begin(optimiser, net.init(key, x0, jnp.zeros(x0.shape[:1], x0.dtype), condition))
 
-    def update(key: Array, state: DiffuserState, x0: Array, condition: Array, known: Array, target: Array):
+    def update(key: Array, state: Averaged, x0: Array, condition: Array, known: Array, target: Array):
         keys = named_keys(key, "level", "clean", "noise")
         level = form.levels(keys["level"], x0.shape[0], x0.dtype)
         clean = jax.random.bernoulli(keys["clean"], 0.5 if config.noisy else 1.0, level.shape)
@@ -131,7 +132,7 @@ def critic(config: CriticConfig) -> Critic:
         rows = (x, level, condition, target)
         return descend(optimiser, state, loss, config.ema, rows, config.accumulate)
 
-    def value(state: DiffuserState, condition: Array) -> Partial:
+    def value(state: Averaged, condition: Array) -> Partial:
         return bind(_judge, state.ema, condition, apply=net.apply)
 
     return Critic(init, update, value)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.segments import FAR, Hindsight, SegmentRows
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.errors import check_choices
+from jdp.learning.averaged import Averaged
 from jdp.planners.diffuser import check_candidates, check_horizon
 from jdp.planners.inverse import InverseConfig, inverse, near_pair
 from jdp.planners.models import ModelConfig, model
@@ -76,9 +76,9 @@ class VeteranState(NamedTuple):
 
     scale: Scale
     span: Span
-    model: DiffuserState
-    critic: DiffuserState
-    inverse: DiffuserState
+    model: Averaged
+    critic: Averaged
+    inverse: Averaged
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,6 @@ from jdp.policies.closed_loop import Following, follow
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig, diffusion_policy
 from jdp.policies.dql import DQL_SETTINGS, DQLConfig, dql
 from jdp.policies.edp import EDPConfig, edp
-from jdp.policies.export import ExportedPolicy, export_policy, mean_policy, read_export
 from jdp.policies.fql import FQL_SETTINGS, FQLConfig, fql
 from jdp.policies.idql import IDQL_SETTINGS, IDQLConfig, idql
 from jdp.types import PolicyLearner, Spec
@@ -25,7 +24,6 @@ __all__ = [
     "DQLConfig",
     "DiffusionPolicyConfig",
     "EDPConfig",
-    "ExportedPolicy",
     "FQLConfig",
     "Following",
     "IDQLConfig",
@@ -33,14 +31,11 @@ __all__ = [
     "diffusion_policy",
     "dql",
     "edp",
-    "export_policy",
     "follow",
     "fql",
     "hindsight",
     "idql",
     "make",
-    "mean_policy",
-    "read_export",
     "tuned",
 ]
 

@@ -13,8 +13,8 @@ from jdp.agents import common as agents
 from jdp.agents.common import Learner, Standardiser
 from jdp.data.checks import check_fits
 from jdp.data.segments import SegmentRows
-from jdp.diffusion import diffuser
-from jdp.diffusion.diffuser import DiffuserState
+from jdp.learning import averaged
+from jdp.learning.averaged import Averaged
 from jdp.policies import actions, common
 from jdp.policies.actions import ActorConfig
 from jdp.types import (
@@ -90,7 +90,7 @@ class ActorCriticConfig(ActorConfig, CriticConfig):
 class ActorCriticState(NamedTuple):
     """The actor with its averaged weights, the critics and their target, and V where there is one."""
 
-    actor: DiffuserState
+    actor: Averaged
     critic: Learner  # parameters [2, ...]
     target_critic: Params  # [2, ...]
     standardise: Standardiser  # of observations, [O]
@@ -105,7 +105,7 @@ def init(key: Array, rows: SegmentRows, *, config: ActorCriticConfig, spec: Spec
     critic = config.critic().init(keys["critic"], seen, action)
     actor = config.network().init(keys["actor"], action, jnp.zeros(1), seen)
     return ActorCriticState(
-        actor=diffuser.begin(config.optimiser(), actor),
+        actor=averaged.begin(config.optimiser(), actor),
         critic=agents.learner(critic, config.critic_optimiser()),
         target_critic=agents.copied(critic),
         standardise=agents.standardiser(rows.observation),
@@ -134,7 +134,7 @@ def learn(
         config.critic_optimiser(),
         state.critic,
     )
-    actor, actor_metrics = diffuser.descend(
+    actor, actor_metrics = averaged.descend(
         config.optimiser(), state.actor, lambda params: actor_loss(params, critic.params), config.ema
     )
     target_critic = agents.polyak(state.target_critic, critic.params, config.tau)

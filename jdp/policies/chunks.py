@@ -12,8 +12,8 @@ from jdp.agents import common as agents
 from jdp.agents.common import Standardiser
 from jdp.data.checks import check_fits
 from jdp.data.segments import SegmentRows
-from jdp.diffusion import diffuser
-from jdp.diffusion.diffuser import DiffuserState
+from jdp.learning import averaged
+from jdp.learning.averaged import Averaged
 from jdp.policies import common
 from jdp.policies.actions import ActorConfig
 from jdp.types import Metrics, Params, Segments, Spec
@@ -46,7 +46,7 @@ class ChunkConfig(ActorConfig):
 class CloneState(NamedTuple):
     """The denoiser of chunks with its averaged weights."""
 
-    actor: DiffuserState
+    actor: Averaged
     standardise: Standardiser  # of observations, [O]
 
 
@@ -81,7 +81,7 @@ def init(key: Array, rows: SegmentRows, *, config: ChunkConfig, spec: Spec, extr
     seen = config.history * spec.observation_dim + len(spec.goal) + extra
     x = jnp.zeros((1, config.chunk * spec.action_dim))
     params = config.network().init(key, x, jnp.zeros(1), jnp.zeros((1, seen)))
-    return CloneState(diffuser.begin(config.optimiser(), params), agents.standardiser(rows.observation))
+    return CloneState(averaged.begin(config.optimiser(), params), agents.standardiser(rows.observation))
 
 
 def imitate(
@@ -93,7 +93,7 @@ def imitate(
         value = loss(params)
         return value, {"loss": value}
 
-    actor, metrics = diffuser.descend(config.optimiser(), state.actor, with_metrics, config.ema)
+    actor, metrics = averaged.descend(config.optimiser(), state.actor, with_metrics, config.ema)
     return state._replace(actor=actor), metrics
 
 

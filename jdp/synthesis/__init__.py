@@ -13,15 +13,11 @@ from jdp.synthesis.experience import (
 from jdp.synthesis.generate import SamplerConfig, generate
 from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
 from jdp.synthesis.imagined import branches, empty_rings, imagine, recorded, refill
-from jdp.synthesis.load import LoadedRun, load_run
-from jdp.synthesis.load_controller import LoadedController, load_controller
 from jdp.synthesis.policy import target_log_prob, target_policy
 
 __all__ = [
     "Experience",
     "GuidanceConfig",
-    "LoadedController",
-    "LoadedRun",
     "Pool",
     "SamplerConfig",
     "branches",
@@ -33,8 +29,6 @@ __all__ = [
     "generate",
     "guide",
     "imagine",
-    "load_controller",
-    "load_run",
     "pool",
     "recorded",
     "refill",

@@ -108,7 +108,7 @@ def _draw(
 
 
 def draw_batches(*, agents: int, batches: int, batch_size: int, real_share: float, dims: tuple[int, int]):
-    """A `draw(key, pool) -> Transition [S, batches * batch_size, ...]` for `jdp.training.fit`.
+    """A `draw(key, pool) -> Transition [S, batches * batch_size, ...]` for `jdp.loops.fit`.
 
     Each of the `batches` minibatches holds `round(real_share * batch_size)` real rows and synthetic
     rows for the rest, uniform and with replacement. `dims` is `(O, A)`.

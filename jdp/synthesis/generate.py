@@ -11,11 +11,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
+from jdp.devices.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.diffusion.guidance import condition
 from jdp.diffusion.samplers import SAMPLERS, Sampler
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
-from jdp.training.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.types import Denoiser, named_keys
 
 

@@ -11,9 +11,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jdp.data import Episodes
+from jdp.devices.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.errors import UserError
 from jdp.synthesis.experience import Experience
-from jdp.training.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.types import PyTree, WorldModel, pack
 from jdp.world_models.ring import Ring, push, ring
 from jdp.world_models.rollout import Actor, Rollout, RolloutConfig, agent_actor, rollout

@@ -8,7 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data import Normaliser
-from jdp.training.mesh import spread_rows
+from jdp.devices.mesh import spread_rows
 from jdp.types import ActionDistribution, Normal, PyTree, TanhNormal, bind
 
 WIDEST_MEAN = 0.9  # where the slope of arctanh is taken no further, for the std of a stochastic actor

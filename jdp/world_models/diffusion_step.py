@@ -15,12 +15,13 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data.checks import check_fits
-from jdp.diffusion import diffuser, losses
+from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.samplers import SAMPLERS
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
+from jdp.learning import averaged, optimiser
+from jdp.learning.averaged import Averaged
 from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.two_hot import two_hot
@@ -114,7 +115,7 @@ class DiffusionStepConfig(VectorDiffusionConfig):
 class DiffusionStepState(NamedTuple):
     """Weights, their average, and the units of the task."""
 
-    training: DiffuserState
+    training: Averaged
     statistics: Statistics
 
 
@@ -144,7 +145,7 @@ def _init(
     numbers = a * max(config.action_bins, 1)
     x, condition = jnp.zeros((1, _width(spec, rule))), jnp.zeros((1, config.history * (o + numbers)))
     params = _network(config).init(key, x, jnp.zeros(1), condition)
-    return DiffusionStepState(diffuser.begin(diffuser.adam(config), params), statistics(found))
+    return DiffusionStepState(averaged.begin(optimiser.adam(config), params), statistics(found))
 
 
 def _update(
@@ -171,7 +172,7 @@ def _update(
         both = (params, condition)
         return losses.denoising(key, apply, both, x0, p_mean=config.p_mean, p_std=config.p_std)
 
-    training, metrics = diffuser.descend(diffuser.adam(config), state.training, loss, config.ema)
+    training, metrics = averaged.descend(optimiser.adam(config), state.training, loss, config.ema)
     return DiffusionStepState(training, s), metrics
 
 

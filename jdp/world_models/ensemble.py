@@ -10,10 +10,10 @@ import optax
 from jax import Array
 
 from jdp.data.checks import check_fits
+from jdp.devices.mesh import spread_rows
 from jdp.errors import UserError
+from jdp.learning.optimiser import step as descend
 from jdp.networks.mlp import mlp
-from jdp.networks.optimiser import step as descend
-from jdp.training.mesh import spread_rows
 from jdp.types import (
     Bound,
     Metrics,

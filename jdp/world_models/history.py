@@ -63,7 +63,7 @@ def _draw(key: Array, data: Histories, *, batch_size: int, history: int, dims: t
 
 
 def draw_histories(batch_size: int, history: int, dims: tuple[int, int]) -> Bound:
-    """A `draw(key, Histories) -> History` for `jdp.training.fit`; `dims` is `(O, A)`."""
+    """A `draw(key, Histories) -> History` for `jdp.loops.fit`; `dims` is `(O, A)`."""
     return Bound(_draw, (("batch_size", batch_size), ("history", history), ("dims", dims)))
 
 

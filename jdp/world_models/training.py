@@ -122,7 +122,7 @@ def train(
     Args:
         state: of `ensemble(config, spec, rule)`.
         fit_epoch: `(state, start, stop) -> state` makes the updates `start .. stop - 1`, for instance
-            by `jdp.training.fit`; it may donate the state.
+            by `jdp.loops.fit`; it may donate the state.
         holdout: rows that no update sees, `[H, ...]`.
         rows: how many rows updates draw from.
         after: called after each epoch; it must not keep the state.

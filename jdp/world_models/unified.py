@@ -12,12 +12,13 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data.checks import check_fits
-from jdp.diffusion import diffuser, losses
+from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.diffuser import DiffuserState
 from jdp.diffusion.guidance import hold
 from jdp.diffusion.samplers import SAMPLERS
 from jdp.errors import UserError
+from jdp.learning import averaged, optimiser
+from jdp.learning.averaged import Averaged
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.types import Bound, Denoiser, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
 from jdp.world_models.coordinates import (
@@ -58,7 +59,7 @@ class UnifiedConfig(VectorDiffusionConfig):
 class UnifiedState(NamedTuple):
     """Weights, their average, and the units of the task."""
 
-    training: DiffuserState
+    training: Averaged
     statistics: Statistics
 
 
@@ -135,7 +136,7 @@ def _init(
     check_fits(data.next_observation, data.actions, spec, "world model")
     x = jnp.zeros((1, spec.action_dim + spec.observation_dim + 2))
     params = _network(config, spec).init(key, x, x, jnp.zeros((1, spec.observation_dim)))
-    return UnifiedState(diffuser.begin(diffuser.adam(config), params), statistics(data))
+    return UnifiedState(averaged.begin(optimiser.adam(config), params), statistics(data))
 
 
 def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
@@ -183,7 +184,7 @@ def _update(
     def loss(params: Params) -> tuple[Array, Metrics]:
         return losses.denoising_at(keys["noise"], apply, (params, condition), x0, sigma)
 
-    training, metrics = diffuser.descend(diffuser.adam(config), state.training, loss, config.ema)
+    training, metrics = averaged.descend(optimiser.adam(config), state.training, loss, config.ema)
     return UnifiedState(training, s), metrics
 
 

@@ -13,9 +13,10 @@ from jdp.data.d4rl import read
 from jdp.data.mapped import copy_d4rl, map_rows, write_rows, write_windows
 from jdp.data.segments import Hindsight, segment_lookup, tables
 from jdp.data.stream import Stream, _gather, blocks
+from jdp.devices import data_mesh
 from jdp.errors import UserError
+from jdp.loops import fit, fit_blocks
 from jdp.synthesis import draw_windows, window_lookup
-from jdp.training import data_mesh, fit, fit_blocks
 from jdp.types import Bound, Lookup, named_keys
 
 B, T, D, ROWS, KEY = 16, 4, 3, 300, jax.random.key(7)

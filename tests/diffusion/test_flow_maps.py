@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from jdp.diffusion import exact, flow_maps, samplers, schedules
-from jdp.diffusion.diffuser import begin, descend
 from jdp.diffusion.flow_maps.shortcut import step_column
 from jdp.diffusion.guidance import hold
 from jdp.diffusion.times import FLOW
+from jdp.learning.averaged import begin, descend
 from jdp.networks.conditional_mlp import conditional_mlp
 from jdp.types import expand, named_keys
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jdp.data import Normaliser
+from jdp.devices import count_compilations
 from jdp.diffusion import edm, exact, samplers
 from jdp.diffusion.guidance import inpaint, normalise_safely, policy_guided, reference_guided
 from jdp.diffusion.schedules import karras
 from jdp.networks import NetworkConfig, make
 from jdp.synthesis.policy import target_log_prob, target_policy
-from jdp.training import count_compilations
 from jdp.types import Normal, bind
 
 T, O, A = 2, 2, 1  # noqa: E741 (one letter a dimension, as in the docstrings)

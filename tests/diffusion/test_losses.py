@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.diffusion import losses, trajectory_diffuser
-from jdp.diffusion.diffuser import DiffuserConfig, ema_decay, learning_rate
+from jdp.diffusion import losses
+from jdp.learning.averaged import ema_decay
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.learning.optimiser import learning_rate
 from jdp.networks import NetworkConfig, make
 from jdp.types import named_keys
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdp.devices import count_compilations
 from jdp.diffusion import edm, exact, samplers
 from jdp.diffusion.guidance import classifier_free, classifier_free_doubled, hold, value_guided
 from jdp.diffusion.schedules import karras
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
-from jdp.training import count_compilations
 from jdp.types import bind
 
 T, D = 2, 2

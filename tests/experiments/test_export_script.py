@@ -18,8 +18,9 @@ from jdp.agents import BCConfig
 from jdp.data import SegmentRows
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners import CriticConfig, DiffuserPlannerConfig, ModelConfig, SamplingConfig
-from jdp.policies import DiffusionPolicyConfig, mean_policy
-from jdp.training import checkpoints, start_run
+from jdp.policies import DiffusionPolicyConfig
+from jdp.runs import checkpoints, start_run
+from jdp.runs.export import mean_policy
 from jdp.types import Spec, Transition
 
 pytest.importorskip("flatbuffers")
@@ -177,7 +178,7 @@ def hopper_return(policy, state, spec):
 
 def test_the_card_says_where_the_policy_comes_from(exported):
     runs, files, _ = exported
-    card = jdp.policies.read_export(files["policy"]).card
+    card = jdp.runs.export.read_export(files["policy"]).card
     assert card["make"] == {"id": "Hopper-v5", "max_episode_steps": 1000}
     wanted = {"method": "diffusion_policy", "seed": 1, "score": 2.0, "dataset": "made up", "updates": 1}
     assert wanted.items() <= card.items() and card["run"] == str(runs["policy"])

@@ -11,8 +11,8 @@ from two_rooms import PAIRS, SPEC, counted, exact_model, rows_of_walks, shortest
 
 from jdp.data import draw_segments, rows_of, segment_rows
 from jdp.data.episodes import Origin, make_episodes
-from jdp.diffusion.diffuser import learning_rate
 from jdp.errors import UserError
+from jdp.learning.optimiser import learning_rate
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners.adapt_diffuser import (
     AdaptDiffuserConfig,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp import training
+from jdp import loops
 from jdp.errors import UserError
 from jdp.networks import NetworkConfig
 from jdp.planners import ModelConfig, SamplingConfig
@@ -41,7 +41,7 @@ def test_draws_have_the_conditional_of_the_data(name, sampler, steps):
     )
     net = model(config)
     state = net.init(jax.random.key(0), jnp.zeros((1, 2, 1)), jnp.zeros((1, 0)))
-    state = training.fit(lambda *a: learn(*a, net=net), draw, state, (), key=jax.random.key(1), stop=STEPS)
+    state = loops.fit(lambda *a: learn(*a, net=net), draw, state, (), key=jax.random.key(1), stop=STEPS)
     sampling = SamplingConfig(sampler=sampler, steps=steps, warm_steps=0, sigma_max=None)
     batch = 2000
     present = jnp.linspace(-1.5, 1.5, batch)[:, None]

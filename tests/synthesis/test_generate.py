@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from jdp.data import Normaliser
+from jdp.devices import count_compilations, data_mesh
 from jdp.diffusion import edm, exact, samplers
 from jdp.diffusion.guidance import policy_guided
 from jdp.diffusion.schedules import karras
 from jdp.networks import NetworkConfig, make
 from jdp.synthesis import SamplerConfig, experience, generate, target_log_prob, target_policy, to_transitions
-from jdp.training import count_compilations, data_mesh
 from jdp.types import Normal, bind
 
 O, A, T = 2, 1, 8  # noqa: E741

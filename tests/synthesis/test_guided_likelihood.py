@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import jdp
-from jdp import training
+from jdp import loops
 from jdp.agents import TD3BCConfig, td3_bc
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
 from jdp.evaluation import interval
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig
 from jdp.synthesis import GuidanceConfig, SamplerConfig, guide
 
@@ -26,7 +26,7 @@ def trained():
     diffuser = trajectory_diffuser(
         NetworkConfig("residual_unet", 16, 2), DiffuserConfig(steps=800, batch_size=64)
     )
-    state = training.fit(
+    state = loops.fit(
         diffuser.update,
         jdp.synthesis.draw_windows(64, LENGTH),
         jax.jit(diffuser.init)(jax.random.key(0), jnp.zeros((64, LENGTH, rows.shape[1]))),

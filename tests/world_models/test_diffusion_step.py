@@ -10,8 +10,8 @@ import pytest
 from jdp.data import Origin
 from jdp.data.episodes import make_episodes
 from jdp.errors import UserError
+from jdp.loops.fit import fit
 from jdp.networks.two_hot import from_two_hot, two_hot
-from jdp.training.fit import fit
 from jdp.types import Spec, Transition
 from jdp.world_models.diffusion_step import DiffusionStepConfig, diffusion_step
 from jdp.world_models.history import History, draw_histories, histories, take

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdp import UserError
-from jdp.training.fit import fit
+from jdp.loops.fit import fit
 from jdp.types import Spec, Transition, pack
 from jdp.world_models.ensemble import EnsembleConfig, ensemble, loss, member_network
 from jdp.world_models.termination import RULES, never

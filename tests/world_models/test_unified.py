@@ -9,7 +9,7 @@ import pytest
 from jdp.diffusion import exact
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
-from jdp.training.fit import fit
+from jdp.loops.fit import fit
 from jdp.types import Bound, Spec, Transition
 from jdp.world_models.unified import (
     UnifiedConfig,

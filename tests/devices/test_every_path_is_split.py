@@ -9,17 +9,18 @@ from jdp import agents, planners, policies, world_models
 from jdp.agents import TD3BCConfig
 from jdp.data import Normaliser, SegmentRows
 from jdp.data.segments import FAR
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
+from jdp.devices import data_mesh, padded, split_batch
 from jdp.diffusion.exact import gaussian
 from jdp.evaluation import Step, make_policy_step, play
 from jdp.evaluation.closed_loop import controller
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.loops import chunk_program
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners import CriticConfig, ModelConfig, SamplingConfig
 from jdp.policies import follow
 from jdp.synthesis import GuidanceConfig, SamplerConfig, empty_rings, guide, imagine, refill
 from jdp.synthesis.generate import sampling_program
 from jdp.synthesis.imagined import _refill_program, rollout_program
-from jdp.training import chunk_program, data_mesh, padded, split_batch
 from jdp.types import Bound, Segments, Spec, Transition
 from jdp.world_models import EnsembleConfig, RolloutConfig, agent_actor
 

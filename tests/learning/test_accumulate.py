@@ -11,15 +11,15 @@ import numpy as np
 import optax
 import pytest
 
-from jdp.diffusion import DiffuserConfig, trajectory_diffuser
-from jdp.diffusion.diffuser import begin, descend, mean_gradient
+from jdp.devices import check_divisible, data_mesh, split_batch
 from jdp.errors import UserError
+from jdp.learning.averaged import begin, descend, mean_gradient
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig, ValueNetworkConfig, make, make_value
 from jdp.networks.conditional_mlp import conditional_mlp
 from jdp.planners import ModelConfig
 from jdp.planners.models import model
 from jdp.planners.trajectory import CriticConfig, critic
-from jdp.training import check_divisible, data_mesh, split_batch
 
 B, T, D = 16, 8, 5
 NETWORK = NetworkConfig("mixer", 8, 1)

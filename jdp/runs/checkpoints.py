@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from jdp.devices import distributed
+from jdp.devices.mesh import data_mesh, on_one
 from jdp.errors import StorageError, UserError
-from jdp.training import distributed
-from jdp.training.mesh import data_mesh, on_one
 from jdp.types import PyTree
 
 

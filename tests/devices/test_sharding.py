@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdp.devices import check_divisible, data_mesh, split_batch
 from jdp.diffusion import losses
 from jdp.errors import UserError
+from jdp.loops import fit
 from jdp.networks import NetworkConfig, make
-from jdp.training import check_divisible, data_mesh, fit, split_batch
 
 B, T, D = 16, 8, 5
 NET = make(NetworkConfig("mixer", features=8, blocks=1))

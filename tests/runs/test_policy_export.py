@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdp.errors import StorageError, UserError
-from jdp.policies import export_policy, read_export
+from jdp.runs.export import export_policy, read_export
 from jdp.types import Policy, Spec
 
 pytest.importorskip("flatbuffers")

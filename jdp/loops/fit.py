@@ -10,22 +10,13 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jdp.training.mesh import replicate, split_batch
-from jdp.types import Metrics, PyTree, named_keys
+from jdp.data.draws import step_keys
+from jdp.data.stream import Block, chunk_end
+from jdp.devices.mesh import replicate, split_batch
+from jdp.types import Metrics, PyTree, Update
 
-Update = Callable[[Array, PyTree, PyTree], tuple[PyTree, Metrics]]  # (key, state, batch)
 Draw = Callable[[Array, PyTree], PyTree]  # draw(key, data) -> batch
 AfterChunk = Callable[[int, PyTree, dict[str, Any]], None]
-# (start, stop, batches [K, ...]): those of updates start .. stop - 1 come first
-Block = tuple[int, int, PyTree]
-
-
-def step_keys(key: Array, step: Array) -> dict[str, Array]:
-    """The keys of one update, "draw" and "update".
-
-    They depend on its number alone: chunks and interruptions change nothing.
-    """
-    return named_keys(jax.random.fold_in(key, step), "draw", "update")
 
 
 def _program(update: Update, pick: Callable, mesh: Mesh | None, batch_axis: int) -> Callable:
@@ -141,11 +132,6 @@ def fit_blocks(
                 after(end, state, _mean(jax.device_get(seen)))
             seen = []
     return state
-
-
-def chunk_end(start: int, stop: int, chunk: int) -> int:
-    """Where the chunk that update `start` belongs to ends."""
-    return min((start // chunk + 1) * chunk, stop)
 
 
 def _mean(parts: list[tuple[int, Metrics]]) -> dict[str, Any]:

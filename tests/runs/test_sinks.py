@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jdp.errors import UserError
-from jdp.training import make_sink, start_run
+from jdp.runs import make_sink, start_run
 
 
 def test_a_missing_package_is_one_line(monkeypatch, tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from jdp.errors import StorageError, UserError
-from jdp.training import finished_run, follow_run, resume_run, start_run, unfinished_run
-from jdp.training.runs import config_hash, to_json
+from jdp.runs import finished_run, follow_run, resume_run, start_run, unfinished_run
+from jdp.runs.directories import config_hash, to_json
 
 CONFIG = {"env": "hopper", "agent": {"rate": 3e-4, "widths": (256, 256)}, "seed": 0}
 FACTS = {"sha256": "abc"}

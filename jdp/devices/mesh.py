@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jdp.devices.distributed import spread
 from jdp.errors import UserError
-from jdp.training.distributed import spread
 
 
 def data_mesh(devices: list[Any] | None = None) -> Mesh | None:

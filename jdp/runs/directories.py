@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from jdp.devices import distributed
 from jdp.errors import StorageError, UserError
-from jdp.training import distributed
-from jdp.training.sinks import Sink
+from jdp.runs.sinks import Sink
 
 PACKAGES = (
     "jax",

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.training import count_compilations, fit
+from jdp.devices import count_compilations
+from jdp.loops import fit
 from jdp.types import bind
 
 

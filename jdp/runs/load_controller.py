@@ -15,8 +15,8 @@ from jdp.planners import PLANNERS
 from jdp.planners import make as make_planner
 from jdp.policies import POLICIES, follow
 from jdp.policies import make as make_policy
-from jdp.synthesis.load import from_dict
-from jdp.training import checkpoints
+from jdp.runs import checkpoints
+from jdp.runs.load import from_dict
 from jdp.types import Planner, Policy, PyTree, Spec
 
 SHAPES_OF = 4096  # rows that stand for the dataset's where only shapes matter

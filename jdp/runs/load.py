@@ -12,10 +12,11 @@ import numpy as np
 
 from jdp.agents import AGENTS, MODEL_BASED, make, make_model_based
 from jdp.data import Normaliser
-from jdp.diffusion import DiffuserConfig, DiffuserState, trajectory_diffuser
 from jdp.errors import UserError
+from jdp.learning.averaged import Averaged
+from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig
-from jdp.training import checkpoints
+from jdp.runs import checkpoints
 from jdp.types import Agent, Denoiser, Diffuser, PyTree, Spec, Transition, WorldModel
 from jdp.world_models import WORLD_MODELS, termination
 from jdp.world_models import make as make_world_model
@@ -32,7 +33,7 @@ class LoadedRun:
     spec: Spec
     normaliser: Normaliser | None
     diffuser: Diffuser | None
-    diffuser_state: DiffuserState | None
+    diffuser_state: Averaged | None
     denoiser: Denoiser | None  # of normalised trajectories [B, T, D]
     world_model: WorldModel | None
     world_model_state: PyTree | None

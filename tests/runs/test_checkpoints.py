@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jdp.errors import StorageError, UserError
-from jdp.training import checkpoints
+from jdp.runs import checkpoints
 
 
 def tree(seed, width=3):
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_the_older_one(tmp_pat
 KILLED = """
     import os, pathlib, signal, sys
     import jax.numpy as jnp
-    from jdp.training import checkpoints
+    from jdp.runs import checkpoints
 
     folder = pathlib.Path(sys.argv[1])
     checkpoints.save(folder, 1, {"w": jnp.full((1000,), 1.0)})

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdp.devices import data_mesh, replicate
+from jdp.devices.distributed import from_main, is_main, is_many, settings, start
 from jdp.errors import UserError
-from jdp.training import checkpoints, data_mesh, fit, replicate
-from jdp.training.distributed import from_main, is_main, is_many, settings, start
+from jdp.loops import fit
+from jdp.runs import checkpoints
 
 KNOWN = {"JDP_COORDINATOR": "node0:1234", "JDP_PROCESSES": "4", "JDP_PROCESS": "2"}
 
@@ -51,7 +53,9 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jdp.errors import UserError
-from jdp.training import checkpoints, data_mesh, distributed, fit, replicate
+from jdp.devices import data_mesh, distributed, replicate
+from jdp.loops import fit
+from jdp.runs import checkpoints
 
 folder, port, me = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 distributed.start(f"127.0.0.1:{port}", 2, me, timeout=60)

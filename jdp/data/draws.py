@@ -1,0 +1,158 @@
+"""Draws: how a dataset becomes batches (`jdp.types.Draw`), on the devices or from files.
+
+A method names its draws; `batches` and `Stream` (`jdp.data.stream`) make batches of them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jdp.data import segments
+from jdp.data.episodes import Episodes, transitions
+from jdp.data.normalise import fit_normaliser, training_rows
+from jdp.data.segments import Hindsight, Located, SegmentRows, segment_rows
+from jdp.data.windows import windows
+from jdp.types import AnyArray, Bound, Draw, PyTree, Segments, Transition, named_keys, pack, unpack
+
+
+def step_keys(key: Array, step: Array) -> dict[str, Array]:
+    """The keys of one update, "draw" and "update".
+
+    They depend on its number alone: chunks and interruptions change nothing.
+    """
+    return named_keys(jax.random.fold_in(key, step), "draw", "update")
+
+
+def _draw(key: Array, rows: PyTree, *, draw: Draw, batch_size: int) -> PyTree:
+    return draw.take(rows, draw.locate(key, draw.tables(rows), batch_size))
+
+
+def batches(draw: Draw, batch_size: int) -> Bound:
+    """`(key, rows) -> batch`, of rows on the devices; equal arguments give equal functions."""
+    return Bound(_draw, (("batch_size", batch_size), ("draw", draw)))
+
+
+@dataclass(frozen=True)
+class TransitionDraw:
+    """Single steps, uniform and with replacement; an update has `minibatches` of them one after another."""
+
+    observation_dim: int
+    action_dim: int
+    minibatches: int = 1
+    next_actions: bool = False  # whether a batch carries `next_action`
+
+    def prepare(self, episodes: Episodes) -> np.ndarray:
+        """`[N, P]`, packed steps (`jdp.types.pack`)."""
+        rows = transitions(episodes, next_actions=self.next_actions)
+        return np.asarray(pack(jax.tree.map(jnp.asarray, rows)))
+
+    def view(self, rows: AnyArray) -> Transition:
+        """All steps, fields `[N, ...]`."""
+        return unpack(rows, self.observation_dim, self.action_dim)
+
+    def tables(self, rows: AnyArray) -> AnyArray:
+        """How many rows there are."""
+        return np.int32(rows.shape[0])
+
+    def locate(self, key: Array, tables: AnyArray, batch_size: int) -> Array:
+        """`[minibatches, B]`."""
+        return jax.random.randint(key, (self.minibatches, batch_size), 0, tables)
+
+    def take(self, rows: AnyArray, located: AnyArray) -> Transition:
+        """Fields `[minibatches * B, ...]`."""
+        found = rows[located]
+        return self.view(found.reshape(-1, found.shape[-1]))
+
+
+@dataclass(frozen=True)
+class SegmentDraw:
+    """Rows of an episode at fixed offsets from a drawn one, with goals in hindsight.
+
+    Row `l` of a segment is `offsets[l]` steps after the drawn row (before it, where negative), clamped to
+    the episode. A goal is what a row of the kind that `hindsight` draws says in the entries `goal` of its
+    observation, and `distance` how many steps after the drawn row it lies.
+
+    Raises:
+        UserError: if `offsets` do not contain 0 or do not increase.
+    """
+
+    offsets: tuple[int, ...]
+    goal: tuple[int, ...] = ()
+    hindsight: Hindsight = Hindsight()  # noqa: RUF009 (an immutable tuple)
+    discount: float = 0.99  # of the returns to go
+    terminal_penalty: float = 0.0  # see `jdp.data.values_to_go`
+
+    def __post_init__(self) -> None:
+        segments.check_offsets(self.offsets)
+
+    def prepare(self, episodes: Episodes) -> SegmentRows:
+        """All rows, and where a segment may begin."""
+        length = self.offsets[-1] + 1
+        return segment_rows(episodes, length, discount=self.discount, terminal_penalty=self.terminal_penalty)
+
+    def view(self, rows: SegmentRows) -> SegmentRows:
+        """The rows themselves."""
+        return rows
+
+    def tables(self, rows: SegmentRows) -> segments.Tables:
+        """Starts, last and first rows of the episodes, and how many rows there are."""
+        return segments.tables(rows)
+
+    def locate(self, key: Array, tables: segments.Tables, batch_size: int) -> Located:
+        """Where the rows and the goals lie."""
+        return segments.locate(
+            key,
+            tables,
+            batch_size=batch_size,
+            offsets=self.offsets,
+            goal=self.goal,
+            hindsight=self.hindsight,
+        )
+
+    def take(self, rows: SegmentRows, located: Located) -> Segments:
+        """Fields `[B, L, ...]`."""
+        return segments.take(rows, located, goal=self.goal)
+
+
+class WindowRows(NamedTuple):
+    """Normalised rows of trajectories and where windows lie in them."""
+
+    rows: AnyArray  # [M, D], see `jdp.data.training_rows`
+    starts: AnyArray  # [W] int32
+    last: AnyArray  # [W] int32
+
+
+@dataclass(frozen=True)
+class WindowDraw:
+    """Windows of `length` consecutive normalised rows: what a trajectory diffuser learns from."""
+
+    length: int
+
+    def prepare(self, episodes: Episodes) -> WindowRows:
+        """Rows normalised by the dataset's own statistics."""
+        where = windows(episodes, self.length)
+        return WindowRows(training_rows(episodes, fit_normaliser(episodes))[0], where.starts, where.last)
+
+    def view(self, rows: WindowRows) -> Array:
+        """`[1, length, D]`, the first window: only its shape matters."""
+        at = np.minimum(np.asarray(rows.starts)[0] + np.arange(self.length), np.asarray(rows.last)[0])
+        return jnp.asarray(rows.rows[at])[None]
+
+    def tables(self, rows: WindowRows) -> tuple[AnyArray, AnyArray]:
+        """Starts and last rows."""
+        return rows.starts, rows.last
+
+    def locate(self, key: Array, tables: tuple[Array, Array], batch_size: int) -> Array:
+        """`[B, length]`."""
+        starts, last = tables
+        window = jax.random.randint(key, (batch_size,), 0, starts.shape[0])
+        steps = jnp.arange(self.length, dtype=starts.dtype)[None]
+        return jnp.minimum(starts[window][:, None] + steps, last[window][:, None])
+
+    def take(self, rows: WindowRows | AnyArray, located: AnyArray) -> AnyArray:
+        """`[B, length, D]`."""
+        return (rows.rows if isinstance(rows, WindowRows) else rows)[located]

@@ -1,0 +1,34 @@
+"""Device meshes, many hosts, and the count of compilations: what every room above may use."""
+
+from jdp.devices import distributed
+from jdp.devices.compilations import Compilations, count_compilations
+from jdp.devices.mesh import (
+    check_divisible,
+    data_mesh,
+    gathered,
+    multiple,
+    on_one,
+    over,
+    padded,
+    replicate,
+    split_batch,
+    split_rows,
+    spread_rows,
+)
+
+__all__ = [
+    "Compilations",
+    "check_divisible",
+    "count_compilations",
+    "data_mesh",
+    "distributed",
+    "gathered",
+    "multiple",
+    "on_one",
+    "over",
+    "padded",
+    "replicate",
+    "split_batch",
+    "split_rows",
+    "spread_rows",
+]

@@ -1,0 +1,1 @@
+"""What every learner shares: optimiser steps, averages, targets, critics, actors."""
