@@ -1,6 +1,17 @@
 """Denoisers, schedules, samplers, guidance and losses (see `jdp.types.Denoiser`)."""
 
-from jdp.diffusion import exact, flow_maps, formulations, guidance, losses, samplers, schedules
+from jdp.diffusion import (
+    chains,
+    exact,
+    flow_maps,
+    formulations,
+    guidance,
+    losses,
+    samplers,
+    schedules,
+    transitions,
+)
+from jdp.diffusion.chains import chain_kl, chain_log_prob, sample
 from jdp.diffusion.denoiser import edm, score
 from jdp.diffusion.formulations import FORMULATIONS, Formulation, formulation
 from jdp.diffusion.warm import warm_start
@@ -8,6 +19,9 @@ from jdp.diffusion.warm import warm_start
 __all__ = [
     "FORMULATIONS",
     "Formulation",
+    "chain_kl",
+    "chain_log_prob",
+    "chains",
     "edm",
     "exact",
     "flow_maps",
@@ -15,8 +29,10 @@ __all__ = [
     "formulations",
     "guidance",
     "losses",
+    "sample",
     "samplers",
     "schedules",
     "score",
+    "transitions",
     "warm_start",
 ]

@@ -92,15 +92,18 @@ def mixture(weights: Array, means: Array, stds: Array) -> Partial:
     return bind(_mixture, *as_float)
 
 
-def std_errors(sampler: Callable[..., Array], sigmas: Array, *, samples: int = 4096) -> dict[str, float]:
+def std_errors(
+    sampler: Callable[..., Array], sigmas: Array, *, widest: float | None = None, samples: int = 4096
+) -> dict[str, float]:
     """Relative error of the std that `sampler` gives exact Gaussians `N(0, s^2)`, by `s`.
 
-    What few steps cost. The noise that the samples begin from is the same for every `s`, and its own
-    departure from a unit std is divided out.
+    What few steps cost, for single channels (`s` of 1 and less) and for the `widest` direction of whole
+    windows (`jdp.synthesis.window_spread`), which a first level that is too low narrows. The noise that the
+    samples begin from is the same for every `s`, and its own departure from a unit std is divided out.
     """
     run, errors = jax.jit(sampler), {}
     x = sigmas[0] * jax.random.normal(jax.random.key(0), (samples, 1))
-    for s in (1.0, 0.3, 0.1, 0.03):
+    for s in (*(() if widest is None else (widest,)), 1.0, 0.3, 0.1, 0.03):
         x0 = run(gaussian(0.0, s), x, sigmas, key=jax.random.key(1))
-        errors[f"{s:g}"] = float(x0.std() / s / (x.std() / sigmas[0]) - 1)
+        errors[f"{s:.3g}"] = float(x0.std() / s / (x.std() / sigmas[0]) - 1)
     return errors

@@ -16,6 +16,7 @@ from jax.tree_util import Partial
 
 from jdp.diffusion import losses, schedules
 from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, preconditioned
+from jdp.diffusion.losses import Shape, as_shape
 from jdp.diffusion.times import COSINE, FLOW, LINEAR, Process
 from jdp.errors import UserError
 from jdp.types import Bound, Metrics, Params, named_keys
@@ -29,7 +30,9 @@ class Formulation:
 
     name: str
     preconditioning: Preconditioning
-    levels: Callable[[Array, int, Any], Array]  # levels(key, count, dtype) -> sigma [count], for training
+    levels: Callable[[Array, Shape, Any], Array]
+    # levels(key, shape, dtype) -> sigma, for training: shape is B or a prefix of that of x0, (B,), (B, T),
+    # ...
     schedule: Callable[[int], Array]  # schedule(n) -> sigmas [n + 1], its usual one for sampling
 
     def denoiser(self, apply: Callable[..., Array], params: Params) -> Partial:
@@ -61,8 +64,9 @@ class Formulation:
         """Mean squared error of what the network predicts, at drawn levels or at `sigma`.
 
         `x0` is `[B, ...]`; `sigma` and `weight` are prefixes of it (`[B]`, `[B, T]`, `[B, T, D]`). Without
-        `sigma`, every row has one drawn level. Entries at level 0 are known and contribute nothing;
-        the mean is over all entries. The key is consumed.
+        `sigma`, every row has one drawn level; for a level per time step, as in Diffusion Forcing (arXiv
+        2407.01392), draw it: `levels(key, x0.shape[:2], x0.dtype)`. Entries at level 0 are known and
+        contribute nothing; the mean is over all entries. The key is consumed.
         """
         if sigma is None:
             keys = named_keys(key, "level", "noise")
@@ -96,14 +100,14 @@ def _flow_scales(s: Array) -> tuple[Array, Array, Array]:
 _SCALES = {"eps": _eps_scales, "x0": _x0_scales, "v": _v_scales}
 
 
-def _uniform_times(key: Array, count: int, dtype: Any, *, process: Process) -> Array:
-    t = jax.random.uniform(key, (count,), dtype, process.first, process.last)
+def _uniform_times(key: Array, shape: Shape, dtype: Any, *, process: Process) -> Array:
+    t = jax.random.uniform(key, as_shape(shape), dtype, process.first, process.last)
     return process.level(t)
 
 
-def _drawn(key: Array, count: int, dtype: Any, *, steps: int) -> Array:
+def _drawn(key: Array, shape: Shape, dtype: Any, *, steps: int) -> Array:
     levels = schedules.ddpm_cosine(steps)[:-1].astype(dtype)
-    return levels[jax.random.randint(key, (count,), 0, steps)]
+    return levels[jax.random.randint(key, as_shape(shape), 0, steps)]
 
 
 def _spaced(n: int, *, steps: int) -> Array:

@@ -70,9 +70,17 @@ def denoising_at(
     return prediction_at(key, apply, params, x0, sigma, edm_preconditioning(sigma_data), weight=weight)
 
 
-def log_normal_levels(key: Array, count: int, dtype: Any, *, p_mean: float, p_std: float) -> Array:
-    """`[count]` levels, `ln sigma ~ N(p_mean, p_std^2)`; the key is consumed."""
-    return jnp.exp(p_mean + p_std * jax.random.normal(key, (count,), dtype))
+Shape = int | tuple[int, ...]  # a number of rows, or a prefix of the shape of x0
+
+
+def as_shape(shape: Shape) -> tuple[int, ...]:
+    """`(B,)` for `B`."""
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def log_normal_levels(key: Array, shape: Shape, dtype: Any, *, p_mean: float, p_std: float) -> Array:
+    """Levels of `shape`, B or `(B,)`, `(B, T)`, ...: `ln sigma ~ N(p_mean, p_std^2)`; the key is consumed."""
+    return jnp.exp(p_mean + p_std * jax.random.normal(key, as_shape(shape), dtype))
 
 
 def denoising(

@@ -1,4 +1,9 @@
-"""Noise schedules: `(n, ...) -> sigmas [n + 1]`, decreasing, the last one 0."""
+"""Noise schedules: `(n, ...) -> sigmas [n + 1]`, decreasing to 0; and matrices of levels made of them.
+
+In a matrix `[n + 1, *prefix]` every entry of `x` has a chain of its own (`*prefix` is a prefix of the shape
+of `x`, axes of length 1 allowed). All samplers take them, and leave entries alone while their level does not
+change.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -63,14 +68,55 @@ def ddpm_cosine(n: int, *, offset: float = OFFSET, beta_max: float = 0.999) -> A
 def truncated(sigmas: Array, start: float) -> Array:
     """`start` and the levels of `sigmas` below it, `[m + 1]`: the end of a chain, for a warm start.
 
-    Its length depends on the values: call it outside of `jit`.
+    Of a matrix `[n + 1, *prefix]` no level is above `start`: entries that come from above wait there, and the
+    rows in which all of them wait are left out. The length depends on the values: call it outside of `jit`.
 
     Raises:
-        ValueError: unless `sigmas[-1] < start <= sigmas[0]`, but for the rounding of `sigmas[0]`.
+        ValueError: unless `sigmas[-1] < start <= sigmas[0]`, but for the rounding of `sigmas[0]`. Of a matrix
+            the highest levels of its first and last row count.
     """
     levels = np.asarray(sigmas)
-    if np.isclose(start, levels[0], rtol=1e-6, atol=0.0):
-        start = float(levels[0])
-    if not levels[-1] < start <= levels[0]:
-        raise ValueError(f"a chain of levels {levels[0]:g} to {levels[-1]:g} cannot start at {start:g}")
+    first, last = levels[0].max(), levels[-1].max()
+    if np.isclose(start, first, rtol=1e-6, atol=0.0):
+        start = float(first)
+    if not last < start <= first:
+        raise ValueError(f"a chain of levels {first:g} to {last:g} cannot start at {start:g}")
+    if levels.ndim > 1:
+        capped = np.minimum(levels, np.float32(start))
+        waiting = (capped == capped[0]).reshape(len(levels), -1).all(1)
+        return jnp.asarray(capped[np.argmin(waiting) - 1 :], levels.dtype)
     return jnp.asarray(np.append(start, levels[levels < np.float32(start)]), levels.dtype)
+
+
+def pyramid(sigmas: Array, length: int, delay: int = 1) -> Array:
+    """`[n + 1 + delay (T - 1), 1, T]`: time step `t` goes down `sigmas` `[n + 1]` `delay t` rows late.
+
+    The pyramid of Diffusion Forcing (arXiv 2407.01392, section 3.3): what is near is clean while what is far
+    is still noise. `delay = n` draws one time step after the other, 0 all at once.
+
+    Raises:
+        ValueError: if `length < 1` or `delay < 0`.
+    """
+    if length < 1 or delay < 0:
+        raise ValueError(f"pyramid needs length >= 1 and delay >= 0: {length=}, {delay=}")
+    n = sigmas.shape[0] - 1
+    row, t = jnp.arange(n + 1 + delay * (length - 1)), jnp.arange(length)
+    return sigmas[jnp.clip(row[:, None] - delay * t[None], 0, n)][:, None]
+
+
+def rolling(sigmas: Array, length: int) -> Array:
+    """`[n / T + 1, 1, T]`: levels that rise with time, for one move of a window of T steps by one.
+
+    Every row goes down `sigmas` `[n + 1]` by a T-th of it: time step `t` from its share `(t + 1) / T` to
+    `t / T`, so that the first one ends clean and leaves the window, while pure noise may enter at the end
+    (rolling diffusion, arXiv 2402.09470, section 3; streaming diffusion policy, arXiv 2406.04806).
+
+    Raises:
+        ValueError: unless n is a multiple of `length`.
+    """
+    n = sigmas.shape[0] - 1
+    if length < 1 or n % length:
+        raise ValueError(f"rolling needs a number of steps that is a multiple of the length: {n=}, {length=}")
+    k = n // length
+    row, t = jnp.arange(k + 1), jnp.arange(length)
+    return sigmas[n - (t[None] + 1) * k + row[:, None]][:, None]

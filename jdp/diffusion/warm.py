@@ -19,9 +19,10 @@ def warm_start(
 
     At `sigma = sigma_max` it EQUALS the cold start `sigma_max eps` of the same key (bit for bit, compiled
     alike), and the plan fades out towards it; the sampler goes on with `schedules.truncated(sigmas, sigma)`.
-    `previous` is `[B, ...]`, `sigma` and `sigma_max` are prefixes of its shape; `temperature` scales the
+    `previous` is `[B, ...]`, `sigma` and `sigma_max` are prefixes of its shape (rows of a schedule with a
+    level per time step, too); entries whose `sigma_max` is 0 are known, and stay. `temperature` scales the
     noise, as that of a cold start; the key is consumed.
     """
     s, top = (expand(jnp.asarray(level), previous) for level in (sigma, sigma_max))
-    kept = jnp.sqrt(jnp.maximum(1 - jnp.square(s / top), 0.0))
+    kept = jnp.sqrt(jnp.maximum(1 - jnp.square(s / jnp.where(top > 0, top, 1.0)), 0.0))
     return kept * previous + temperature * s * jax.random.normal(key, previous.shape, previous.dtype)

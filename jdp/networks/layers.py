@@ -14,11 +14,28 @@ def dtype_of(precision: Precision) -> Any:
     return jnp.bfloat16 if precision == "bf16" else jnp.float32
 
 
+def _tap(x: Array, shift: int) -> Array:
+    """`x` `[B, T, C]` seen `shift` steps later, zeros outside."""
+    length = x.shape[1]
+    first, last = min(max(shift, 0), length), max(length + min(shift, 0), 0)
+    return jnp.pad(x[:, first:last], ((0, 0), (length - last, first), (0, 0)))
+
+
+def columns(x: Array, kernel_size: int) -> Array:
+    """What each output of a convolution over time sees, `[B, T, C] -> [B, T, kernel_size * C]`.
+
+    Each tap is cut first and padded then: the transpose of that is one pass on a CPU, of a slice of a padded
+    sequence two.
+    """
+    left = (kernel_size - 1) // 2
+    return jnp.concatenate([_tap(x, i - left) for i in range(kernel_size)], axis=-1)
+
+
 class TemporalConv(nn.Module):
     """Convolution over time, `[B, T, C] -> [B, T, features]`, "same" padding with zeros.
 
-    It is one matrix product over shifted slices: inside a loop, XLA's CPU backend runs the
-    backward pass of a convolution primitive more than 20 times slower.
+    It is one matrix product with what each output sees: inside a loop, XLA's CPU backend runs the backward
+    pass of a convolution primitive more than 20 times slower.
     """
 
     features: int
@@ -27,11 +44,7 @@ class TemporalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        k, length = self.kernel_size, x.shape[-2]
-        left = (k - 1) // 2
-        padded = jnp.pad(x, ((0, 0), (left, k - 1 - left), (0, 0)))
-        shifted = jnp.concatenate([padded[:, i : i + length] for i in range(k)], axis=-1)
-        return nn.Dense(self.features, dtype=self.dtype)(shifted)
+        return nn.Dense(self.features, dtype=self.dtype)(columns(x, self.kernel_size))
 
 
 class NoiseEmbedding(nn.Module):
@@ -75,7 +88,10 @@ def halve(x: Array) -> Array:
 
 
 def embedding_pyramid(embedding: Array, levels: int) -> list[Array]:
-    """The noise embedding at each resolution of a U-Net."""
+    """The noise embedding at each resolution of a U-Net, the mean of those of the steps that `halve` joins.
+
+    Means of embeddings, not of levels, so that the network hears of a clean step beside a noisy one.
+    """
     pyramid = [embedding]
     for _ in range(levels - 1):
         pyramid.append(pyramid[-1] if embedding.shape[1] == 1 else halve(pyramid[-1]))

@@ -169,3 +169,53 @@ def test_formulations_are_settings():
         formulation("vp_esp")
     with pytest.raises(UserError, match="edm"):
         formulation("?")
+
+
+@pytest.mark.parametrize("name", ["edm", "vp_eps", "vp_v", "flow", "ddpm_x0"])
+def test_levels_of_time_steps(name):
+    form, key = formulation(name), jax.random.key(0)
+    many = np.asarray(form.levels(key, (50, 40), jnp.float32))
+    np.testing.assert_array_equal(form.levels(key, (2000,), jnp.float32), form.levels(key, 2000, jnp.float32))
+    # each step draws from what rows draw from, on its own
+    rows = np.log(np.asarray(form.levels(jax.random.key(1), 2000, jnp.float32)))
+    np.testing.assert_allclose(np.log(many).mean(), rows.mean(), atol=5 * rows.std() / 2000**0.5 * 2**0.5)
+    np.testing.assert_allclose(np.log(many).std(), rows.std(), rtol=0.15)
+    assert abs(np.corrcoef(np.log(many[:, :-1]).ravel(), np.log(many[:, 1:]).ravel())[0, 1]) < 0.1
+
+
+def numpy_target(name, x0, noise, sigma):
+    """`(what the network sees, what it predicts)`, from the definitions."""
+    alpha = 1 / np.sqrt(1 + sigma**2)
+    if name == "flow":
+        return (x0 + sigma * noise) / (1 + sigma), noise - x0
+    if name == "edm":
+        c_in = 1 / np.sqrt(sigma**2 + 1)
+        skip, out = 1 / (sigma**2 + 1), sigma / np.sqrt(sigma**2 + 1)
+        return c_in * (x0 + sigma * noise), (x0 - skip * (x0 + sigma * noise)) / out
+    seen = alpha * (x0 + sigma * noise)
+    return seen, {"vp_eps": noise, "vp_v": alpha * noise - alpha * sigma * x0, "ddpm_x0": x0}[name]
+
+
+@pytest.mark.parametrize("name", ["edm", "vp_eps", "vp_v", "flow", "ddpm_x0"])
+def test_the_loss_of_a_level_a_time_step_is_that_of_its_definition(name):
+    form, (b, t, d) = formulation(name), (4, 3, 3)  # what is aligned from the right would pass unseen
+    x0, key = jax.random.normal(jax.random.key(0), (b, t, d)), jax.random.key(1)
+    sigma = form.levels(jax.random.key(2), (b, t), jnp.float32).at[:, 0].set(0.0)
+    weight = jnp.arange(1.0, 1 + b * t).reshape(b, t)
+
+    def apply(p, x, c_noise):
+        return p * jnp.sin(x + c_noise[..., None])
+
+    found, _ = form.loss(key, apply, jnp.float32(0.7), x0, sigma=sigma, weight=weight)
+    noise = np.asarray(jax.random.normal(key, x0.shape), float)
+    c_noise = np.asarray(form.preconditioning.condition(sigma), float)[..., None]
+    wide = np.asarray(sigma, float)[..., None]
+    seen, target = numpy_target(name, np.asarray(x0, float), noise, np.where(wide > 0, wide, 1.0))
+    error = np.where(wide > 0, (0.7 * np.sin(seen + c_noise) - target) ** 2, 0.0)
+    np.testing.assert_allclose(found, (np.asarray(weight)[..., None] * error).mean(), rtol=1e-4)
+    # a row of equal levels is a row with that level
+    each = jnp.repeat(sigma[:, 1:2], t, 1)
+    rows = form.loss(
+        key, lambda p, x, c: p * jnp.sin(x + c[:, None, None]), jnp.float32(0.7), x0, sigma=sigma[:, 1]
+    )
+    np.testing.assert_allclose(form.loss(key, apply, jnp.float32(0.7), x0, sigma=each)[0], rows[0], rtol=1e-6)

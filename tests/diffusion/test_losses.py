@@ -8,7 +8,7 @@ import pytest
 from jdp.diffusion import losses
 from jdp.learning.averaged import ema_decay
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
-from jdp.learning.optimiser import learning_rate
+from jdp.learning.optimiser import warmup_cosine
 from jdp.networks import NetworkConfig, make
 from jdp.types import named_keys
 
@@ -58,7 +58,7 @@ def test_the_loss_is_least_at_the_exact_denoiser():
 
 @pytest.mark.parametrize("steps", [10, 1000])
 def test_the_learning_rate_reaches_its_peak_and_zero(steps):
-    rate = learning_rate(2e-3, steps)
+    rate = warmup_cosine(2e-3, steps)
     warm = steps // 10
     k = np.arange(steps + 1)
     cosine = 1e-3 * (1 + np.cos(np.pi * (k - warm) / (steps - warm)))
@@ -78,10 +78,10 @@ def test_the_average_warms_up():
 
 def test_updates_equal_adam_and_a_moving_average_in_numpy():
     config, network = DiffuserConfig(steps=40, learning_rate=1e-2, ema=0.5), NetworkConfig("mixer", 8, 1)
-    diffuser, net = trajectory_diffuser(network, config), make(network)
+    diffuser, net = trajectory_diffuser(network, config, T), make(network)
     x0 = jax.random.normal(jax.random.key(0), (B, T, D))
-    state = diffuser.init(jax.random.key(1), x0)
-    update = jax.jit(diffuser.update)
+    state = diffuser.learner.init(jax.random.key(1), x0)
+    update = jax.jit(diffuser.learner.update)
     gradient = jax.jit(jax.grad(lambda p, key: losses.denoising(key, net.apply, p, x0)[0]))
     flat = lambda tree: np.concatenate([np.asarray(a, float).ravel() for a in jax.tree.leaves(tree)])  # noqa: E731
 
@@ -109,7 +109,7 @@ def test_updates_equal_adam_and_a_moving_average_in_numpy():
 
 
 def test_equal_settings_are_the_same_functions():
-    config = DiffuserConfig(steps=40)
-    assert trajectory_diffuser(NetworkConfig("mixer"), config) is trajectory_diffuser(
-        NetworkConfig("mixer"), DiffuserConfig(steps=40)
-    )
+    def made():
+        return trajectory_diffuser(NetworkConfig("mixer"), DiffuserConfig(steps=40), T)
+
+    assert made() is made()

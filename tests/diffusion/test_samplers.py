@@ -42,6 +42,13 @@ def numpy_chain(name, x, sigmas, noise):
             ratio = (following / sigma) ** 2
             x = ratio * x + (1 - ratio) * posterior_mean(x, sigma)
             x = x + following * np.sqrt(1 - ratio) * noise[k]
+        elif name == "flow_sde":
+            ratio, square, d = following / sigma, 0.7**2 / 2, posterior_mean(x, sigma)
+            x = (
+                d
+                + ratio ** (1 + square) * (x - d)
+                + following * np.sqrt(1 - ratio ** (2 * square)) * noise[k]
+            )
         elif name.startswith("dpmpp"):
             d = denoised = posterior_mean(x, sigma)
             if 0 < k < n - 1:

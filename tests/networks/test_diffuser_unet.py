@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jdp.networks import NetworkConfig, ValueNetworkConfig, make, make_value, parameter_count
-from jdp.networks.diffuser_unet import Downsample, Upsample, mish
+from jdp.networks.diffuser_unet import Downsample, Upsample, mish, pooled
 
 B, C = 2, 3
 
@@ -102,8 +102,38 @@ def test_an_empty_condition_is_no_condition(small):
     assert jax.tree.structure(shapes) == jax.tree.structure(params)
 
 
-def test_a_level_an_entry_counts_as_the_highest(small):
+def test_a_level_a_channel_counts_as_the_highest_of_its_step(small):
     apply, params = small
     x, level = sequence(8), jnp.array([-1.0, 0.5])
-    levels = jnp.broadcast_to(level[:, None, None], x.shape).at[:, 0].set(-3.0)
+    levels = jnp.broadcast_to(level[:, None, None], x.shape).at[:, :, 0].set(-3.0)
     np.testing.assert_allclose(apply(params, x, levels), apply(params, x, level), atol=1e-5)
+    steps = jnp.broadcast_to(level[:, None], x.shape[:2]).at[:, 0].set(-3.0)
+    every = jnp.broadcast_to(steps[:, :, None], x.shape).at[:, :, 1].set(-4.0)
+    np.testing.assert_allclose(apply(params, x, every), apply(params, x, steps), atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [5, 7, 8])
+def test_equal_levels_of_steps_are_one_level(small, length):
+    apply, params = small
+    x, level = sequence(length), jnp.array([-1.0, 0.5])
+    steps = apply(params, x, jnp.repeat(level[:, None], length, 1))
+    np.testing.assert_allclose(steps, apply(params, x, level), atol=1e-5)
+
+
+def test_every_level_of_a_step_counts(small):
+    """Unlike their maximum: each lower one is heard, and those of one row by that row alone."""
+    apply, params = small
+    x, level = sequence(7), jnp.zeros((B, 7))
+    before = apply(params, x, level)
+    for t in range(7):
+        moved = np.abs(np.asarray(apply(params, x, level.at[0, t].set(-1.0)) - before)).max((1, 2))
+        assert moved[0] > 1e-3 and moved[1] == 0
+
+
+def test_embeddings_of_neighbours_are_averaged():
+    x = jnp.arange(10.0).reshape(1, 5, 2)
+    finest, half, quarter = pooled(x, 3)
+    np.testing.assert_array_equal(finest, x)
+    np.testing.assert_array_equal(half[0, :, 0], [1.0, 5.0, 8.0])  # an odd last one stands for itself
+    np.testing.assert_array_equal(quarter[0, :, 0], [3.0, 8.0])
+    assert all(one is x[:, 0] or one.shape == (1, 2) for one in pooled(x[:, 0], 3))

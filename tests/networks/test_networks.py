@@ -29,9 +29,9 @@ def networks():
     return made
 
 
-@pytest.mark.parametrize("kernel_size", [1, 2, 3, 5])
-def test_temporal_convolution_equals_xla(kernel_size):
-    x = jax.random.normal(jax.random.key(0), (B, T, D))
+@pytest.mark.parametrize(("kernel_size", "length"), [(1, T), (2, T), (3, T), (5, T), (5, 4), (5, 2), (3, 1)])
+def test_temporal_convolution_equals_xla(kernel_size, length):
+    x = jax.random.normal(jax.random.key(0), (B, length, D))
     conv = TemporalConv(7, kernel_size)
     params = shaken(conv.init(jax.random.key(1), x))
     kernel, bias = params["params"]["Dense_0"]["kernel"], params["params"]["Dense_0"]["bias"]
@@ -62,6 +62,26 @@ def test_one_level_for_all_steps_equals_one_level_a_trajectory(networks, kind):
     other = apply(params, x, levels.at[1].add(0.5))
     changed = np.abs(np.asarray(other - whole)).max((1, 2)) > 1e-3
     np.testing.assert_array_equal(changed, [False, True, False, False])
+
+
+def test_a_level_of_a_step_reaches_what_the_convolutions_reach():
+    """One resolution: the level enters before the last convolution; norms are over channels only."""
+    net = make(NetworkConfig("residual_unet", features=8, blocks=1))
+    x, levels = jax.random.normal(jax.random.key(2), (B, T, D)), jnp.zeros((B, T))
+    params = shaken(net.init(jax.random.key(1), x, levels))
+    moved = net.apply(params, x, levels.at[:, 4].set(0.7)) - net.apply(params, x, levels)
+    reached = np.abs(np.asarray(moved)).max((0, 2)) > 1e-6
+    np.testing.assert_array_equal(np.flatnonzero(reached), [3, 4, 5])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_level_of_every_step_counts(networks, kind):
+    apply, params = networks[kind]
+    x, levels = jax.random.normal(jax.random.key(2), (B, T, D)), jnp.zeros((B, T))
+    before = apply(params, x, levels)
+    for t in (0, 3, T - 1):
+        moved = np.abs(np.asarray(apply(params, x, levels.at[1, t].set(-1.0)) - before)).max((1, 2)) > 1e-4
+        np.testing.assert_array_equal(moved, [False, True, False, False])
 
 
 @pytest.mark.parametrize("kind", KINDS)

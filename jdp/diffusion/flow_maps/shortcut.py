@@ -62,7 +62,9 @@ def shortcut(
 
     `apply(params, z [B, T, D], t, condition [B, C + 1])` is the network. `condition` is `[B, C]`; the last
     column that the network sees is the size of the step (`step_column`). All noisy entries of a row make
-    the same step in `t`. Learned are steps of `1 / 2^j`, those of `schedules.flow(2^j)`, up to `steps`.
+    the same step in `t`: with a level per time step (`schedules.rolling`) the network is told of the longest
+    one, and entries that wait are left to `samplers.flow_map`. Learned are steps of `1 / 2^j`, those of
+    `schedules.flow(2^j)`, up to `steps`.
     """
     return bind(_shortcut, params, condition, apply=apply, steps=steps)
 

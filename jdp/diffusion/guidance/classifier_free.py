@@ -7,6 +7,15 @@ from jax.tree_util import Partial
 from jdp.types import Denoiser, bind, expand
 
 
+def flagged(condition: Array, given: Array) -> Array:
+    """`[B, C + 1]`, the condition `[B, C]` and a flag 1; zeros in the rows where `given` `[B]` is False.
+
+    What a network sees that learns with its condition and without it: zeros alone might be a condition.
+    """
+    flag = given.astype(condition.dtype)[:, None]
+    return jnp.concatenate([flag * condition, flag], axis=-1)
+
+
 def _classifier_free(
     conditional: Denoiser, unconditional: Denoiser, weight: Array, x: Array, sigma: Array
 ) -> Array:

@@ -23,10 +23,14 @@ def inpaint(denoiser: Denoiser, known: Array, mask: Array) -> Partial:
 
 
 def _hold(denoiser: Denoiser, known: Array, mask: Array, level: Array, x: Array, sigma: Array) -> Array:
+    # Whole steps that are held beside a level per step keep a level per step.
+    steps = sigma.ndim == x.ndim - 1 > 1 and mask.shape[-1:] == (1,) and level.ndim < x.ndim
+    shape = (*x.shape[:-1], 1) if steps else x.shape
+    shown = jnp.broadcast_to(expand(level, x), shape)
+    levels = jnp.where(jnp.broadcast_to(mask, shape), shown, jnp.broadcast_to(expand(sigma, x), shape))
     known, mask = jnp.broadcast_to(known, x.shape), jnp.broadcast_to(mask, x.shape)
-    levels = jnp.broadcast_to(expand(sigma, x), x.shape)
-    levels = jnp.where(mask, jnp.broadcast_to(expand(level, x), x.shape), levels)
-    return jnp.where(mask, known, denoiser(jnp.where(mask, known, x), levels))
+    denoised = denoiser(jnp.where(mask, known, x), levels[..., 0] if steps else levels)
+    return jnp.where(mask, known, denoised)
 
 
 def hold(denoiser: Denoiser, known: Array, mask: Array, level: Array | float = 0.0) -> Partial:
@@ -38,8 +42,10 @@ def hold(denoiser: Denoiser, known: Array, mask: Array, level: Array | float = 0
     the others' marginal. (Unified World Models, arXiv 2504.02792; `inpaint` is for denoisers that
     know one level for all entries, and is approximate.)
 
-    `known` and `mask` broadcast to `x`, `level` is `[]` or a prefix of its shape. The denoised value of
-    the held entries is `known`, so any sampler ends at `known` there. Holds of different entries nest.
+    `known` and `mask` broadcast to `x`, `level` is `[]` or a prefix of its shape. The denoiser is shown a
+    level per entry, `[B, T, D]`; a level per step, `[B, T]`, where `sigma` is that and the mask of whole
+    steps, `[.., T, 1]`. The denoised value of the held entries is `known`, so any sampler ends at `known`
+    there. Holds of different entries nest.
     """
     return bind(_hold, denoiser, jnp.asarray(known), jnp.asarray(mask), jnp.asarray(level, jnp.float32))
 

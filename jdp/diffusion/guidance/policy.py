@@ -87,6 +87,11 @@ def policy_guided(
     nearly Gaussian around `D_a` with covariance `C`, so the expectation is
     `N(D_a; mu(D_s), Sigma / c + C)`; its gradient is taken through the network.
 
+    On Gaussians this is the exact product with `covariance="jacobian"`, as many `solver_steps` as a
+    trajectory has action entries, and `state_gradient`. The defaults are an approximation that costs
+    one backward pass: where the steps of a trajectory move together, `C` is not isotropic, and the mean moves
+    by another amount and the spread stays wider than the product's.
+
     Args:
         denoiser: of trajectories `x` `[B, ..., D]` whose channels are observation, action, others.
         policy: a pytree function `observation [..., O] -> Normal(mean, std [..., A])` in the coordinates
@@ -177,7 +182,8 @@ def reference_guided(
     `lambda_k = c (1 - k / n + w sin(pi (k + 1) / n))`, zero at the last step; the gradient is taken at the
     noised or the denoised point, does not reach the states, and may be scaled to unit norm over the
     trajectory. The total push grows with `n`, so coefficients belong to one schedule. Equal to that
-    code for the Euler sampler on `sigmas` `[n + 1]`; use it with that sampler.
+    code for the Euler sampler on `sigmas` `[n + 1]`; use it with that sampler. (Levels per time step are
+    looked up in `sigmas` one by one: rows of `schedules.pyramid(sigmas, ...)` are.)
 
     `log_prob(observation [B, T, O], action [B, T, A]) -> [B, T]` is a pytree function in the
     coordinates of `x` (see `jdp.synthesis.target_log_prob`).
