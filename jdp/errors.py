@@ -18,6 +18,12 @@ class StorageError(UserError):
     """
 
 
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Raises `UserError` unless JAX tells `seed` from every other: its keys hold 32 bits of it."""
+    if not 0 <= seed < 1 << 32:
+        raise UserError(f"{name} is {seed}: it must lie from 0 to {(1 << 32) - 1}")
+
+
 def check_choices(config: Any) -> None:
     """Raises `UserError` where a field that is annotated `Literal[...]` holds none of its values.
 

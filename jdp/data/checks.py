@@ -6,6 +6,8 @@ from jdp.errors import UserError
 from jdp.types import AnyArray, Spec
 
 ACTION_TOLERANCE = 1e-3  # of actions stored in another precision
+OFFSET = 1e4  # a smaller one costs float32 less than 1e-3
+RESOLUTION = 10.0  # a column's spread in steps of float32, below which its values would run together
 
 
 def float_rows(values: np.ndarray, key: str, where: str) -> np.ndarray:
@@ -51,8 +53,8 @@ def scaled_actions(actions: np.ndarray, where: str) -> None:
     if largest > 1.0 + ACTION_TOLERANCE:
         row = int(np.argmax(np.abs(actions).max(axis=1)))
         raise UserError(
-            f"{where}: an action of {largest:.4g} at row {row}; jdp expects actions scaled to [-1, 1], "
-            "so rescale them by the bounds of the task's action space"
+            f"{where}: an action of {largest:.4g} at row {row} lies outside [-1, 1]; name the task with "
+            "env_id (--env-id), whose action space says how they are scaled"
         )
 
 
@@ -67,6 +69,7 @@ def _column(values: np.ndarray, key: str, where: str) -> np.ndarray:
 def _finite(values: np.ndarray, key: str, where: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         result = values.astype(np.float32)
+    _check_resolution(values, key, where)
     # A sum is one pass without a temporary; only a bad one is worth the search.
     if not np.isfinite(result.sum(dtype=np.float64)):
         bad = ~np.isfinite(result)
@@ -76,6 +79,23 @@ def _finite(values: np.ndarray, key: str, where: str) -> np.ndarray:
             "repair or drop those episodes"
         )
     return result
+
+
+def _check_resolution(values: np.ndarray, key: str, where: str) -> None:
+    """Raises `UserError` where float32 rounds away what a column says, beside a large offset."""
+    if values.dtype.itemsize <= 4 or values.dtype.kind not in "fiu" or len(values) < 2:
+        return
+    rows = values.reshape(len(values), -1)
+    with np.errstate(all="ignore"):  # what is not finite is told elsewhere
+        mean = rows.mean(axis=0, dtype=np.float64)
+        spread = rows.std(axis=0, dtype=np.float64)  # before the cast: after it there may be none
+    step = np.abs(mean) * float(np.finfo(np.float32).eps)
+    constant = spread <= 4 * np.finfo(np.float64).eps * np.abs(mean)
+    for i in np.flatnonzero((np.abs(mean) >= OFFSET) & ~constant & (spread < RESOLUTION * step)):
+        raise UserError(
+            f"{where}: channel {i} of {key!r} varies by {spread[i]:.2g} around {mean[i]:.6g}, and float32 "
+            f"goes in steps of {step[i]:.2g} there: subtract the offset, in the file and in the task"
+        )
 
 
 def check_fits(observation: AnyArray, action: AnyArray, spec: Spec, what: str) -> None:

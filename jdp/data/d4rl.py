@@ -20,7 +20,7 @@ class Arrays(NamedTuple):
     """The checked content of a file; the keys that a file may lack are None."""
 
     observations: np.ndarray  # [N, O] float32
-    actions: np.ndarray  # [N, A] float32
+    actions: np.ndarray  # [N, A] float32, in the units of the file
     rewards: np.ndarray  # [N] float32
     next_observations: np.ndarray | None  # [N, O] float32
     terminals: np.ndarray  # [N] bool
@@ -29,8 +29,26 @@ class Arrays(NamedTuple):
 
 
 def dataset_dir() -> Path:
-    """`$D4RL_DATASET_DIR` or `~/.d4rl/datasets`, as in d4rl, so that its files are shared."""
-    return Path(os.environ.get("D4RL_DATASET_DIR") or Path.home() / ".d4rl" / "datasets")
+    """`$D4RL_DATASET_DIR` or `~/.d4rl/datasets`, as in d4rl, so that its files are shared.
+
+    Raises:
+        UserError: if neither is known.
+    """
+    return folder_of("D4RL_DATASET_DIR", ".d4rl/datasets")
+
+
+def folder_of(variable: str, at_home: str) -> Path:
+    """The folder that an environment variable names, else one in the home folder.
+
+    Raises:
+        UserError: if the variable is not set and this user has no home folder.
+    """
+    if given := os.environ.get(variable):
+        return Path(given).expanduser()
+    try:
+        return Path.home() / at_home
+    except RuntimeError as error:
+        raise UserError(f"this user has no home folder: set {variable} to a folder of datasets") from error
 
 
 def local_path(url: str) -> Path:
@@ -51,7 +69,7 @@ def read(path: Path) -> Arrays:
 
     Raises:
         UserError: if the file cannot be opened (missing, truncated, no HDF5), lacks a key, holds
-            NaNs, other shapes or unequal lengths, or actions outside [-1, 1].
+            NaNs, other shapes or unequal lengths.
     """
     where = str(path)
     with opened(path) as (file, metadata):
@@ -83,12 +101,14 @@ def opened(path: Path):
 
 
 def array_node(file, key: str, where: str):
-    """The HDF5 dataset `key`; raises `UserError` for a group."""
+    """The HDF5 dataset `key`; raises `UserError` for a group, or where it is no array of rows."""
     import h5py
 
     node = file[key]
     if not isinstance(node, h5py.Dataset):
         raise UserError(f"{where}: {key!r} is a group, not an array")
+    if not node.shape:
+        raise UserError(f"{where}: {key!r} is {node.dtype} {node.shape}, not one number a row")
     return node
 
 
@@ -149,10 +169,9 @@ def _metadata(file) -> dict[str, str]:
 
 
 def check(arrays: Arrays, where: str) -> None:
-    """Raises `UserError` unless the arrays go together and actions lie within [-1, 1]."""
+    """Raises `UserError` unless the arrays go together."""
     columns = {k: v for k, v in arrays._asdict().items() if isinstance(v, np.ndarray)}
     checks.same_length(columns, where)
-    checks.scaled_actions(arrays.actions, where)
     successors = arrays.next_observations
     if successors is not None and successors.shape != arrays.observations.shape:
         raise UserError(

@@ -3,6 +3,7 @@
 A method names its draws; `batches` and `Stream` (`jdp.data.stream`) make batches of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,9 +32,52 @@ def _draw(key: Array, rows: PyTree, *, draw: Draw, batch_size: int) -> PyTree:
     return draw.take(rows, draw.locate(key, draw.tables(rows), batch_size))
 
 
-def batches(draw: Draw, batch_size: int) -> Bound:
-    """`(key, rows) -> batch`, of rows on the devices; equal arguments give equal functions."""
-    return Bound(_draw, (("batch_size", batch_size), ("draw", draw)))
+def _draw_all(key: Array, rows: PyTree, *, draw: Bound, seeds: int, axes: PyTree) -> PyTree:
+    return jax.vmap(draw, in_axes=(0, axes))(jax.random.split(key, seeds), rows)
+
+
+def batches(draw: Draw, batch_size: int, seeds: int | None = None, axes: PyTree = None) -> Bound:
+    """`(key, rows) -> batch`, of rows on the devices; equal arguments give equal functions.
+
+    Args:
+        seeds: batches `[S, B, ...]`, one for each seed, of a key of its own.
+        axes: which leaves of the rows hold something else for each seed, as `in_axes` of `jax.vmap`.
+    """
+    one = Bound(_draw, (("batch_size", batch_size), ("draw", draw)))
+    return one if seeds is None else Bound(_draw_all, (("axes", axes), ("draw", one), ("seeds", seeds)))
+
+
+@dataclass(frozen=True)
+class NamedDraws:
+    """Several draws as one: rows, tables and batches are dictionaries of the same names."""
+
+    parts: tuple[tuple[str, Draw], ...]
+
+    def prepare(self, episodes: Episodes) -> dict[str, PyTree]:
+        """The rows of each."""
+        return {name: draw.prepare(episodes) for name, draw in self.parts}
+
+    def view(self, rows: Mapping[str, PyTree]) -> dict[str, PyTree]:
+        """What `Learner.init` sees of each."""
+        return {name: draw.view(rows[name]) for name, draw in self.parts}
+
+    def tables(self, rows: Mapping[str, PyTree]) -> dict[str, PyTree]:
+        """What `locate` needs of each."""
+        return {name: draw.tables(rows[name]) for name, draw in self.parts}
+
+    def locate(self, key: Array, tables: Mapping[str, PyTree], batch_size: int) -> dict[str, PyTree]:
+        """Where the rows of a batch of each lie, of a key of its own."""
+        keys = named_keys(key, *(name for name, _ in self.parts))
+        return {name: draw.locate(keys[name], tables[name], batch_size) for name, draw in self.parts}
+
+    def take(self, rows: Mapping[str, PyTree], located: Mapping[str, PyTree]) -> dict[str, PyTree]:
+        """A batch of each."""
+        return {name: draw.take(rows[name], located[name]) for name, draw in self.parts}
+
+
+def together(draws: Draw | Mapping[str, Draw]) -> Draw:
+    """What a learner names as one draw: its only draw, or `NamedDraws` in the order of the alphabet."""
+    return NamedDraws(tuple(sorted(draws.items()))) if isinstance(draws, Mapping) else draws
 
 
 @dataclass(frozen=True)
@@ -59,13 +103,12 @@ class TransitionDraw:
         return np.int32(rows.shape[0])
 
     def locate(self, key: Array, tables: AnyArray, batch_size: int) -> Array:
-        """`[minibatches, B]`."""
-        return jax.random.randint(key, (self.minibatches, batch_size), 0, tables)
+        """`[minibatches * B]`, one minibatch after another."""
+        return jax.random.randint(key, (self.minibatches, batch_size), 0, tables).reshape(-1)
 
     def take(self, rows: AnyArray, located: AnyArray) -> Transition:
         """Fields `[minibatches * B, ...]`."""
-        found = rows[located]
-        return self.view(found.reshape(-1, found.shape[-1]))
+        return self.view(rows[located])
 
 
 @dataclass(frozen=True)

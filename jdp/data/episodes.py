@@ -1,9 +1,11 @@
 """Experience on the host: flat rows in time order, cut into episodes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from jdp.data.ends import find_ends
+from jdp.errors import UserError
 from jdp.types import Spec, Transition
 
 
@@ -18,6 +20,10 @@ class Origin:
     size: int  # bytes
     licence: str
     notice: str = ""  # what the user should know before reading a score
+
+    def noting(self, *lines: str) -> "Origin":
+        """This origin with `lines` added to its notice; empty ones are left out."""
+        return replace(self, notice="; ".join(filter(None, (self.notice, *lines))))
 
 
 @dataclass(frozen=True)
@@ -59,29 +65,6 @@ class Episodes:
         return self.terminals[self.stops - 1]
 
 
-def find_timeouts(
-    observations: np.ndarray,
-    next_observations: np.ndarray | None,
-    terminals: np.ndarray,
-    max_episode_steps: int | None,
-) -> np.ndarray:
-    """`[N]` bool, the ends that are no terminals, for a source that does not mark them.
-
-    An episode ends where `next_observations[i]` is not `observations[i + 1]`, and after
-    `max_episode_steps` rows where that number is known.
-    """
-    ends = terminals.copy()
-    ends[-1] = True
-    if next_observations is not None:
-        ends[:-1] |= np.any(next_observations[:-1] != observations[1:], axis=-1)
-    if max_episode_steps is not None:
-        starts = np.concatenate([[0], np.flatnonzero(ends)[:-1] + 1])
-        lengths = np.diff(starts, append=len(ends))
-        position = np.arange(len(ends)) - np.repeat(starts, lengths)
-        ends |= position % max_episode_steps == max_episode_steps - 1
-    return ends & ~terminals
-
-
 def make_episodes(
     observations: np.ndarray,
     actions: np.ndarray,
@@ -92,10 +75,16 @@ def make_episodes(
     *,
     spec: Spec,
     origin: Origin,
+    marked: bool = False,
 ) -> Episodes:
-    """Cut checked rows `[N, ...]` into episodes; see `Episodes` and `find_timeouts`."""
-    if timeouts is None:
-        timeouts = find_timeouts(observations, next_observations, terminals, spec.max_episode_steps)
+    """Cut checked rows `[N, ...]` into episodes; see `Episodes` and `jdp.data.ends.find_ends`.
+
+    `marked` says that `timeouts` mark all ends, so that none need be looked for.
+    """
+    if not marked or timeouts is None:
+        limit = spec.max_episode_steps
+        timeouts, notice = find_ends(observations, next_observations, terminals, timeouts, limit)
+        origin = origin.noting(notice)
     timeouts = timeouts & ~terminals
     timeouts[-1] = not terminals[-1]
     ends = terminals | timeouts
@@ -120,6 +109,15 @@ def make_episodes(
     )
 
 
+def require_successors(episodes: Episodes, keep: np.ndarray) -> None:
+    """Raises `UserError` unless there are steps `keep` `[N]` bool, of which it is known what came next."""
+    if not keep.any():
+        raise UserError(
+            f"{episodes.origin.name}: of none of its {len(episodes):,} steps is it known what came next: "
+            "each is an episode of its own, and there are no 'next_observations'"
+        )
+
+
 def transitions(
     episodes: Episodes, *, next_actions: bool = False, known_successors: bool = False
 ) -> Transition:
@@ -132,6 +130,9 @@ def transitions(
 
     With `next_actions` so are the last steps of episodes that a time limit cut, whose next action nobody
     took; a terminal's is 0. The next action of a step is always of its own episode.
+
+    Raises:
+        UserError: if no step is left.
     """
     keep = episodes.next_valid if known_successors else episodes.terminals | episodes.next_valid
     following = None
@@ -139,6 +140,7 @@ def transitions(
         keep = keep & ~episodes.timeouts
         following = np.concatenate([episodes.actions[1:], np.zeros_like(episodes.actions[:1])])
         following[episodes.terminals] = 0.0
+    require_successors(episodes, keep)
     rows = slice(None) if keep.all() else keep
     return Transition(
         observation=episodes.observations[rows],  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ the last row of each fragment that did not end in a terminal.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import warnings
@@ -16,10 +17,10 @@ from uuid import uuid4
 import numpy as np
 
 from jdp.data import checks
-from jdp.data.episodes import find_timeouts
+from jdp.data.ends import find_timeouts
 from jdp.errors import UserError
 from jdp.tasks.families import register
-from jdp.types import Transition
+from jdp.types import Spec, Transition
 
 
 class _Columns(NamedTuple):
@@ -37,12 +38,14 @@ def save_d4rl(
     timeouts: np.ndarray | None = None,
     *,
     env_id: str | None = None,
+    spec: Spec | None = None,
     metadata: Mapping[str, str | int | float] | None = None,
     compact: bool = False,
 ) -> None:
     """Write a D4RL-layout HDF5 file, complete or not at all; an older file at `path` is replaced.
 
-    Without `timeouts`, a fragment ends where `next_observation` is not the next row's observation.
+    Without `timeouts`, a fragment ends where `next_observation` is not the next row's observation. With the
+    `spec` of the task, actions are written in its units, and the file says which task it is.
     `compact` leaves `next_observations` out, as many D4RL files do: a reader takes them from the next
     row, so the last one of each fragment is lost.
 
@@ -54,12 +57,12 @@ def save_d4rl(
 
     path = Path(path)
     columns = _columns(transitions, timeouts, str(path))
-    written, level = columns._asdict(), 1
+    written, level = columns._asdict() | {"actions": _in_task(columns.actions, spec)}, 1
     if compact:
         _require_chained(columns, str(path))
         del written["next_observations"]
         level = 9
-    entries = dict(metadata or {}) | ({"env_id": env_id} if env_id is not None else {})
+    entries = dict(metadata or {}) | _task_entries(env_id, spec)
     part = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,19 +81,35 @@ def save_d4rl(
             part.unlink()
 
 
+def _in_task(actions: np.ndarray, spec: Spec | None) -> np.ndarray:
+    return actions if spec is None else np.asarray(spec.task_actions(actions), np.float32)
+
+
+def _task_entries(env_id: str | None, spec: Spec | None) -> dict[str, str]:
+    """What a file says of its task, for `jdp.data.sources`."""
+    found = {"env_id": env_id or (spec.env_id if spec is not None else None)}
+    if spec is not None and spec.action_low is not None:
+        found["action_box"] = json.dumps([spec.action_low, spec.action_high])
+    if spec is not None and spec.env_spec is not None:
+        found["env_spec"] = spec.env_spec
+    return {key: value for key, value in found.items() if value is not None}
+
+
 def save_minari(
     dataset_id: str,
     transitions: Transition,
     timeouts: np.ndarray | None = None,
     *,
     env_id: str | None = None,
+    spec: Spec | None = None,
     score_range: tuple[float, float] | None = None,
     algorithm: str | None = None,
     description: str | None = None,
 ) -> None:
     """Write a local Minari dataset (`$MINARI_DATASETS_PATH`), each fragment an episode.
 
-    `score_range` goes into its metadata where `env_id` is given, as Minari has it.
+    `score_range` goes into its metadata where `env_id` is given, as Minari has it. With the `spec` of the
+    task, actions are written in its units, and the dataset recovers the task as it is.
 
     Raises:
         UserError: if the id exists, is malformed, the arrays are refused, or within a fragment
@@ -104,7 +123,7 @@ def save_minari(
     if folder.exists():
         raise UserError(f"a Minari dataset {dataset_id} lies at {folder} already; choose another version")
     try:
-        _create(dataset_id, columns, env_id, score_range, algorithm, description)
+        _create(dataset_id, columns, env_id, spec, score_range, algorithm, description)
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(f"could not write Minari dataset {dataset_id}: {error}") from error
@@ -114,26 +133,31 @@ def _create(
     dataset_id: str,
     columns: _Columns,
     env_id: str | None,
+    spec: Spec | None,
     score_range: tuple[float, float] | None,
     algorithm: str | None,
     description: str | None,
 ) -> None:
     import minari
+    from gymnasium.envs.registration import EnvSpec
     from gymnasium.spaces import Box
 
+    env_id = env_id or (spec.env_id if spec is not None else None)
     if env_id is not None:
         register(env_id)
     low, high = score_range if score_range is not None and env_id is not None else (None, None)
+    env = env_id if spec is None or spec.env_spec is None else EnvSpec.from_json(spec.env_spec)
+    ones = np.ones(columns.actions.shape[1:], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # one for each optional entry left out
         minari.create_dataset_from_buffers(
             dataset_id,
-            _buffers(columns),
-            env=env_id,
+            _buffers(columns._replace(actions=_in_task(columns.actions, spec))),
+            env=env,
             algorithm_name=algorithm,
             description=description,
             observation_space=Box(-np.inf, np.inf, columns.observations.shape[1:], np.float32),
-            action_space=Box(-1.0, 1.0, columns.actions.shape[1:], np.float32),
+            action_space=Box(_in_task(-ones, spec), _in_task(ones, spec), dtype=np.float32),
             ref_min_score=low,
             ref_max_score=high,
         )

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from jdp.data import checks, names
+from jdp.data.actions import Asked, unit_box
 from jdp.data.episodes import Episodes, Origin, make_episodes
 from jdp.errors import UserError
+from jdp.tasks.environments import box_of, description, settings_of
 from jdp.tasks.families import goal_entries
 from jdp.types import Spec
 
 
-def load_minari(dataset_id: str, *, env_id: str | None = None) -> Episodes:
+def load_minari(dataset_id: str, asked: Asked = Asked()) -> Episodes:  # noqa: B008 (frozen)
     """A Minari dataset, downloaded only if it is not in `$MINARI_DATASETS_PATH`.
+
+    Its task is the environment that it names for evaluation, else that of the recording: with its settings,
+    wrappers and time limit, as `recover_environment(eval_env=True)` makes it.
 
     An episode of `T` steps holds `T + 1` observations there, so every successor is exact. Of the dict
     observations of goal tasks, "observation" is read; of AntMaze the position "achieved_goal" before it,
@@ -37,8 +43,10 @@ def load_minari(dataset_id: str, *, env_id: str | None = None) -> Episodes:
     columns = {key: np.concatenate(parts) for key, parts in _collect(dataset, keys, where).items()}
     observations = checks.float_rows(columns["observations"], "observations", where)
     actions = checks.float_rows(columns["actions"], "actions", where)
-    checks.scaled_actions(actions, where)
-    spec = _spec(dataset, observations.shape[1], actions.shape[1], env_id)
+    spec = _spec(dataset, observations.shape[1], actions.shape[1], asked)
+    box = box_of(dataset.action_space)
+    units = "task" if box is not None and asked.actions == "auto" else asked.actions
+    actions, spec, notice = unit_box(actions, spec, where, units, box)
     return make_episodes(
         observations,
         actions,
@@ -47,7 +55,7 @@ def load_minari(dataset_id: str, *, env_id: str | None = None) -> Episodes:
         columns["terminals"].astype(bool),
         columns["timeouts"].astype(bool),
         spec=spec,
-        origin=_origin(dataset, dataset_id, spec),
+        origin=_origin(dataset, dataset_id, spec).noting(_task_notice(spec), notice),
     )
 
 
@@ -141,18 +149,34 @@ def _collect(dataset: Any, observation_keys: tuple[str, ...], where: str) -> dic
     return columns
 
 
-def _spec(dataset: Any, observation_dim: int, action_dim: int, env_id: str | None) -> Spec:
-    metadata, env_spec = dataset.storage.metadata, dataset.env_spec
-    env_id = env_id or (env_spec.id if env_spec is not None else None)
-    reference = names.locomotion_reference(env_id)
+def _spec(dataset: Any, observation_dim: int, action_dim: int, asked: Asked) -> Spec:
+    metadata, told = dataset.storage.metadata, None
+    judge = getattr(dataset, "_eval_env_spec", None)  # no public name gives it without making the task
+    found = dataset.env_spec if judge is None else judge
+    env_id = asked.env_id or (found.id if found is not None else None)
+    if found is not None and asked.env_id is None:
+        told = description(found)
+    said = found.max_episode_steps if found is not None and found.id == env_id else None
+    limit = asked.limit(None if said is None else int(said), env_id)
+    # Returns under other settings are not on D4RL's scale.
+    reference = names.locomotion_reference(env_id, limit) if told is None else None
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if low is not None and high is not None:
+    if low is not None and high is not None and high > low:
         score_range = (float(low), float(high))
     else:
         score_range = reference.score_range if reference else None
-    steps = env_spec.max_episode_steps if env_spec is not None else None
     goal = goal_entries(env_id, observation_dim)
-    return Spec(observation_dim, action_dim, env_id, steps, score_range, goal)
+    return Spec(observation_dim, action_dim, env_id, limit, score_range, goal, env_spec=told)
+
+
+def _task_notice(spec: Spec) -> str:
+    """What distinguishes the dataset's task from that of its id."""
+    if spec.env_spec is None:
+        return ""
+    told = settings_of(spec)
+    wrappers = [w.name for w in EnvSpec.from_json(spec.env_spec).additional_wrappers]
+    parts = [*(f"{k}={v}" if len(str(v)) < 40 else k for k, v in told.items()), *wrappers]
+    return f"plays in {spec.env_id} as the dataset says ({', '.join(parts) or 'not registered here'})"
 
 
 def _origin(dataset: Any, dataset_id: str, spec: Spec) -> Origin:

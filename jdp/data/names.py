@@ -65,11 +65,15 @@ def d4rl_env_id(name: str) -> str | None:
     return None if task is None else f"{task}-v4"
 
 
-def locomotion_reference(env_id: str | None) -> Reference | None:
-    """D4RL's reference of a Gymnasium locomotion task of any version ("Hopper-v5"), else None."""
+def locomotion_reference(env_id: str | None, limit: int | None = None) -> Reference | None:
+    """D4RL's reference of a Gymnasium locomotion task of any version ("Hopper-v5"), else None.
+
+    None too where the time limit is another than D4RL's: its returns are of other episodes.
+    """
     for word, task in _LOCOMOTION.items():
         if env_id is not None and re.fullmatch(rf"{task}-v\d+", env_id):
-            return reference_table()[f"{word}-medium-v2"]
+            reference = reference_table()[f"{word}-medium-v2"]
+            return reference if limit in (None, reference.max_episode_steps) else None
     return None
 
 

@@ -12,6 +12,9 @@ from jdp.data.windows import Rows, padded_rows
 Array = Any  # numpy in, numpy out; jax in, jax out
 
 
+SMALL = 1e-2  # data whose channels all vary by less are in small units
+
+
 class Affine(NamedTuple):
     """`(x - mean) / std` over the last axis; every standardiser of the library is one."""
 
@@ -33,16 +36,26 @@ def fit_affine(x: Array, *, floor: float = 1e-6, plus: float = 0.0, where: Array
     """Mean and standard deviation of the rows of `x` `[..., D]`.
 
     Args:
-        floor: a channel whose std is at most `floor * max(|mean|, 1)` is constant and keeps std 1.
-        plus: is added to the std; TD3+BC (arXiv 2106.06860, section 5) takes 1e-3 and no floor.
+        floor: a channel whose std is at most `floor * max(|mean|, unit)` is constant and keeps std 1.
+        plus: `plus * unit` is added to the std; TD3+BC (arXiv 2106.06860, section 5) takes 1e-3 and no floor.
         where: `[...]` bool, which rows count (all).
+
+    The unit is 1, and in data whose channels all vary by less than .01 (metres that should be millimetres)
+    the largest standard deviation: floors follow the scale of the data.
     """
     rows = jnp.asarray(x).reshape(-1, x.shape[-1])
     count = None if where is None else jnp.asarray(where).reshape(-1, 1)
     mean, std = jnp.mean(rows, axis=0, where=count), jnp.std(rows, axis=0, where=count)
     if plus:
-        return Affine(mean, std + plus)
-    return Affine(mean, jnp.where(std > floor * jnp.maximum(1.0, jnp.abs(mean)), std, 1.0))
+        return Affine(mean, std + plus * unit_of(std))
+    return Affine(mean, jnp.where(std > floor * jnp.maximum(unit_of(std), jnp.abs(mean)), std, 1.0))
+
+
+def unit_of(std: Array) -> Array:
+    """`[]`, what counts as 1 in data of standard deviations `std` `[D]` (see `fit_affine`)."""
+    xp = np if isinstance(std, np.ndarray) else jnp
+    top = xp.max(std)
+    return xp.where((top > 0) & (top < SMALL), top, xp.ones_like(top))
 
 
 def identity(dim: int) -> Affine:
@@ -143,7 +156,9 @@ def fit_normaliser(episodes: Episodes, clip: float = 0.999) -> Normaliser:
     parts = (episodes.observations, u, episodes.rewards[:, None])
     mean = np.concatenate([p.mean(0, dtype=np.float64) for p in parts] + [np.zeros(1)])
     std = np.concatenate([p.std(0, dtype=np.float64) for p in parts] + [np.ones(1)])
-    std = np.where(std > 1e-7 * np.maximum(1.0, np.abs(mean)), std, 1.0)
+    unit = unit_of(std[: episodes.spec.observation_dim])
+    scale = np.concatenate([np.full(episodes.spec.observation_dim, unit), np.ones(len(u[0])), [0.0, 1.0]])
+    std = np.where(std > 1e-7 * np.maximum(scale, np.abs(mean)), std, 1.0)
     return Normaliser(
         mean=mean.astype(np.float32),
         std=std.astype(np.float32),

@@ -1,13 +1,13 @@
-"""Reader of OGBench's datasets (arXiv 2410.20092): npz files without rewards, an episode after the other."""
+"""Reader of npz files: OGBench's datasets (arXiv 2410.20092) and dictionaries of the D4RL layout."""
 
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from jdp.data import checks
-from jdp.data.d4rl import sha256
+from jdp.data.actions import Asked, unit_box
+from jdp.data.d4rl import folder_of, sha256
 from jdp.data.episodes import Episodes, Origin, make_episodes
 from jdp.errors import UserError
 from jdp.tasks.families import goal_entries, is_ogbench_data
@@ -15,15 +15,16 @@ from jdp.types import Spec
 
 URL = "https://rail.eecs.berkeley.edu/datasets/ogbench"
 _KEYS = ("observations", "actions", "terminals")
+_MORE = ("rewards", "next_observations", "masks", "valids", "timeouts")
 _NOTICE = "OGBench's data hold no rewards: they are 0 here, and goals are drawn in hindsight"
 
 
 def dataset_dir() -> Path:
     """`$OGBENCH_DATA_DIR` or `~/.ogbench/data`, where ogbench puts its files."""
-    return Path(os.environ.get("OGBENCH_DATA_DIR") or Path.home() / ".ogbench" / "data")
+    return folder_of("OGBENCH_DATA_DIR", ".ogbench/data")
 
 
-def load_ogbench(name: str, *, env_id: str | None = None) -> Episodes:
+def load_ogbench(name: str, asked: Asked = Asked()) -> Episodes:  # noqa: B008 (frozen)
     """The OGBench dataset `name` on disk, "pointmaze-large-navigate-v0"; with "-val" its validation part.
 
     Raises:
@@ -32,43 +33,88 @@ def load_ogbench(name: str, *, env_id: str | None = None) -> Episodes:
     path = dataset_dir() / f"{name}.npz"
     if not path.is_file():
         raise UserError(f"no file {path}: fetch {URL}/{name}.npz and put it there, or set $OGBENCH_DATA_DIR")
-    return load_npz(path, f"{name} (OGBench)", "ogbench", "CC BY 4.0 (OGBench)", env_id)
+    return load_npz(path, f"{name} (OGBench)", "ogbench", "CC BY 4.0 (OGBench)", asked)
 
 
-def load_npz(path: Path, name: str, kind: str, licence: str, env_id: str | None) -> Episodes:
-    """The OGBench-layout file at `path`. Its `terminals` mark the last observation of each episode.
+def load_npz(
+    path: Path,
+    name: str,
+    kind: str,
+    licence: str,
+    asked: Asked = Asked(),  # noqa: B008 (frozen)
+) -> Episodes:
+    """The npz file at `path`, whose keys say which of these it is.
 
-    That observation is only a successor: what stands beside it as an action was never taken. The task
-    is `env_id`, or what the file's name says.
+    - OGBench's files hold neither rewards nor next observations. `terminals` mark the last observation of
+      each episode, which is only a successor: what stands beside it as an action was never taken.
+    - OGBench's loader adds `next_observations`, or `valids` (0 on that last observation), and in tasks with
+      rewards `rewards` and `masks` (0 where the task ended). `terminals` go on to mark ends of episodes.
+    - D4RL's dictionaries hold `rewards` without `masks`: `terminals` are ends of the task, `timeouts` others.
+
+    The task is what `asked` says, or the file's name.
+
+    Raises:
+        UserError: for a file that cannot be used.
     """
-    where = str(path)
-    columns = _read(path)
-    observations = checks.float_rows(columns["observations"], "observations", where)
-    actions = checks.float_rows(columns["actions"], "actions", where)
-    ends = checks.flag_column(columns["terminals"], "terminals", where)
-    checks.same_length({"observations": observations, "actions": actions, "terminals": ends}, where)
-    checks.scaled_actions(actions, where)
-    ends[-1] = True
-    taken = ~ends
-    if not taken.any():
-        raise UserError(f"{where}: no episode has a step: 'terminals' marks every row")
-    count, width = int(taken.sum()), observations.shape[1]
+    where, found = str(path), _read(path)
+    flags = {
+        k: checks.flag_column(found[k], k, where)
+        for k in ("terminals", "masks", "valids", "timeouts")
+        if k in found
+    }
+    columns = {
+        k: checks.float_rows(found[k], k, where)
+        for k in ("observations", "actions", "next_observations")
+        if k in found
+    }
+    if "rewards" in found:
+        columns["rewards"] = checks.float_column(found["rewards"], "rewards", where)
+    checks.same_length(columns | flags, where)
+    width = columns["observations"].shape[1]
+    if "next_observations" in columns and columns["next_observations"].shape[1] != width:
+        raise UserError(f"{where}: 'next_observations' and 'observations' differ in their channels")
     task = path.stem.removesuffix("-val")
-    env_id = env_id or (task if is_ogbench_data(task) else None)
+    env_id = asked.env_id or (task if is_ogbench_data(task) else None)
+    limit = asked.limit(None, env_id)
+    spec = Spec(width, columns["actions"].shape[1], env_id, limit, goal=goal_entries(env_id, width))
+    actions, spec, notice = unit_box(columns["actions"], spec, where, asked.actions)
+    rows = _rows(columns | {"actions": actions}, flags, where)
+    origin = Origin(name, kind, where, sha256(path), path.stat().st_size, licence)
     return make_episodes(
+        *rows, spec=spec, origin=origin.noting("" if "rewards" in columns else _NOTICE, notice)
+    )
+
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
+
+
+def _rows(columns: dict[str, np.ndarray], flags: dict[str, np.ndarray], where: str) -> Rows:
+    """The first six arguments of `make_episodes`."""
+    observations, actions, ends = columns["observations"], columns["actions"], flags["terminals"]
+    rewards = columns.get("rewards", np.zeros(len(ends), np.float32))
+    following, of_task = columns.get("next_observations"), "rewards" in columns and "masks" not in flags
+    if of_task:  # D4RL's dictionary
+        return observations, actions, rewards, following, ends, flags.get("timeouts")
+    over = ~flags["masks"] if "masks" in flags else np.zeros(len(ends), bool)
+    if following is not None:
+        return observations, actions, rewards, following, over, ends & ~over
+    ends = ~flags["valids"] if "valids" in flags else ends.copy()
+    ends[-1] = True
+    if ends.all():
+        raise UserError(f"{where}: no episode has a step: 'terminals' marks every row")
+    taken = np.flatnonzero(~ends)
+    return (
         observations[taken],
         actions[taken],
-        np.zeros(count, np.float32),
-        observations[np.flatnonzero(taken) + 1],
-        np.zeros(count, bool),
-        ends[np.flatnonzero(taken) + 1],
-        spec=Spec(width, actions.shape[1], env_id, goal=goal_entries(env_id, width)),
-        origin=Origin(name, kind, where, sha256(path), path.stat().st_size, licence, _NOTICE),
+        rewards[taken],
+        observations[taken + 1],
+        over[taken],
+        ends[taken + 1] & ~over[taken],
     )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of `_KEYS`; nothing pickled is ever loaded."""
+    """The arrays of `_KEYS`, and those of `_MORE` that are there; nothing pickled is ever loaded."""
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in _KEYS if key not in file]
@@ -77,7 +123,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                     f"{path}: no key {', '.join(map(repr, missing))}; OGBench's layout needs "
                     f"{', '.join(_KEYS)}, the file has {', '.join(file) or 'none'}"
                 )
-            return {key: file[key] for key in _KEYS}
+            return {key: file[key] for key in (*_KEYS, *_MORE) if key in file}
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} does not open as npz arrays ({reason}); is the copy complete?") from error

@@ -1,15 +1,17 @@
 """Which file a name stands for, and what it says about its task."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from jdp.data import d4rl, maze2d, names
+from jdp.data.actions import Asked, Units, box_from, unit_box
 from jdp.data.download import Progress, download
 from jdp.data.episodes import Episodes, Origin, make_episodes
 from jdp.data.mapped import copy_d4rl
 from jdp.errors import UserError
-from jdp.tasks.families import episode_limit, goal_entries, is_ogbench_data
+from jdp.tasks.families import goal_entries, is_ogbench_data
 from jdp.tasks.mazes import POINT_ENV_IDS
 from jdp.types import Spec
 
@@ -26,6 +28,8 @@ def load(
     *,
     source: Source = "auto",
     env_id: str | None = None,
+    max_episode_steps: int | None = None,
+    actions: Units = "auto",
     progress: Progress | None = None,
     mapped: Path | None = None,
 ) -> Episodes:
@@ -40,6 +44,10 @@ def load(
         source: forces one way instead of the order above.
         env_id: Gymnasium task for evaluation; beats what the source says. "maze2d-large-v1" says that a
             file is one of D4RL's maze2d.
+        max_episode_steps: time limit of the task; beats what the source or Gymnasium says.
+        actions: whether a file's actions are in the units of the "task", whose box need not be [-1, 1], or
+            "scaled" to [-1, 1] already; "auto": of the task, and refused where they look scaled. Of
+            `Episodes` they always lie within [-1, 1], and `spec` has the task's box.
         progress: called with (bytes done, bytes in all or None) during a download.
         mapped: a folder, where the arrays of an HDF5 file are copied to, piece by piece, as files that are
             read where they are touched; else all of them are read into memory.
@@ -47,21 +55,32 @@ def load(
     Raises:
         UserError: for an unknown name, a failed download, or a file that cannot be used.
     """
+    name = name.rstrip("/") or name
+    asked = Asked(env_id, max_episode_steps, actions)
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise UserError(f"max_episode_steps is {max_episode_steps}: it must be at least 1")
     match _resolve(name, source):
         case "file":
-            return _load_file(Path(name).expanduser(), env_id, mapped)
+            return _load_file(_path(name), asked, mapped)
         case "minari":
             from jdp.data.minari import load_minari
 
-            return load_minari(name, env_id=env_id)
+            return load_minari(name, asked)
         case "ogbench":
             from jdp.data.ogbench import load_ogbench
 
-            return load_ogbench(name, env_id=env_id)
+            return load_ogbench(name, asked)
         case "bundled":
-            return _load_bundled(name, env_id, mapped)
+            return _load_bundled(name, asked, mapped)
         case _:
-            return _load_d4rl(name, env_id, progress, mapped, fall_back=source == "auto")
+            return _load_d4rl(name, asked, progress, mapped, fall_back=source == "auto")
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: this user has no home folder, write the path in full") from error
 
 
 def _resolve(name: str, source: str) -> str:
@@ -69,7 +88,7 @@ def _resolve(name: str, source: str) -> str:
         raise UserError(f"unknown source {source!r}: choose one of {', '.join(get_args(Source))}")
     if source != "auto":
         return source
-    path = Path(name).expanduser()
+    path = _path(name)
     if path.is_file():
         return "file"
     if names.full_d4rl_name(name) is not None:
@@ -78,7 +97,10 @@ def _resolve(name: str, source: str) -> str:
         return "bundled"
     if is_ogbench_data(name):
         return "ogbench"
-    if path.is_dir() or path.suffix in (".hdf5", ".h5", ".npz") or name.startswith(("/", ".", "~")):
+    written = name.startswith(("/", ".", "~")) or path.suffix in (".hdf5", ".h5", ".npz")
+    if not written and "/" in name and re.search(r"-v\d+$", name):
+        return "minari"  # also where a folder has that name: an id that exists wins
+    if written or path.is_dir():
         return "file"  # whose reader says what is wrong with it
     if "/" in name:
         return "minari"
@@ -86,29 +108,34 @@ def _resolve(name: str, source: str) -> str:
 
 
 def _load_d4rl(
-    name: str, env_id: str | None, progress: Progress | None, mapped: Path | None, fall_back: bool
+    name: str, asked: Asked, progress: Progress | None, mapped: Path | None, fall_back: bool
 ) -> Episodes:
     full = names.full_d4rl_name(name)
     if full is None:
         raise names.unknown(name)
     reference = names.reference_table()[full]
-    path = d4rl.local_path(reference.url)
+    try:
+        path = d4rl.local_path(reference.url)
+    except UserError as error:
+        if fall_back and name in names.BUNDLED:
+            return _load_bundled(name, asked, mapped, str(error))
+        raise
     if not path.is_file():
         try:
             download(reference.url, path, check=d4rl.check_layout, progress=progress)
         except UserError as error:
             if fall_back and name in names.BUNDLED:
-                return _load_bundled(name, env_id, mapped, f"{full} is not on disk, and: {error}")
+                return _load_bundled(name, asked, mapped, f"{full} is not on disk, and: {error}")
             raise
     notice = ""
-    task = env_id or names.d4rl_env_id(full)
+    task = asked.env_id or names.d4rl_env_id(full)
     if task == "Ant-v4":
         notice = "D4RL's ant observations hold contact forces: make Ant-v4 with use_contact_forces=True"
     origin = Origin(f"{full} (D4RL)", "d4rl", str(path), "", 0, d4rl.LICENCE, notice)
-    return _read(path, origin, full, env_id, mapped, names.d4rl_env_id(full), reference)
+    return _read(path, origin, full, asked, mapped, names.d4rl_env_id(full), reference)
 
 
-def _load_bundled(name: str, env_id: str | None, mapped: Path | None, why: str = "") -> Episodes:
+def _load_bundled(name: str, asked: Asked, mapped: Path | None, why: str = "") -> Episodes:
     if name not in names.BUNDLED:
         raise names.to_collect(name) or UserError(
             f"no bundled dataset {name!r}: jdp brings {', '.join(names.BUNDLED)}"
@@ -118,40 +145,41 @@ def _load_bundled(name: str, env_id: str | None, mapped: Path | None, why: str =
         f" (used because {why})" if why else ""
     )
     origin = Origin(f"{name} (bundled, d4rl-style)", "bundled", str(path), "", 0, "MIT", notice)
-    return _read(path, origin, name, env_id, mapped)
+    return _read(path, origin, name, asked, mapped)
 
 
-def _load_file(path: Path, env_id: str | None, mapped: Path | None) -> Episodes:
+def _load_file(path: Path, asked: Asked, mapped: Path | None) -> Episodes:
     licence = "unknown: a file of yours"
     if path.suffix == ".npz":
         from jdp.data.ogbench import load_npz
 
-        return load_npz(path, f"{path.name} (file)", "file", licence, env_id)
+        return load_npz(path, f"{path.name} (file)", "file", licence, asked)
     origin = Origin(f"{path.name} (file)", "file", str(path), "", 0, licence)
-    return _read(path, origin, path.name, env_id, mapped)
+    return _read(path, origin, path.name, asked, mapped)
 
 
 def _read(
     path: Path,
     origin: Origin,
     called: str,
-    env_id: str | None,
+    asked: Asked,
     mapped: Path | None,
     named_env_id: str | None = None,
     reference: names.Reference | None = None,
 ) -> Episodes:
     digest = d4rl.sha256(path) if path.is_file() else ""
     arrays = d4rl.read(path) if mapped is None else copy_d4rl(path, mapped / digest[:16])
+    env_id = asked.env_id
     if (maze := maze2d.recognise(path, arrays, env_id, called)) is not None:
         arrays = maze2d.in_point_maze(path, arrays, maze)
         env_id = env_id if (env_id or "").startswith("PointMaze_") else POINT_ENV_IDS[maze.maze]
         reference = names.reference_table()[maze.dataset]
-        origin = replace(origin, notice=maze2d.NOTICE)
+        origin = origin.noting(maze2d.NOTICE)
     env_id = env_id or arrays.metadata.get("env_id") or named_env_id
-    reference = reference or names.locomotion_reference(env_id)
+    limit = asked.limit(reference.max_episode_steps if reference else None, env_id)
+    reference = reference or names.locomotion_reference(env_id, limit)
     if origin.kind == "file" and reference is not None:
-        notices = (origin.notice, names.scale_notice(origin.name, env_id))
-        origin = replace(origin, notice="; ".join(filter(None, notices)))
+        origin = origin.noting(names.scale_notice(origin.name, env_id))
     width = arrays.observations.shape[1]
     # D4RL's antmaze has no task here: its mazes have another origin.
     antmaze = called.startswith("antmaze-") and width == 29
@@ -159,12 +187,17 @@ def _read(
         observation_dim=width,
         action_dim=arrays.actions.shape[1],
         env_id=env_id,
-        max_episode_steps=reference.max_episode_steps if reference else episode_limit(env_id),
-        score_range=reference.score_range if reference else None,
+        max_episode_steps=limit,
+        score_range=reference.score_range if reference and limit == reference.max_episode_steps else None,
         goal=(0, 1) if antmaze else goal_entries(env_id, width),
+        env_spec=arrays.metadata.get("env_spec") if asked.env_id is None else None,
     )
+    box = box_from(arrays.metadata)
+    units = "task" if box is not None and asked.actions == "auto" else asked.actions
+    actions, spec, notice = unit_box(arrays.actions, spec, str(path), units, box)
     return make_episodes(
-        *arrays[:6],
+        *arrays._replace(actions=actions)[:6],
         spec=spec,
-        origin=replace(origin, sha256=digest, size=path.stat().st_size),
+        origin=replace(origin.noting(notice), sha256=digest, size=path.stat().st_size),
+        marked=maze is not None,
     )

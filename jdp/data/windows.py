@@ -30,6 +30,26 @@ class Windows(NamedTuple):
     last: np.ndarray  # [W] int32, the pad of a terminal episode, else the episode's last row
 
 
+def left_out(episodes: Episodes, length: int) -> int:
+    """How many rows are in no window of `length` steps: those of short episodes that a limit cut."""
+    short = ~episodes.terminated & (episodes.lengths < length)
+    return int(episodes.lengths[short].sum())
+
+
+def left_out_notice(episodes: Episodes, length: int) -> str:
+    """What a user should know of rows that are in no window of `length` steps; "" where all are."""
+    rows, count = left_out(episodes, length), len(episodes)
+    if not rows:
+        return ""
+    short = ~episodes.terminated & (episodes.lengths < length)
+    shortest = int(episodes.lengths[short].min())
+    return (
+        f"{rows:,} of {count:,} rows ({rows / count:.1%}) are in no window of {length} steps: "
+        f"{int(short.sum()):,} episodes are shorter, and no terminal ended them; "
+        f"a horizon of {shortest} takes all"
+    )
+
+
 def padded_rows(episodes: Episodes) -> Rows:
     """The rows of `episodes` in time order, with the pad rows that `windows` points at."""
     at = episodes.stops[episodes.terminated]

@@ -27,6 +27,8 @@ _FAMILIES = (
     _Family(_ROBOTICS, "gymnasium_robotics", "robotics"),
     _Family(_OGBENCH, "ogbench", "ogbench"),
 )
+# MuJoCo's tasks whose actions lie within [-1, 1]; so do those of the other families.
+_UNIT_ACTIONS = re.compile(r"(Ant|HalfCheetah|Hopper|Walker2d|Swimmer|Reacher)-v\d+")
 _LIMITS = {"umaze": 300, "open": 300, "medium": 600, "large": 800}  # of PointMaze, as in D4RL's maze2d
 
 
@@ -51,6 +53,11 @@ def register(env_id: str) -> None:
     except ImportError as error:
         package = family.package.replace("_", "-")
         raise UserError(f'{env_id} needs {package}: pip install "jdp[{family.extra}]"') from error
+
+
+def has_unit_actions(env_id: str) -> bool:
+    """Whether the actions of `env_id` are known to lie within [-1, 1], without making the task."""
+    return _UNIT_ACTIONS.fullmatch(env_id) is not None or _family(env_id) is not None
 
 
 def explain(env_id: str, error: Exception) -> str | None:

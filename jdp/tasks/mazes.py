@@ -1,6 +1,7 @@
 """Mazes as grids of cells: where the walls stand, and the shortest way from one point to another."""
 
 import difflib
+import json
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jdp.errors import UserError
+from jdp.types import Spec
 
 _STEPS = ((-1, 0), (0, -1), (1, 0), (0, 1))
 
@@ -160,9 +162,20 @@ def point_maze(name: str) -> Maze:
     return Maze(MAZES[name])
 
 
-def maze_of(env_id: str | None) -> Maze | None:
-    """The maze of a PointMaze or AntMaze task of gymnasium-robotics or OGBench; None for other tasks."""
-    env_id = env_id or ""
+def maze_of(task: str | Spec | None) -> Maze | None:
+    """The maze of a PointMaze or AntMaze task of gymnasium-robotics or OGBench; None for other tasks.
+
+    Of a `Spec` whose task has a `maze_map` of its own it is that one.
+    """
+    env_id = (task.env_id if isinstance(task, Spec) else task) or ""
+    own = (
+        json.loads(task.env_spec)["kwargs"].get("maze_map")
+        if isinstance(task, Spec) and task.env_spec
+        else None
+    )
+    if own is not None and env_id.startswith(("PointMaze_", "AntMaze_")):
+        rows = tuple("".join("#" if cell == 1 else "." for cell in row) for row in own)
+        return Maze(rows, 1.0 if env_id.startswith("Point") else 4.0)
     if robotics := _ROBOTICS_ID.fullmatch(env_id):
         return Maze(MAZES[robotics[2].lower()], 1.0 if robotics[1] == "Point" else 4.0)
     if ogbench := _OGBENCH_ID.fullmatch(env_id):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_files import ORIGIN, columns, random_episodes
 
-from jdp.data import fit_normaliser, padded_rows, training_rows
+from jdp.data import fit_affine, fit_normaliser, padded_rows, training_rows
 from jdp.data.episodes import make_episodes
 from jdp.types import Spec
 
@@ -85,3 +85,27 @@ def test_a_normaliser_is_an_argument_of_jit_and_not_a_constant():
     for seed in (0, 1):
         encode(fit_normaliser(random_episodes(seed)), jnp.zeros((4, 3)))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("unit", (1e-9, 1e-4, 1.0, 1e6))
+def test_standardised_data_do_not_depend_on_the_unit(unit):
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(500, 3)) * [2.0, 0.5, 1.0] + [0.0, 1.0, -3.0]).astype(np.float32)
+    x[:, 2] = 4.0  # a constant
+    scaled = fit_affine(unit * x)
+    np.testing.assert_allclose(scaled(unit * x)[:, :2], fit_affine(x)(x)[:, :2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scaled.std[2], 1.0)
+    added = fit_affine(unit * x, plus=1e-3)
+    np.testing.assert_allclose(added(unit * x)[:, :2].std(axis=0), 1.0, atol=6e-3)
+
+
+def test_the_trajectory_s_channels_do_not_depend_on_the_unit():
+    rng = np.random.default_rng(0)
+    values = columns(200)
+    values["observations"] = (1e-9 * rng.normal(size=(200, 3))).astype(np.float32)
+    values["rewards"] = (1e-9 * rng.normal(size=200)).astype(np.float32)
+    values["next_observations"] = None
+    made = fit_normaliser(make_episodes(**values, spec=Spec(3, 2), origin=ORIGIN))
+    seen = made.normalise_observation(values["observations"])
+    np.testing.assert_allclose(seen.std(axis=0), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(made.encode_reward(values["rewards"]).std(), 1.0, rtol=1e-4)

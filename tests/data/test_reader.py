@@ -81,7 +81,7 @@ def test_the_task_comes_from_the_argument_then_from_the_file(tmp_path):
     assert data.spec.env_id == "Walker2d-v5" and data.spec.score_range == (1.629008, 4592.3)
     assert load(tmp_path, values, env_id="Hopper-v5").spec.env_id == "Hopper-v5"
     antmaze = load(tmp_path, values, env_id="AntMaze_UMaze-v5").spec
-    assert antmaze.score_range is None and antmaze.max_episode_steps is None
+    assert antmaze.score_range is None and antmaze.max_episode_steps == 700  # as it is registered
     assert load(tmp_path, columns(5)).spec.env_id is None
 
 
@@ -156,3 +156,10 @@ def test_a_group_in_place_of_an_array(tmp_path):
         file.create_group("rewards")
     with pytest.raises(UserError, match="'rewards' is a group"):
         jdp.data.load(path)
+
+
+def test_one_number_in_the_place_of_a_column_is_refused_in_memory_and_in_files(tmp_path):
+    path = write(tmp_path / "scalar.hdf5", columns(5) | {"rewards": np.float32(1)})
+    for mapped in (None, tmp_path / "mapped"):
+        with pytest.raises(UserError, match="'rewards' is float32"):
+            jdp.data.load(path, mapped=mapped)

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from jdp.data import Hindsight, draw_segments, rows_of, segment_rows, values_to_go
+from jdp.data import Hindsight, SegmentDraw, batches, rows_of, segment_rows, values_to_go
 from jdp.data.episodes import Origin, make_episodes
 from jdp.data.segments import FAR, absorbing
 from jdp.errors import UserError
-from jdp.planners.scale import fit_scale, fit_span
+from jdp.learning.scale import fit_scale, fit_span
 from jdp.types import Spec
 
 LENGTHS, TERMINAL = (7, 12, 9), (True, False, True)
@@ -49,7 +49,7 @@ def test_values_to_go_are_discounted_sums_of_the_episode(episodes):
 
 def test_rows_follow_the_offsets_within_one_episode(episodes):
     rows = segment_rows(episodes, 5)
-    batch = jax.jit(draw_segments(256, (0, 2, 4)))(jax.random.key(0), rows)
+    batch = jax.jit(batches(SegmentDraw((0, 2, 4)), 256))(jax.random.key(0), rows)
     where = np.asarray(batch.observation)
     first = where[:, :1]
     assert (where[..., 0] == first[..., 0]).all()  # one episode
@@ -67,7 +67,7 @@ def test_rows_follow_the_offsets_within_one_episode(episodes):
 def test_rows_before_the_drawn_one_do_not_leave_the_episode(episodes):
     """A history in front of an episode repeats its first row; goals are counted from the drawn row."""
     rows = segment_rows(episodes, 2)
-    draw = draw_segments(512, (-2, -1, 0, 1), goal=(0, 1))
+    draw = batches(SegmentDraw((-2, -1, 0, 1), goal=(0, 1)), 512)
     batch = jax.device_get(jax.jit(draw)(jax.random.key(2), rows))
     present = batch.observation[:, 2]
     assert (batch.observation[..., 0] == present[:, None, 0]).all()
@@ -89,7 +89,7 @@ def test_absorbing_rows_are_those_after_terminals(episodes):
 
 def test_goals_lie_ahead_in_the_same_episode_at_the_distance_said(episodes):
     rows = segment_rows(episodes, 3)
-    draw = draw_segments(2000, (0, 1), goal=(0, 1), hindsight=Hindsight(0.3, 0.4, 0.3, reach=4))
+    draw = batches(SegmentDraw((0, 1), goal=(0, 1), hindsight=Hindsight(0.3, 0.4, 0.3, reach=4)), 2000)
     batch = jax.device_get(jax.jit(draw)(jax.random.key(1), rows))
     gap = batch.goal - batch.observation[:, 0]
     near = batch.distance < FAR
@@ -102,15 +102,15 @@ def test_goals_lie_ahead_in_the_same_episode_at_the_distance_said(episodes):
 
 
 def test_without_goals_the_goal_is_empty(episodes):
-    batch = draw_segments(4, (0, 1))(jax.random.key(0), segment_rows(episodes, 2))
+    batch = batches(SegmentDraw((0, 1)), 4)(jax.random.key(0), segment_rows(episodes, 2))
     assert batch.goal.shape == (4, 0)
     assert (np.asarray(batch.distance) == FAR).all()
 
 
 def test_segments_become_rows_of_their_own(episodes):
     rows = segment_rows(episodes, 5)
-    batch = jax.device_get(draw_segments(8, (0, 1, 2, 3, 4))(jax.random.key(0), rows))
-    again = draw_segments(64, (0, 1, 2, 3, 4))(jax.random.key(1), rows_of(batch))
+    batch = jax.device_get(batches(SegmentDraw((0, 1, 2, 3, 4)), 8)(jax.random.key(0), rows))
+    again = batches(SegmentDraw((0, 1, 2, 3, 4)), 64)(jax.random.key(1), rows_of(batch))
     known = {x.tobytes() for x in batch.observation}
     assert {np.asarray(x).tobytes() for x in again.observation} <= known
 
@@ -118,4 +118,4 @@ def test_segments_become_rows_of_their_own(episodes):
 def test_offsets_must_increase_and_hold_zero():
     for bad in ((), (1, 2), (0, 2, 2)):
         with pytest.raises(UserError, match="offsets"):
-            draw_segments(4, bad)
+            SegmentDraw(bad)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from data_files import ORIGIN, columns, random_episodes
 
-from jdp.data import padded_rows, windows
+from jdp.data import left_out, left_out_notice, padded_rows, windows
 from jdp.data.episodes import make_episodes
 from jdp.errors import UserError
 from jdp.types import Spec
@@ -99,3 +99,14 @@ def test_no_usable_window():
         windows(data, 0)
     with pytest.raises(UserError, match="stride >= 1"):
         windows(data, 2, stride=0)
+
+
+@pytest.mark.parametrize("length", (1, 3, 8, 15, 20))
+def test_rows_in_no_window_are_counted(length):
+    data = random_episodes(4, episodes=30)
+    found = windows(data, length)
+    seen = indices(found, length)
+    rows = np.setdiff1d(np.flatnonzero(~padded_rows(data).pad), seen)  # the pads stand for no row
+    assert left_out(data, length) == len(rows)
+    said = left_out_notice(data, length)
+    assert (said == "") == (len(rows) == 0) and (not said or f"{len(rows):,} of {len(data):,} rows" in said)
