@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         devices,
         diffusion,
         evaluation,
+        learning,
         loops,
         networks,
         planners,
         plotting,
         policies,
+        registry,
         runs,
         synthesis,
         tasks,
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
         world_models,
     )
     from jdp.runs.load import load_run
-    from jdp.runs.load_controller import load_controller
 
 __all__ = [
     "UserError",
@@ -41,13 +42,14 @@ __all__ = [
     "devices",
     "diffusion",
     "evaluation",
-    "load_controller",
+    "learning",
     "load_run",
     "loops",
     "networks",
     "planners",
     "plotting",
     "policies",
+    "registry",
     "runs",
     "synthesis",
     "tasks",
@@ -59,8 +61,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "load_run":
         return importlib.import_module("jdp.runs.load").load_run
-    if name == "load_controller":
-        return importlib.import_module("jdp.runs.load_controller").load_controller
     if name in __all__:
         return importlib.import_module(f"jdp.{name}")
     raise AttributeError(f"module 'jdp' has no attribute {name!r}")

@@ -11,6 +11,7 @@ The package's own methods are found when first asked for; `load_plugin` brings a
 import difflib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import re
 import sys
@@ -173,13 +174,25 @@ def make(kind: Kind, config: Any, spec: Any, **parts: Any) -> Any:
     """The method that the type of `config` names.
 
     Args:
+        config: a method's config, or its name, for the defaults.
         parts: what its function takes besides, for instance `guide` or `model`.
 
     Raises:
         UserError: if no method of the kind has this type of config, or it takes no such part.
     """
+    if isinstance(config, str):
+        config = entry(kind, config).config()
     found = entry_of(kind, config)
-    return found.make(config, spec, **{name: part for name, part in parts.items() if part is not None})
+    given = {name: part for name, part in parts.items() if part is not None}
+    known = inspect.signature(found.make).parameters
+    for name in given.keys() - known.keys():
+        raise UserError(f"{kind} {found.name} takes no {name}: leave it out, or choose another")
+    return found.make(config, spec, **given)
+
+
+def takes(entry: Entry, part: str) -> bool:
+    """Whether the function of a method takes `part` beside its config and the spec."""
+    return part in inspect.signature(entry.make).parameters
 
 
 def load_plugin(source: str) -> None:

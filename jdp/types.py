@@ -6,8 +6,13 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.tree_util import Partial
+
+from jdp.distributions import ActionDistribution as ActionDistribution
+from jdp.distributions import Normal as Normal
+from jdp.distributions import TanhNormal as TanhNormal
 
 PyTree = Any
 AnyArray = Any  # a jax array, or a numpy array on the host
@@ -57,60 +62,29 @@ class Spec:
     max_episode_steps: int | None = None
     score_range: tuple[float, float] | None = None  # returns that mean 0 and 100
     goal: tuple[int, ...] = ()  # entries of the observation that a goal [G] prescribes; () without goals
+    # Bounds [A] of the task's actions where they are not -1 and 1: everywhere else in jdp they are.
+    action_low: tuple[float, ...] | None = None
+    action_high: tuple[float, ...] | None = None
+    # Gymnasium's EnvSpec as JSON, where settings or wrappers make the task another than its id's.
+    env_spec: str | None = None
 
+    def task_actions(self, actions: AnyArray) -> AnyArray:
+        """`[..., A]` within [-1, 1] in the units of the task, into whose box they are mapped."""
+        half, middle = self._box(actions)
+        return actions if half is None else actions * half + middle
 
-class Normal(NamedTuple):
-    """A diagonal Gaussian over actions; `std` zero stands for a deterministic actor."""
+    def unit_actions(self, actions: AnyArray) -> AnyArray:
+        """The inverse of `task_actions`: `[..., A]` in the units of the task to [-1, 1]."""
+        half, middle = self._box(actions)
+        return actions if half is None else (actions - middle) / half
 
-    mean: Array  # [..., A]
-    std: Array  # [..., A]
-
-    def log_prob(self, action: Array) -> Array:
-        """`[...]`, log density of `action` `[..., A]`. Infinite where `std` is zero."""
-        z = (action - self.mean) / self.std
-        return jnp.sum(-0.5 * jnp.square(z) - jnp.log(self.std) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
-
-    def sample(self, key: Array) -> Array:
-        """`[..., A]`, one draw; the key is consumed. It may lie outside the box of actions."""
-        return self.mean + self.std * jax.random.normal(key, self.mean.shape, self.mean.dtype)
-
-
-class TanhNormal(NamedTuple):
-    """`tanh` of a diagonal Gaussian: a stochastic policy within the box (arXiv 1801.01290, appendix C)."""
-
-    location: Array  # [..., A], of the Gaussian
-    scale: Array  # [..., A]
-
-    @property
-    def mean(self) -> Array:
-        """`[..., A]`, the action at the Gaussian's mean: what the policy does when it does not explore."""
-        return jnp.tanh(self.location)
-
-    @property
-    def std(self) -> Array:
-        """`[..., A]`, the spread of actions to first order in `scale`."""
-        return self.scale * (1 - jnp.square(self.mean))
-
-    def sample(self, key: Array) -> Array:
-        """`[..., A]`, one draw within (-1, 1); the key is consumed."""
-        return self.sample_and_log_prob(key)[0]
-
-    def sample_and_log_prob(self, key: Array) -> tuple[Array, Array]:
-        """A draw `[..., A]` and its log density `[...]`, exact at saturation; the key is consumed."""
-        u = Normal(self.location, self.scale).sample(key)
-        return jnp.tanh(u), self._log_prob_of(u)
-
-    def log_prob(self, action: Array) -> Array:
-        """`[...]`, log density of `action` `[..., A]`, clipped to +-(1 - 1e-6)."""
-        return self._log_prob_of(jnp.arctanh(jnp.clip(action, -1 + 1e-6, 1 - 1e-6)))
-
-    def _log_prob_of(self, u: Array) -> Array:
-        # log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u)), without cancellation
-        slope = 2 * (jnp.log(2.0) - u - jax.nn.softplus(-2 * u))
-        return Normal(self.location, self.scale).log_prob(u) - jnp.sum(slope, axis=-1)
-
-
-ActionDistribution = Normal | TanhNormal  # a distribution over actions, of batch shape [...]
+    def _box(self, actions: AnyArray) -> tuple[AnyArray | None, AnyArray]:
+        """Half widths and middles of the box, shaped for `actions` `[..., A]`; (None, 0) for [-1, 1]."""
+        if self.action_low is None or self.action_high is None:
+            return None, 0.0
+        shape = (1,) * (actions.ndim - 1) + (-1,)
+        low, high = (np.array(x, np.float32).reshape(shape) for x in (self.action_low, self.action_high))
+        return (high - low) / 2, (high + low) / 2
 
 
 class Denoiser(Protocol):
@@ -193,7 +167,7 @@ class Draw(Protocol):
 class Init(Protocol):
     """How training begins."""
 
-    def __call__(self, key: Array, data: PyTree) -> PyTree:
+    def __call__(self, key: Array, data: PyTree, /) -> PyTree:
         """The state; statistics, graphs and anchors come from `data`, a `Draw.view`. The key is consumed."""
         ...
 
@@ -201,7 +175,7 @@ class Init(Protocol):
 class Update(Protocol):
     """One step of training."""
 
-    def __call__(self, key: Array, state: PyTree, batch: PyTree) -> tuple[PyTree, Metrics]:
+    def __call__(self, key: Array, state: PyTree, batch: PyTree, /) -> tuple[PyTree, Metrics]:
         """`(new state, metrics [])`; the key is consumed."""
         ...
 
@@ -217,7 +191,7 @@ class Learner(NamedTuple):
 class PolicyInit(Protocol):
     """What a policy remembers when an episode begins."""
 
-    def __call__(self, observation: Array) -> PyTree:
+    def __call__(self, observation: Array, /) -> PyTree:
         """The carry for observations `[B, O]`; all its leaves are `[B, ...]`: loops reset single rows."""
         ...
 
@@ -226,7 +200,7 @@ class Act(Protocol):
     """One step of a policy in B environments."""
 
     def __call__(
-        self, key: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array
+        self, key: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array, /
     ) -> tuple[PyTree, Decision]:
         """`(carry, decision)` for observations `[B, O]` and goals `[B, G]`; the key is consumed."""
         ...
@@ -247,7 +221,7 @@ class Context(NamedTuple):
 class Guide(Protocol):
     """A user's way to steer what a method draws: `guide(context)` takes its denoiser to another one."""
 
-    def __call__(self, context: Context) -> Callable[[Denoiser], Denoiser]: ...
+    def __call__(self, context: Context, /) -> Callable[[Denoiser], Denoiser]: ...
 
 
 class Policy(NamedTuple):
@@ -260,7 +234,7 @@ class Policy(NamedTuple):
 class Target(Protocol):
     """The distribution of a policy's actions: what guidance and world models ask for."""
 
-    def __call__(self, state: PyTree, observation: Array) -> ActionDistribution:
+    def __call__(self, state: PyTree, observation: Array, /) -> ActionDistribution:
         """Over actions `[..., A]` at observations `[..., O]` in the units of the task."""
         ...
 
@@ -294,7 +268,9 @@ class Imagination(NamedTuple):
 class Imagine(Protocol):
     """Plans of a self-improving method, and which of them pass its test."""
 
-    def __call__(self, key: Array, state: PyTree, observation: Array, goal: Array) -> tuple[Segments, Array]:
+    def __call__(
+        self, key: Array, state: PyTree, observation: Array, goal: Array, /
+    ) -> tuple[Segments, Array]:
         """`(segments [B, L, ...], keep [B] bool)` from observations `[B, O]` to goals `[B, G]`."""
         ...
 
@@ -328,8 +304,13 @@ class Bound:
     function: Callable[..., Any]
     settings: tuple[tuple[str, Any], ...]
 
-    def __call__(self, *args: Any) -> Any:
-        return self.function(*args, **dict(self.settings))
+    @property
+    def __name__(self) -> str:
+        """The function's: JAX names its program so, in profiles and in counts of compilations."""
+        return getattr(self.function, "__name__", "bound")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **dict(self.settings), **kwargs)
 
 
 def bind(function: Callable[..., Any], *leaves: PyTree, **static: Any) -> Partial:

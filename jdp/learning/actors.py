@@ -1,9 +1,28 @@
-"""Actors of offline actor-critic algorithms: deterministic and Gaussian, and their weighted regression."""
+"""Actors of actor-critic algorithms: deterministic and Gaussian, their regression, and how they act."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.types import Metrics, Network, Normal, Params, Spec, Transition
+from jdp.data.draws import TransitionDraw
+from jdp.types import (
+    Bound,
+    Decision,
+    Imagination,
+    Learner,
+    Method,
+    Metrics,
+    Network,
+    Normal,
+    Params,
+    Policy,
+    PyTree,
+    Spec,
+    Target,
+    Transition,
+)
 
 
 def deterministic(params: Params, actor: Network, observation: Array) -> Normal:
@@ -47,3 +66,60 @@ def advantage_weighted_loss(
         "advantage_mean": jnp.mean(advantage),
         "weight_mean": jnp.mean(weight),
     }
+
+
+def remembers_nothing(observation: Array) -> tuple[()]:
+    """The carry of a policy that knows no past."""
+    del observation
+    return ()
+
+
+def decided_anew(action: Array, value: Array | None = None) -> Decision:
+    """The decision for actions `[B, A]` of a policy that decides at every step."""
+    return Decision(action, jnp.ones(action.shape[0], bool), value=value)
+
+
+def _mean(
+    key: Array, state: PyTree, carry: Any, observation: Array, goal: Array, *, target: Target
+) -> tuple[Any, Decision]:
+    del key, goal
+    return carry, decided_anew(target(state, observation).mean)
+
+
+def _drawn(
+    key: Array, state: PyTree, carry: Any, observation: Array, goal: Array, *, target: Target
+) -> tuple[Any, Decision]:
+    del goal
+    return carry, decided_anew(jnp.clip(target(state, observation).sample(key), -1, 1))
+
+
+def mean_policy(target: Target) -> Policy:
+    """The mean action of `target`: how agents are evaluated."""
+    return Policy(remembers_nothing, Bound(_mean, (("target", target),)))
+
+
+def drawn_policy(target: Target) -> Policy:
+    """A draw from `target`, clipped to the box: how agents explore."""
+    return Policy(remembers_nothing, Bound(_drawn, (("target", target),)))
+
+
+def actor_method(
+    init: Callable[..., PyTree],
+    update: Callable[..., tuple[PyTree, Metrics]],
+    target: Callable[..., Any],
+    config: Any,
+    spec: Spec,
+    *,
+    minibatches: int = 1,
+    next_actions: bool = False,
+    imagination: Imagination | None = None,
+) -> Method:
+    """A method of transitions made of three module-level functions, with `config` and `spec` bound to them.
+
+    `minibatches` and `next_actions` say what an update draws (`jdp.data.draws.TransitionDraw`).
+    """
+    settings = (("config", config), ("spec", spec))
+    draw = TransitionDraw(spec.observation_dim, spec.action_dim, minibatches, next_actions)
+    learner = Learner(Bound(init, settings), Bound(update, settings), draw)
+    at: Target = Bound(target, settings)
+    return Method(learner, mean_policy(at), drawn_policy(at), at, imagination)

@@ -1,11 +1,14 @@
 """Critics: ensembles of Q networks, their targets and losses."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
+from jdp.errors import check_settings
 from jdp.networks.mlp import mlp
 from jdp.types import Bound, Metrics, Network, Params, Transition
 
@@ -48,3 +51,43 @@ def critic_loss(params: Params, critic: Network, batch: Transition, target: Arra
     q = critic.apply(params, batch.observation, batch.action)  # [N, B]
     loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
+
+
+@dataclass(frozen=True)
+class TwinCriticConfig:
+    """Twin critics and their target."""
+
+    critic_hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths of the critics."""
+    critic_activation: str = "mish"
+    """One of `jdp.networks.mlp.ACTIVATIONS`."""
+    critic_layer_norm: bool = False
+    """Layer norm in the critics."""
+    critic_learning_rate: float = 3e-4
+    """Of the critics' Adam, constant."""
+    discount: float = 0.99
+    """Of a step."""
+    tau: float = 0.005
+    """Share of the online network in one target update."""
+    reward_scale: float = 1.0
+    """Multiplies rewards on tasks without goals."""
+    reward_shift: float = 0.0
+    """Is added to the scaled rewards of tasks without goals."""
+
+    def __post_init__(self) -> None:
+        check_settings(type(self).__name__, discount=(self.discount, 0, 1), tau=(self.tau, 0, 1))
+
+    def critic(self) -> Network:
+        """Two critics as one: `apply(params, seen [..., C], action [..., A]) -> [2, ...]`."""
+        return critic(
+            self.critic_hidden, activation=self.critic_activation, layer_norm=self.critic_layer_norm
+        )
+
+    def critic_optimiser(self) -> optax.GradientTransformation:
+        """Adam of a constant learning rate."""
+        return optax.adam(self.critic_learning_rate)
+
+
+def lower_q(params: Params, seen: Array, action: Array, config: TwinCriticConfig) -> Array:
+    """`min_j Q_j`, `[...]`, at conditions `[..., C]` and actions `[..., A]`."""
+    return jnp.min(config.critic().apply(params, seen, action), axis=0)

@@ -2,19 +2,21 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
+from jdp.data import Normaliser
 from jdp.data.draws import WindowDraw
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm, edm_preconditioning
 from jdp.learning.averaged import Averaged, begin, check_accumulate, descend
 from jdp.learning.optimiser import adam
 from jdp.networks import NetworkConfig, Precision, make
-from jdp.types import Diffuser, Learner, Metrics, Params, named_keys
+from jdp.types import Denoiser, Diffuser, Learner, Metrics, Params, named_keys
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,19 @@ class DiffuserConfig:
 
     def __post_init__(self) -> None:
         check_accumulate(self.accumulate)
+
+
+class TrainedDiffuser(NamedTuple):
+    """A diffuser with what it learned, and the coordinates of its trajectories."""
+
+    diffuser: Diffuser
+    state: Averaged
+    normaliser: Normaliser
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """Of normalised trajectories `[B, T, D]`, with the averaged weights."""
+        return self.diffuser.denoiser(self.state)
 
 
 @lru_cache(maxsize=32)  # equal settings are the same functions, so they compile once

@@ -78,3 +78,17 @@ def warmup_cosine(peak: float, steps: int) -> optax.Schedule:
 def adam(config: Scheduled) -> optax.GradientTransformation:
     """Adam on `warmup_cosine` of a config with `learning_rate` and `steps`."""
     return optax.adam(warmup_cosine(config.learning_rate, config.steps))
+
+
+class Constant(Protocol):
+    """A config with a learning rate that does not change."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
+
+
+def constant_adam(config: Constant) -> optax.GradientTransformation:
+    """Adam of a config with `learning_rate` and `adam_eps`."""
+    return optax.adam(config.learning_rate, eps=config.adam_eps)

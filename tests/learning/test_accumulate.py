@@ -15,11 +15,10 @@ from jdp.devices import check_divisible, data_mesh, split_batch
 from jdp.errors import UserError
 from jdp.learning.averaged import begin, descend, mean_gradient
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.learning.plan_critics import CriticConfig, critic
+from jdp.learning.plan_models import ModelConfig, model
 from jdp.networks import NetworkConfig, ValueNetworkConfig, make, make_value
 from jdp.networks.conditional_mlp import conditional_mlp
-from jdp.planners import ModelConfig
-from jdp.planners.models import model
-from jdp.planners.trajectory import CriticConfig, critic
 
 B, T, D = 16, 8, 5
 NETWORK = NetworkConfig("mixer", 8, 1)
@@ -45,9 +44,9 @@ def adam_moment(state):
 
 def stepped(x0, accumulate, mesh):
     """`(moment, loss, state before, text of the program)` of one update."""
-    diffuser = trajectory_diffuser(NETWORK, DiffuserConfig(batch_size=B, accumulate=accumulate))
-    state = jax.jit(diffuser.init)(jax.random.key(1), x0)
-    step = jax.jit(lambda k, s, x: diffuser.update(k, s, split_batch(x, mesh)))
+    learner = trajectory_diffuser(NETWORK, DiffuserConfig(batch_size=B, accumulate=accumulate), T).learner
+    state = jax.jit(learner.init)(jax.random.key(1), x0)
+    step = jax.jit(lambda k, s, x: learner.update(k, s, split_batch(x, mesh)))
     compiled = step.lower(KEY, state, x0).compile()
     new, metrics = compiled(KEY, state, x0)
     assert int(new.step) == 1  # one step of the optimiser, whatever the number of parts

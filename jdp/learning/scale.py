@@ -1,0 +1,60 @@
+"""The coordinates of segments: standardised observations, actions, goals and values."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.data.normalise import Affine, fit_affine
+from jdp.data.segments import SegmentRows, absorbing
+from jdp.types import Spec
+
+FLOOR = 1e-4  # of a standard deviation beside the mean: a constant channel stays where it is
+
+
+class Scale(NamedTuple):
+    """Statistics of a dataset, fixed when training begins."""
+
+    observation: Affine  # [O]
+    action: Affine  # [A]
+    value: Affine  # [1], of discounted returns to go
+
+    def goal(self, goal: Array, spec: Spec) -> Array:
+        """`[..., G]`, a goal standardised as the observation's entries that it prescribes."""
+        entries = jnp.array(spec.goal, jnp.int32)
+        return Affine(self.observation.mean[entries], self.observation.std[entries])(goal)
+
+
+def fit_scale(rows: SegmentRows) -> Scale:
+    """The statistics of a dataset's rows."""
+    value = fit_affine(jnp.asarray(rows.value)[..., None], floor=FLOOR, where=~absorbing(rows))
+    observation, action = (fit_affine(x, floor=FLOOR) for x in (rows.observation, rows.action))
+    return Scale(observation, action, value)
+
+
+class Span(NamedTuple):
+    """The least and the greatest value of a dataset."""
+
+    low: Array  # []
+    high: Array  # []
+
+    def __call__(self, value: Array) -> Array:
+        """`[...]`, the least to 0, the greatest to 1."""
+        return (value - self.low) / (self.high - self.low)
+
+    def inverse(self, share: Array) -> Array:
+        """`[...]`, 0 to the least, 1 to the greatest."""
+        return self.low + share * (self.high - self.low)
+
+
+def fit_span(rows: SegmentRows) -> Span:
+    """The range of the values of a dataset's rows; of one value only, it ends 1 above."""
+    value, real = jnp.asarray(rows.value), ~absorbing(rows)
+    low = jnp.min(value, where=real, initial=jnp.inf)
+    high = jnp.max(value, where=real, initial=-jnp.inf)
+    return Span(low, jnp.where(high - low > FLOOR, high, low + 1.0))
+
+
+def clip_action(action: Array) -> Array:
+    """Into the box [-1, 1]."""
+    return jnp.clip(action, -1.0, 1.0)
