@@ -1,17 +1,23 @@
 """Behaviour cloning: the regression of the dataset's actions, which every offline algorithm must beat."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import optax
 from jax import Array
 
-from jdp.agents import common
-from jdp.agents.common import Learner, Standardiser
+from jdp.agents.presets import presets_of
+from jdp.data.checks import check_fits
+from jdp.data.normalise import Affine
+from jdp.errors import check_settings
+from jdp.learning.actors import actor_method, deterministic
+from jdp.learning.observations import observation_affine, standardised
+from jdp.learning.optimiser import Trained, begin, constant_adam, descend
 from jdp.networks.mlp import mlp
-from jdp.types import Agent, Bound, Metrics, Network, Normal, Params, Spec, Transition
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Network, Normal, Params, Spec, Transition
 
 
 @dataclass(frozen=True)
@@ -24,37 +30,33 @@ class BCConfig:
     normalise_observations: bool = True
 
     def __post_init__(self) -> None:
-        common.check_settings("BCConfig", learning_rate=(self.learning_rate, 0, 1))
+        check_settings("BCConfig", learning_rate=(self.learning_rate, 0, 1))
 
 
 class BCState(NamedTuple):
     """The actor."""
 
-    actor: Learner
-    standardise: Standardiser  # of observations, [O]
+    actor: Trained
+    standardise: Affine  # of observations, [O]
 
 
 def _network(config: BCConfig, spec: Spec) -> Network:
     return mlp((*config.hidden, spec.action_dim))
 
 
-def _adam(config: BCConfig) -> optax.GradientTransformation:
-    return optax.adam(config.learning_rate, eps=config.adam_eps)
-
-
 def actor_loss(params: Params, actor: Network, batch: Transition) -> tuple[Array, Metrics]:
     """`(pi(s) - a)^2`, the mean over the batch and action dimensions."""
-    action = common.deterministic(params, actor, batch.observation).mean
+    action = deterministic(params, actor, batch.observation).mean
     loss = jnp.mean(jnp.square(action - batch.action))
     return loss, {"bc_loss": loss}
 
 
 def _init(key: Array, transitions: Transition, *, config: BCConfig, spec: Spec) -> BCState:
-    common.check_fits(transitions, spec)
+    check_fits(transitions.observation, transitions.action, spec, "agent")
     params = _network(config, spec).init(key, jnp.zeros(spec.observation_dim))
     return BCState(
-        actor=common.learner(params, _adam(config)),
-        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+        actor=begin(constant_adam(config), params),
+        standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
 
@@ -63,21 +65,35 @@ def _update(
 ) -> tuple[BCState, Metrics]:
     """One step of regression. `key` is unused."""
     del key
-    batch = common.standardised(batch, state.standardise)
+    batch = standardised(batch, state.standardise)
     loss = partial(actor_loss, actor=_network(config, spec), batch=batch)
-    actor, metrics = common.descend(loss, _adam(config), state.actor)
+    actor, metrics = descend(constant_adam(config), state.actor, loss)
     return state._replace(actor=actor), metrics
 
 
-def _act(state: BCState, observation: Array, *, config: BCConfig, spec: Spec) -> Normal:
-    return common.deterministic(state.actor.params, _network(config, spec), state.standardise(observation))
+def _target(state: BCState, observation: Array, *, config: BCConfig, spec: Spec) -> Normal:
+    return deterministic(state.actor.params, _network(config, spec), state.standardise(observation))
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets."""
+    del task
+    return presets_of(BCConfig())
+
+
+@register(
+    "agent",
+    "bc",
+    BCConfig,
+    presets,
+    title="Behaviour cloning",
+    idea="regression of the dataset's actions",
+    departures="the actor of TD3+BC without its critic",
+)
 @lru_cache
-def bc(config: BCConfig, spec: Spec) -> Agent:
-    """Behaviour cloning as an agent; one minibatch an update. Equal arguments give the same agent.
+def bc(config: BCConfig, spec: Spec) -> Method:
+    """Behaviour cloning; one minibatch an update. Equal arguments give the same method.
 
-    Its actor is deterministic: `act` gives a `Normal` with `std` zero.
+    Its actor is deterministic: `target` gives a `Normal` with `std` zero.
     """
-    settings = (("config", config), ("spec", spec))
-    return Agent(init=Bound(_init, settings), update=Bound(_update, settings), act=Bound(_act, settings))
+    return actor_method(_init, _update, _target, config, spec)

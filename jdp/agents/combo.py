@@ -1,16 +1,20 @@
 """COMBO (Yu et al. 2021, arXiv 2102.08363): CQL that is pessimistic on rollouts of a model."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents.cql import check_conservative, soft_maximum
-from jdp.agents.mopo import same_state
-from jdp.agents.sac import SACConfig, SACState, sac_act, sac_init, sac_update
+from jdp.agents.conservative import check_conservative, soft_maximum
+from jdp.agents.pessimism import same_state
+from jdp.agents.presets import presets_of
+from jdp.agents.sac import SACConfig, SACState, sac_init, sac_target, sac_update
 from jdp.errors import UserError
-from jdp.types import Agent, Bound, Metrics, ModelBased, Spec, Transition, WorldModel
+from jdp.learning.actors import actor_method
+from jdp.registry import Preset, Task, register
+from jdp.types import Imagination, Method, Metrics, Spec, Transition, WorldModel
 from jdp.world_models.rollout import RolloutConfig
 
 # (rollout length, conservative weight) of D4RL's v2 locomotion sets, as re-implementations tuned them
@@ -70,14 +74,33 @@ def _update(
     return sac_update(key, state, batch, config=config, spec=spec, penalty=penalty)
 
 
-@lru_cache
-def combo(config: COMBOConfig, spec: Spec, model: WorldModel) -> ModelBased:
-    """COMBO as an agent and the unchanged `model`, of which no uncertainty is asked.
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The weight and the rollouts' length that were tuned for the dataset."""
+    config = COMBOConfig()
+    if task.name in COMBO_SETTINGS:
+        length, weight = COMBO_SETTINGS[task.name]
+        rollouts = replace(config.rollouts, length=length)
+        config = replace(config, conservative_weight=weight, rollouts=rollouts)
+    return presets_of(config, smaller={"hidden": (256, 256), "actions": 4})
 
-    Equal arguments give the same result.
+
+@register(
+    "agent",
+    "combo",
+    COMBOConfig,
+    presets,
+    title="COMBO",
+    paper="arXiv 2102.08363",
+    idea="CQL that is pessimistic on rollouts of a model",
+    departures="the model may be a diffusion model too; the log std has CQL's departures here",
+    model_based=True,
+    needs_ensemble=False,
+)
+@lru_cache
+def combo(config: COMBOConfig, spec: Spec, model: WorldModel) -> Method:
+    """COMBO, which learns from rollouts of the unchanged `model`, of which no uncertainty is asked.
+
+    Equal arguments give the same method.
     """
-    settings = (("config", config), ("spec", spec))
-    agent = Agent(
-        init=Bound(sac_init, settings), update=Bound(_update, settings), act=Bound(sac_act, settings)
-    )
-    return ModelBased(agent, model, same_state)
+    imagination = Imagination(model, same_state)
+    return actor_method(sac_init, _update, sac_target, config, spec, imagination=imagination)

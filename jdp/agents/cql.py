@@ -1,19 +1,21 @@
 """Conservative Q-learning (Kumar et al. 2020, arXiv 2006.04779): CQL(H) with importance sampling, on SAC."""
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jdp.agents import common
-from jdp.agents.common import Learner
-from jdp.agents.sac import Actor, SACConfig, SACState, sac_act, sac_init, sac_update
-from jdp.types import Agent, Bound, Metrics, Network, Params, Spec, TanhNormal, Transition, named_keys
+from jdp.agents.conservative import check_conservative, soft_maximum
+from jdp.agents.presets import presets_of
+from jdp.agents.sac import SACConfig, SACState, sac_init, sac_target, sac_update
+from jdp.learning.actors import actor_method
+from jdp.learning.optimiser import Trained, begin, descend
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Spec, TanhNormal, Transition
 
 WEIGHT_LIMIT = 1e6  # of the Lagrange multiplier, as in the authors' code
 
@@ -43,51 +45,7 @@ class CQLState(NamedTuple):
     """The state of SAC and the Lagrange multiplier."""
 
     sac: SACState
-    log_multiplier: Learner  # parameters []; stays 0 without `target_gap`
-
-
-def check_conservative(config) -> None:
-    """Checks the settings of the conservative term, which COMBO shares."""
-    common.check_settings(
-        type(config).__name__,
-        conservative_weight=(config.conservative_weight, 0, 1e9),
-        temperature=(config.temperature, 1e-6, 1e6),
-        actions=(config.actions, 1, 1000),
-    )
-
-
-def _draws(policy: TanhNormal, key: Array, count: int) -> tuple[Array, Array]:
-    """`count` draws `[count, B, A]` of a policy `[B]`, and their log densities `[count, B]`."""
-    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), policy)
-    return many.sample_and_log_prob(key)
-
-
-def soft_maximum(
-    params: Params,
-    critic: Network,
-    key: Array,
-    batch: Transition,
-    actor: Actor,
-    *,
-    actions: int,
-    temperature: float,
-) -> Array:
-    """`[N, B]`, `T log sum_k exp((Q(s, a_k) - log p(a_k)) / T)`: every critic's soft maximum at `s`.
-
-    `a_k` are `actions` draws each from the box, from pi(s) and from pi(s'), all of them evaluated at `s`.
-    As in the authors' code the sum is no mean: that would change it by a constant.
-    Gradients flow into Q at all the draws, which is what pushes them down.
-    """
-    keys = named_keys(key, "uniform", "here", "next")
-    uniform = jax.random.uniform(keys["uniform"], (actions, *batch.action.shape), minval=-1.0)
-    flat = jnp.full(uniform.shape[:-1], -math.log(2) * batch.action.shape[-1])  # density 1/2 a dimension
-    here, here_log_prob = _draws(actor(batch.observation), keys["here"], actions)
-    after, after_log_prob = _draws(actor(batch.next_observation), keys["next"], actions)
-    action = jnp.concatenate([uniform, here, after])  # [3 n, B, A]
-    log_prob = jnp.concatenate([flat, here_log_prob, after_log_prob])
-    observation = jnp.broadcast_to(batch.observation, (len(action), *batch.observation.shape))
-    q = critic.apply(params, observation, action)  # [N, 3 n, B]
-    return temperature * jax.nn.logsumexp((q - log_prob[None]) / temperature, axis=1)
+    log_multiplier: Trained  # parameters []; stays 0 without `target_gap`
 
 
 def _multiplier(log_multiplier: Array) -> Array:
@@ -107,7 +65,7 @@ def _optimiser(config: CQLConfig) -> optax.GradientTransformation:
 
 def _init(key: Array, transitions: Transition, *, config: CQLConfig, spec: Spec) -> CQLState:
     state = sac_init(key, transitions, config=config, spec=spec)
-    return CQLState(state, common.learner(jnp.zeros((), jnp.float32), _optimiser(config)))
+    return CQLState(state, begin(_optimiser(config), jnp.zeros((), jnp.float32)))
 
 
 def _update(
@@ -135,18 +93,35 @@ def _update(
     new, metrics = sac_update(key, state.sac, batch, config=config, spec=spec, penalty=penalty)
     if not lagrange:
         return CQLState(new, state.log_multiplier), metrics
-    log_multiplier, more = common.descend(
-        _multiplier_loss, _optimiser(config), state.log_multiplier, metrics["conservative_gap"], config
+    log_multiplier, more = descend(
+        _optimiser(config), state.log_multiplier, _multiplier_loss, metrics["conservative_gap"], config
     )
     return CQLState(new, log_multiplier), {**metrics, **more}
 
 
-def _act(state: CQLState, observation: Array, *, config: CQLConfig, spec: Spec) -> TanhNormal:
-    return sac_act(state.sac, observation, config=config, spec=spec)
+def _target(state: CQLState, observation: Array, *, config: CQLConfig, spec: Spec) -> TanhNormal:
+    return sac_target(state.sac, observation, config=config, spec=spec)
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets."""
+    del task
+    return presets_of(CQLConfig(), smaller={"hidden": (256, 256), "actions": 4})
+
+
+@register(
+    "agent",
+    "cql",
+    CQLConfig,
+    presets,
+    title="CQL",
+    paper="arXiv 2006.04779",
+    idea="SAC whose critics are pushed down at unseen actions",
+    departures="the last layers begin with the orthogonal gain of the others, sqrt 2, where the authors' "
+    "code takes .01; the log std has no learned multiplier and no offset of -1, and its range is -5 to 2 "
+    "for -20 to 2: the policy begins wider and further from 0",
+)
 @lru_cache
-def cql(config: CQLConfig, spec: Spec) -> Agent:
-    """CQL as an agent; one minibatch an update. Equal arguments give the same agent."""
-    settings = (("config", config), ("spec", spec))
-    return Agent(init=Bound(_init, settings), update=Bound(_update, settings), act=Bound(_act, settings))
+def cql(config: CQLConfig, spec: Spec) -> Method:
+    """CQL; one minibatch an update. Equal arguments give the same method."""
+    return actor_method(_init, _update, _target, config, spec)

@@ -1,15 +1,19 @@
 """EDAC (An et al. 2021, arXiv 2110.01548): SAC-N with critics whose action gradients are held apart."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common
-from jdp.agents.sac import SACConfig, SACState, sac_act, sac_init, sac_update
-from jdp.types import Agent, Bound, Metrics, Network, Params, Spec, Transition
+from jdp.agents.presets import presets_of
+from jdp.agents.sac import SACConfig, SACState, sac_init, sac_target, sac_update
+from jdp.errors import check_settings
+from jdp.learning.actors import actor_method
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Network, Params, Spec, Transition
 
 NORM_FLOOR = 1e-10  # a shorter gradient is divided by this: it has no direction to speak of
 
@@ -39,9 +43,7 @@ class EDACConfig(SACConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        common.check_settings(
-            "EDACConfig", critics=(self.critics, 2, 1000), diversity=(self.diversity, 0, 1e9)
-        )
+        check_settings("EDACConfig", critics=(self.critics, 2, 1000), diversity=(self.diversity, 0, 1e9))
 
 
 def alignment(params: Params, critic: Network, observation: Array, action: Array) -> Array:
@@ -76,10 +78,25 @@ def _update(
     return sac_update(key, state, batch, config=config, spec=spec, penalty=penalty)
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """What the authors tuned for the dataset; 10 critics on two cores."""
+    config = EDACConfig()
+    if task.name in EDAC_SETTINGS:
+        critics, diversity = EDAC_SETTINGS[task.name]
+        config = replace(config, critics=critics, diversity=diversity)
+    return presets_of(config, smaller={"hidden": (256, 256), "critics": 10}, updates=3_000_000)
+
+
+@register(
+    "agent",
+    "edac",
+    EDACConfig,
+    presets,
+    title="EDAC",
+    paper="arXiv 2110.01548",
+    idea="SAC-N whose critics' gradients are held apart, so fewer are needed",
+)
 @lru_cache
-def edac(config: EDACConfig, spec: Spec) -> Agent:
-    """EDAC as an agent; one minibatch an update. Equal arguments give the same agent."""
-    settings = (("config", config), ("spec", spec))
-    return Agent(
-        init=Bound(sac_init, settings), update=Bound(_update, settings), act=Bound(sac_act, settings)
-    )
+def edac(config: EDACConfig, spec: Spec) -> Method:
+    """EDAC; one minibatch an update. Equal arguments give the same method."""
+    return actor_method(sac_init, _update, sac_target, config, spec)

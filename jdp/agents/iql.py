@@ -1,20 +1,29 @@
-"""Implicit Q-learning (Kostrikov, Nair and Levine 2021, arXiv 2110.06169)."""
+"""Implicit Q-learning (Kostrikov, Nair and Levine 2021, arXiv 2110.06169).
 
+Longer than other files, for it trains three networks by two optimisers, one after another.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
-from numpy.typing import ArrayLike
 
-from jdp.agents import common
-from jdp.agents.common import Learner, Standardiser
-from jdp.errors import UserError
+from jdp.agents.presets import presets_of
+from jdp.data.checks import check_fits
+from jdp.data.normalise import Affine
+from jdp.errors import check_settings
+from jdp.learning.actors import actor_method, advantage_weighted_loss, gaussian, gaussian_params
+from jdp.learning.critics import critic, critic_loss, td_target
+from jdp.learning.fitting import falling_rates_and_scaled_rewards
+from jdp.learning.observations import observation_affine, standardised
+from jdp.learning.optimiser import Trained, begin, constant_adam, copied, descend, polyak
 from jdp.networks.mlp import mlp
-from jdp.types import Agent, Bound, Metrics, Network, Normal, Params, Spec, Transition, named_keys
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Network, Normal, Params, Spec, Transition, named_keys
 
 ACTION_LIMIT = 1 - 1e-5  # data actions are clipped to it, as in the authors' loader
 
@@ -34,11 +43,11 @@ class IQLConfig:
     log_std_range: tuple[float, float] = (-5.0, 2.0)
     critics: int = 2
     hidden: tuple[int, ...] = (256, 256)
-    reward_scale: float = 1.0  # multiplies rewards; see `iql_reward_scale`
+    reward_scale: float = 1.0  # multiplies rewards; see `jdp.learning.fitting.reward_scale`
     normalise_observations: bool = False
 
     def __post_init__(self) -> None:
-        common.check_settings(
+        check_settings(
             "IQLConfig",
             expectile=(self.expectile, 0, 1),
             discount=(self.discount, 0, 1),
@@ -51,24 +60,11 @@ class IQLConfig:
 class IQLState(NamedTuple):
     """V, the actor, the critics and their target."""
 
-    value: Learner
-    actor: Learner  # parameters {"mean": MLP, "log_std": [A]}
-    critic: Learner  # parameters [N, ...]: N critics
+    value: Trained
+    actor: Trained  # parameters {"mean": MLP, "log_std": [A]}
+    critic: Trained  # parameters [N, ...]: N critics
     target_critic: Params  # [N, ...]
-    standardise: Standardiser  # of observations, [O]
-
-
-def iql_reward_scale(returns: ArrayLike) -> float:
-    """`1000 / (max - min)` of the dataset's episode returns `[E]`: the authors' scale for locomotion.
-
-    Raises:
-        UserError: if all returns are equal, so that they say nothing about a scale.
-    """
-    returns = np.asarray(returns, np.float64)
-    spread = float(np.ptp(returns)) if returns.size else 0.0
-    if not spread > 0:
-        raise UserError("all episode returns of the dataset are equal: set reward_scale yourself")
-    return 1000.0 / spread
+    standardise: Affine  # of observations, [O]
 
 
 class _Networks(NamedTuple):
@@ -81,7 +77,7 @@ def _networks(config: IQLConfig, spec: Spec) -> _Networks:
     return _Networks(
         value=mlp((*config.hidden, 1), initialiser="orthogonal"),
         actor=mlp((*config.hidden, spec.action_dim), initialiser="orthogonal"),
-        critic=common.critic(config.hidden, size=config.critics, initialiser="orthogonal"),
+        critic=critic(config.hidden, size=config.critics, initialiser="orthogonal"),
     )
 
 
@@ -93,7 +89,7 @@ class _Optimisers(NamedTuple):
 def _optimisers(config: IQLConfig) -> _Optimisers:
     cosine = optax.cosine_decay_schedule(config.learning_rate, config.steps)
     return _Optimisers(
-        constant=optax.adam(config.learning_rate, eps=config.adam_eps),
+        constant=constant_adam(config),
         actor=optax.adam(cosine, eps=config.adam_eps),
     )
 
@@ -110,22 +106,22 @@ def value_loss(
 
 
 def _init(key: Array, transitions: Transition, *, config: IQLConfig, spec: Spec) -> IQLState:
-    common.check_fits(transitions, spec)
+    check_fits(transitions.observation, transitions.action, spec, "agent")
     keys = named_keys(key, "value", "actor", "critic")
     observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
     networks, optimisers = _networks(config, spec), _optimisers(config)
     critic_params = networks.critic.init(keys["critic"], observation, action)
     return IQLState(
-        value=common.learner(networks.value.init(keys["value"], observation), optimisers.constant),
-        actor=common.learner(common.gaussian_params(keys["actor"], networks.actor, spec), optimisers.actor),
-        critic=common.learner(critic_params, optimisers.constant),
-        target_critic=common.copied(critic_params),
-        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+        value=begin(optimisers.constant, networks.value.init(keys["value"], observation)),
+        actor=begin(optimisers.actor, gaussian_params(keys["actor"], networks.actor, spec)),
+        critic=begin(optimisers.constant, critic_params),
+        target_critic=copied(critic_params),
+        standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
 
 def _prepare(batch: Transition, state: IQLState, config: IQLConfig) -> Transition:
-    return common.standardised(batch, state.standardise)._replace(
+    return standardised(batch, state.standardise)._replace(
         action=jnp.clip(batch.action, -ACTION_LIMIT, ACTION_LIMIT),
         reward=config.reward_scale * batch.reward,
     )
@@ -139,18 +135,20 @@ def _update(
     networks, optimisers = _networks(config, spec), _optimisers(config)
     batch = _prepare(batch, state, config)
     q = jnp.min(networks.critic.apply(state.target_critic, batch.observation, batch.action), axis=0)
-    value, value_metrics = common.descend(
-        partial(value_loss, value=networks.value, expectile=config.expectile),
+    value, value_metrics = descend(
         optimisers.constant,
         state.value,
+        partial(value_loss, value=networks.value, expectile=config.expectile),
         batch.observation,
         q,
     )
     both = jnp.concatenate([batch.observation, batch.next_observation])
     v, next_v = jnp.split(networks.value.apply(value.params, both)[..., 0], 2)  # of the new V
-    actor, actor_metrics = common.descend(  # equation 7
+    actor, actor_metrics = descend(  # equation 7
+        optimisers.actor,
+        state.actor,
         partial(
-            common.advantage_weighted_loss,
+            advantage_weighted_loss,
             actor=networks.actor,
             batch=batch,
             advantage=q - v,
@@ -158,36 +156,49 @@ def _update(
             weight_limit=config.weight_limit,
             log_std_range=config.log_std_range,
         ),
-        optimisers.actor,
-        state.actor,
     )
-    target = common.td_target(batch.reward, batch.terminal, next_v, config.discount)
-    critic, critic_metrics = common.descend(
-        partial(common.critic_loss, critic=networks.critic, batch=batch, target=target),
+    target = td_target(batch.reward, batch.terminal, next_v, config.discount)
+    learned, critic_metrics = descend(
         optimisers.constant,
         state.critic,
+        partial(critic_loss, critic=networks.critic, batch=batch, target=target),
     )
     state = IQLState(
         value=value,
         actor=actor,
-        critic=critic,
-        target_critic=common.polyak(state.target_critic, critic.params, config.tau),
+        critic=learned,
+        target_critic=polyak(state.target_critic, learned.params, config.tau),
         standardise=state.standardise,
     )
     return state, {**value_metrics, **actor_metrics, **critic_metrics}
 
 
-def _act(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spec) -> Normal:
+def _target(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spec) -> Normal:
     actor = _networks(config, spec).actor
-    return common.gaussian(state.actor.params, actor, state.standardise(observation), config.log_std_range)
+    return gaussian(state.actor.params, actor, state.standardise(observation), config.log_std_range)
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets; see `fit` for what depends on their returns."""
+    del task
+    return presets_of(IQLConfig())
+
+
+@register(
+    "agent",
+    "iql",
+    IQLConfig,
+    presets,
+    title="IQL",
+    paper="arXiv 2110.06169",
+    idea="expectile regression of V, so that no unseen action is ever asked for",
+    fit=falling_rates_and_scaled_rewards,
+)
 @lru_cache
-def iql(config: IQLConfig, spec: Spec) -> Agent:
-    """IQL as an agent; one minibatch an update. Equal arguments give the same agent.
+def iql(config: IQLConfig, spec: Spec) -> Method:
+    """IQL; one minibatch an update. Equal arguments give the same method.
 
-    Evaluate it with the mean of `act`, as the authors do. Rewards are multiplied by
-    `config.reward_scale`; for locomotion the authors use `iql_reward_scale(returns)`.
+    It is evaluated by its mean action, as the authors do. Rewards are multiplied by `config.reward_scale`;
+    for locomotion the authors use `jdp.learning.fitting.reward_scale(returns)`.
     """
-    settings = (("config", config), ("spec", spec))
-    return Agent(init=Bound(_init, settings), update=Bound(_update, settings), act=Bound(_act, settings))
+    return actor_method(_init, _update, _target, config, spec)

@@ -1,16 +1,18 @@
 """MOPO (Yu et al. 2020, arXiv 2005.13239): SAC on a model whose rewards are less where it is uncertain."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common
+from jdp.agents.pessimism import observed_start, prediction_of, same_state
+from jdp.agents.presets import presets_of
 from jdp.agents.sac import SACConfig, sac
-from jdp.errors import UserError
-from jdp.types import Bound, ModelBased, PyTree, Spec, Transition, WorldModel
+from jdp.errors import check_settings
+from jdp.registry import Preset, Task, register
+from jdp.types import Bound, Imagination, Method, PyTree, Spec, WorldModel
 from jdp.world_models.rollout import RolloutConfig
 
 # (rollout length, penalty) of D4RL's v2 locomotion sets, as re-implementations of the paper tuned them
@@ -38,17 +40,7 @@ class MOPOConfig(SACConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        common.check_settings("MOPOConfig", penalty=(self.penalty, 0, 1e9))
-
-
-def prediction_of(model: WorldModel, algorithm: str) -> Any:
-    """`model.predict`, or a `UserError` where the model is no ensemble."""
-    if model.predict is None:
-        raise UserError(
-            f"{algorithm} measures the uncertainty of an ensemble, and this world model predicts no "
-            "members: give it an ensemble, or use COMBO"
-        )
-    return model.predict
+        check_settings("MOPOConfig", penalty=(self.penalty, 0, 1e9))
 
 
 def uncertainty(std: Array) -> Array:
@@ -57,11 +49,6 @@ def uncertainty(std: Array) -> Array:
     Over the elites, which are what rollouts are drawn from; the authors' code takes all members.
     """
     return jnp.max(jnp.linalg.norm(std, axis=-1), axis=0)
-
-
-def observed_start(observations: Array, actions: Array, *, inner: WorldModel) -> tuple[PyTree, Array]:
-    """A carry that remembers the observation `[B, O]` which the next step starts from."""
-    return inner.start(observations, actions), observations[:, -1]
 
 
 def _step(
@@ -92,17 +79,32 @@ def penalised(model: WorldModel, config: MOPOConfig) -> WorldModel:
     )
 
 
-def same_state(state: PyTree, transitions: Transition) -> PyTree:
-    """The calibration of a model that needs none."""
-    del transitions
-    return state
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The penalty and the rollouts' length that were tuned for the dataset."""
+    config = MOPOConfig()
+    if task.name in MOPO_SETTINGS:
+        length, penalty = MOPO_SETTINGS[task.name]
+        config = replace(config, penalty=penalty, rollouts=replace(config.rollouts, length=length))
+    return presets_of(config)
 
 
+@register(
+    "agent",
+    "mopo",
+    MOPOConfig,
+    presets,
+    title="MOPO",
+    paper="arXiv 2005.13239",
+    idea="SAC in a model whose rewards are less where it is uncertain",
+    departures="the uncertainty is of the elites, not of all members",
+    model_based=True,
+    needs_ensemble=True,
+)
 @lru_cache
-def mopo(config: MOPOConfig, spec: Spec, model: WorldModel) -> ModelBased:
-    """MOPO as SAC and the penalised `model`. Equal arguments give the same result.
+def mopo(config: MOPOConfig, spec: Spec, model: WorldModel) -> Method:
+    """MOPO: SAC, which learns from rollouts of the penalised `model`. Equal arguments give the same method.
 
     Raises:
         UserError: if `model` predicts no standard deviations.
     """
-    return ModelBased(sac(config, spec), penalised(model, config), same_state)
+    return sac(config, spec)._replace(imagination=Imagination(penalised(model, config), same_state))

@@ -1,20 +1,37 @@
 """MOReL (Kidambi et al. 2020, arXiv 2005.05951): episodes end where the members of an ensemble disagree."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common
-from jdp.agents.mopo import observed_start, prediction_of
+from jdp.agents.pessimism import (
+    disagreement,
+    largest_disagreement,
+    next_observations,
+    observed_start,
+    prediction_of,
+)
+from jdp.agents.presets import presets_of
 from jdp.agents.sac import SACConfig, sac
-from jdp.types import Bound, Metrics, ModelBased, Normal, PyTree, Spec, Transition, WorldModel
+from jdp.errors import check_settings
+from jdp.registry import Preset, Task, register
+from jdp.types import (
+    Bound,
+    Imagination,
+    Learner,
+    Method,
+    Metrics,
+    Normal,
+    PyTree,
+    Spec,
+    Transition,
+    WorldModel,
+)
 from jdp.world_models.rollout import RolloutConfig
-
-CHUNK = 4096  # rows of the dataset whose disagreement is computed at once
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class MOReLConfig(SACConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        common.check_settings("MOReLConfig", pessimism=(self.pessimism, 1e-6, 1e6))
+        check_settings("MOReLConfig", pessimism=(self.pessimism, 1e-6, 1e6))
 
 
 class MOReLState(NamedTuple):
@@ -44,43 +61,13 @@ class MOReLState(NamedTuple):
     halt_reward: Array  # []
 
 
-def disagreement(mean: Array) -> Array:
-    """`[B]`, the largest distance between two members' predictions `[M, B, O]` of the SAME input."""
-    largest = jnp.zeros(mean.shape[1])
-    # Rolled by 1 to M / 2, the members meet in all pairs.
-    for shift in range(1, len(mean) // 2 + 1):
-        distance = jnp.linalg.norm(mean - jnp.roll(mean, shift, axis=0), axis=-1)
-        largest = jnp.maximum(largest, jnp.max(distance, axis=0))
-    return largest
-
-
-def _next_observations(prediction: Normal) -> Array:
-    return prediction.mean[..., :-1]  # the last output is the reward, which does not count
-
-
-@partial(jax.jit, static_argnames="model")
-def largest_disagreement(state: PyTree, observation: Array, action: Array, *, model: WorldModel) -> Array:
-    """`[]`, over a dataset of observations `[D, O]` and actions `[D, A]`, in chunks."""
-    rows = len(observation)
-    size = min(CHUNK, rows)
-    count = -(-rows // size)
-
-    def chunked(x: Array) -> Array:  # the last chunk is filled up with the last row
-        return jnp.pad(x, ((0, count * size - rows), (0, 0)), mode="edge").reshape(count, size, -1)
-
-    def largest(chunk: tuple[Array, Array]) -> Array:
-        return jnp.max(disagreement(_next_observations(prediction_of(model, "MOReL")(state, *chunk))))
-
-    return jnp.max(jax.lax.map(largest, (chunked(observation), chunked(action))))
-
-
 def _init(key: Array, transitions: Transition, *, inner: WorldModel) -> MOReLState:
     """Knows everything, until it is calibrated."""
-    return MOReLState(inner.init(key, transitions), jnp.array(jnp.inf, jnp.float32), jnp.zeros(()))
+    return MOReLState(inner.learner.init(key, transitions), jnp.array(jnp.inf, jnp.float32), jnp.zeros(()))
 
 
 def _update(key: Array, state: MOReLState, batch: PyTree, *, inner: WorldModel) -> tuple[MOReLState, Metrics]:
-    model, metrics = inner.update(key, state.model, batch)
+    model, metrics = inner.learner.update(key, state.model, batch)
     return state._replace(model=model), metrics
 
 
@@ -90,7 +77,7 @@ def _step(
     inside, observation = carry
     inside, following, reward, terminal = inner.step(key, state.model, inside, action)
     prediction = prediction_of(inner, "MOReL")(state.model, observation, action)
-    unknown = disagreement(_next_observations(prediction)) > state.threshold
+    unknown = disagreement(next_observations(prediction)) > state.threshold
     reward = jnp.where(unknown, state.halt_reward, reward)
     return (inside, following), following, reward, jnp.where(unknown, jnp.ones_like(terminal), terminal)
 
@@ -110,8 +97,7 @@ def pessimistic(model: WorldModel) -> WorldModel:
     prediction_of(model, "MOReL")
     inner = (("inner", model),)
     return WorldModel(
-        init=Bound(_init, inner),
-        update=Bound(_update, inner),
+        learner=Learner(Bound(_init, inner), Bound(_update, inner), model.learner.draws),
         start=Bound(observed_start, inner),
         step=Bound(_step, inner),
         history=model.history,
@@ -128,14 +114,34 @@ def calibrate(
     return MOReLState(state, largest / config.pessimism, jnp.min(reward) - config.halt_penalty)
 
 
-@lru_cache
-def morel(config: MOReLConfig, spec: Spec, model: WorldModel) -> ModelBased:
-    """MOReL as SAC and the pessimistic `model`, which is calibrated on the dataset.
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets."""
+    del task
+    return presets_of(MOReLConfig())
 
-    Equal arguments give the same result.
+
+@register(
+    "agent",
+    "morel",
+    MOReLConfig,
+    presets,
+    title="MOReL",
+    paper="arXiv 2005.05951",
+    idea="episodes of a model end where its members disagree",
+    departures="learns by MOPO's SAC, not by the natural policy gradient; the halt reward comes once, as in "
+    "the code",
+    model_based=True,
+    needs_ensemble=True,
+)
+@lru_cache
+def morel(config: MOReLConfig, spec: Spec, model: WorldModel) -> Method:
+    """MOReL: SAC, which learns from rollouts of the pessimistic `model`, calibrated on the dataset.
+
+    Equal arguments give the same method.
 
     Raises:
         UserError: if `model` predicts no members.
     """
     settings = (("model", model), ("config", config))
-    return ModelBased(sac(config, spec), pessimistic(model), Bound(calibrate, settings))
+    imagination = Imagination(pessimistic(model), Bound(calibrate, settings))
+    return sac(config, spec)._replace(imagination=imagination)

@@ -1,17 +1,23 @@
 """ReBRAC (Tarasov et al. 2023, arXiv 2305.09836): TD3+BC with a penalty each for actor and critic."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common, td3
+from jdp.agents import td3
+from jdp.agents.presets import presets_of
 from jdp.agents.td3 import TD3Config, TD3State
-from jdp.errors import UserError
+from jdp.errors import UserError, check_settings
+from jdp.learning.actors import actor_method, deterministic
+from jdp.learning.critics import critic, td_target
+from jdp.learning.observations import standardised
 from jdp.networks.mlp import mlp
-from jdp.types import Agent, Bound, Metrics, Normal, Params, Spec, Transition
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Normal, Params, Spec, Transition
 
 # (beta_actor, beta_critic) of D4RL's locomotion sets: the authors' search, in the paper's appendix
 REBRAC_BETAS: dict[str, tuple[float, float]] = {
@@ -45,7 +51,7 @@ class ReBRACConfig(TD3Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        common.check_settings(
+        check_settings(
             "ReBRACConfig", beta_actor=(self.beta_actor, 0, 1e9), beta_critic=(self.beta_critic, 0, 1e9)
         )
 
@@ -54,7 +60,7 @@ def _networks(config: ReBRACConfig, spec: Spec) -> td3.Networks:
     """Layer norm in the critics is the paper's; where weights begin is the choice of its code."""
     actor = mlp((*config.hidden, spec.action_dim), initialiser="edac", last_limit=1e-3)
     options = {"initialiser": "edac", "layer_norm": True, "last_limit": 3e-3}
-    return td3.Networks(actor, common.critic(config.hidden, size=config.critics, **options))
+    return td3.Networks(actor, critic(config.hidden, size=config.critics, **options))
 
 
 def _distance(action: Array, data: Array) -> Array:
@@ -66,7 +72,7 @@ def actor_loss(
     params: Params, q_params: Params, batch: Transition, *, networks: td3.Networks, beta: float
 ) -> tuple[Array, Metrics]:
     """`beta |pi(s) - a|^2 - lambda min_j Q_j(s, pi(s))` with `lambda = 1 / mean |min_j Q_j|`."""
-    action = common.deterministic(params, networks.actor, batch.observation).mean
+    action = deterministic(params, networks.actor, batch.observation).mean
     q = jnp.min(networks.critic.apply(q_params, batch.observation, action), axis=0)  # [B]
     weight = 1 / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
     bc = jnp.mean(_distance(action, batch.action))
@@ -89,30 +95,43 @@ def _update(
             "make the batches from jdp.data.transitions(data, next_actions=True)"
         )
     networks = _networks(config, spec)
-    batch = common.standardised(batch, state.standardise)
+    batch = standardised(batch, state.standardise)
     action, next_q = td3.smoothed(key, state, batch.next_observation, networks, config)
     next_q = next_q - config.beta_critic * _distance(action, data_action)
-    target = common.td_target(batch.reward, batch.terminal, next_q, config.discount)
+    target = td_target(batch.reward, batch.terminal, next_q, config.discount)
     loss = partial(actor_loss, networks=networks, beta=config.beta_actor)
     return td3.learn(state, batch, target, loss, networks, config)
 
 
-def _act(state: TD3State, observation: Array, *, config: ReBRACConfig, spec: Spec) -> Normal:
-    return td3.act(state, observation, _networks(config, spec))
+def _target(state: TD3State, observation: Array, *, config: ReBRACConfig, spec: Spec) -> Normal:
+    return td3.target(state, observation, _networks(config, spec))
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The betas that the authors tuned for the dataset, and their minibatches of 1024."""
+    config = ReBRACConfig()
+    if task.name in REBRAC_BETAS:
+        actor, critic = REBRAC_BETAS[task.name]
+        config = replace(config, beta_actor=actor, beta_critic=critic)
+    return presets_of(config, smaller={"hidden": (256, 256)}, updates=500_000, batch_size=1024)
+
+
+@register(
+    "agent",
+    "rebrac",
+    ReBRACConfig,
+    presets,
+    title="ReBRAC",
+    paper="arXiv 2305.09836",
+    idea="TD3+BC with a penalty each for actor and critic",
+    departures="an update is two critic steps and one actor step, so `paper` makes 500,000 updates",
+)
 @lru_cache
-def rebrac(config: ReBRACConfig, spec: Spec) -> Agent:
-    """ReBRAC as an agent whose `update` takes a batch of `2 B` rows, each with its `next_action`.
+def rebrac(config: ReBRACConfig, spec: Spec) -> Method:
+    """ReBRAC, whose `update` takes a batch of `2 B` rows, each with its `next_action`.
 
-    An update is two critic steps and an actor step, as in `td3_bc`. Its actor is deterministic: `act`
-    gives a `Normal` with `std` zero. Equal arguments give the same agent.
+    An update is two critic steps and an actor step, as in `td3_bc`. Its actor is deterministic: `target`
+    gives a `Normal` with `std` zero. Equal arguments give the same method.
     """
-    settings = (("config", config), ("spec", spec))
-    return Agent(
-        init=Bound(_init, settings),
-        update=Bound(_update, settings),
-        act=Bound(_act, settings),
-        batches=td3.CRITIC_STEPS,
-        next_actions=True,
-    )
+    steps = td3.CRITIC_STEPS
+    return actor_method(_init, _update, _target, config, spec, minibatches=steps, next_actions=True)

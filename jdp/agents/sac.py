@@ -1,4 +1,7 @@
-"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): the core of SAC-N, EDAC, CQL and MOPO's kin."""
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905): the core of SAC-N, EDAC, CQL and MOPO's kin.
+
+It is registered as no agent. Longer than other files, for six methods are made of its parts.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,11 +14,16 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jdp.agents import common
-from jdp.agents.common import Learner, Standardiser
-from jdp.learning.optimiser import step
+from jdp.data.checks import check_fits
+from jdp.data.normalise import Affine
+from jdp.errors import check_settings
+from jdp.learning import critics
+from jdp.learning.actors import actor_method
+from jdp.learning.critics import td_target
+from jdp.learning.observations import observation_affine, standardised
+from jdp.learning.optimiser import Trained, begin, copied, descend, polyak, step
 from jdp.networks.mlp import mlp
-from jdp.types import Agent, Bound, Metrics, Network, Params, Spec, TanhNormal, Transition, named_keys
+from jdp.types import Method, Metrics, Network, Params, Spec, TanhNormal, Transition, named_keys
 
 LAST_LIMITS = {"edac": (1e-3, 3e-3)}  # first weights of the last layers of (actor, critic), by initialiser
 
@@ -40,7 +48,7 @@ class SACConfig:
     normalise_observations: bool = False
 
     def __post_init__(self) -> None:
-        common.check_settings(
+        check_settings(
             type(self).__name__,
             discount=(self.discount, 0, 1),
             tau=(self.tau, 0, 1),
@@ -52,11 +60,11 @@ class SACConfig:
 class SACState(NamedTuple):
     """The temperature, the actor, the critics and their target."""
 
-    log_alpha: Learner  # parameters []: log of the temperature
-    actor: Learner
-    critic: Learner  # parameters [N, ...]: N critics
+    log_alpha: Trained  # parameters []: log of the temperature
+    actor: Trained
+    critic: Trained  # parameters [N, ...]: N critics
     target_critic: Params  # [N, ...]
-    standardise: Standardiser  # of observations, [O]
+    standardise: Affine  # of observations, [O]
 
 
 class Networks(NamedTuple):
@@ -76,7 +84,7 @@ def networks(config: SACConfig, spec: Spec) -> Networks:
     """The actor and the N critics that `config` describes."""
     actor_limit, critic_limit = LAST_LIMITS.get(config.initialiser, (None, None))
     actor = mlp((*config.hidden, 2 * spec.action_dim), initialiser=config.initialiser, last_limit=actor_limit)
-    critic = common.critic(
+    critic = critics.critic(
         config.hidden, size=config.critics, initialiser=config.initialiser, last_limit=critic_limit
     )
     return Networks(actor, critic)
@@ -107,7 +115,7 @@ def soft_target(
     An unlikely action has a negative log density, so it raises the target: entropy is a reward.
     """
     next_value = jnp.min(next_q, axis=0) - alpha * next_log_prob
-    return common.td_target(batch.reward, batch.terminal, next_value, discount)
+    return td_target(batch.reward, batch.terminal, next_value, discount)
 
 
 def alpha_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -> tuple[Array, Metrics]:
@@ -122,23 +130,23 @@ def alpha_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -> tupl
 def actor_loss(
     params: Params,
     key: Array,
-    log_alpha: Learner,
+    log_alpha: Trained,
     observation: Array,
     q: Callable[[Array, Array], Array],
     nets: Networks,
     config: SACConfig,
-) -> tuple[Array, tuple[Metrics, Learner]]:
+) -> tuple[Array, tuple[Metrics, Trained]]:
     """`alpha log pi(a | s) - min_j Q_j(s, a)` of one draw `a` (equation 7), with alpha after its own step.
 
-    `q(observation, action) -> [N, B]`. Also gives `(metrics, the temperature's learner)`: both steps
+    `q(observation, action) -> [N, B]`. Also gives `(metrics, the temperature, trained)`: both steps
     use the same draw, so the actor runs once.
     """
     action, log_prob = policy(params, observation, actor=nets.actor, config=config).sample_and_log_prob(key)
     target_entropy = -float(action.shape[-1]) if config.target_entropy is None else config.target_entropy
-    log_alpha, metrics = common.descend(
-        partial(alpha_loss, log_prob=jax.lax.stop_gradient(log_prob), target_entropy=target_entropy),
+    log_alpha, metrics = descend(
         _optimisers(config).log_alpha,
         log_alpha,
+        partial(alpha_loss, log_prob=jax.lax.stop_gradient(log_prob), target_entropy=target_entropy),
     )
     loss = jnp.mean(jnp.exp(log_alpha.params) * log_prob - jnp.min(q(observation, action), axis=0))
     return loss, ({**metrics, "actor_loss": loss}, log_alpha)
@@ -146,7 +154,7 @@ def actor_loss(
 
 def sac_init(key: Array, transitions: Transition, *, config: SACConfig, spec: Spec) -> SACState:
     """The state before the first update; `transitions` give the statistics of observations."""
-    common.check_fits(transitions, spec)
+    check_fits(transitions.observation, transitions.action, spec, "agent")
     keys = named_keys(key, "actor", "critic")
     observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
     nets, optimisers = networks(config, spec), _optimisers(config)
@@ -154,11 +162,11 @@ def sac_init(key: Array, transitions: Transition, *, config: SACConfig, spec: Sp
     # The dtype is named: a weakly typed scalar would become strong in an update, and compile it again.
     log_alpha = jnp.array(math.log(config.initial_alpha), jnp.float32)
     return SACState(
-        log_alpha=common.learner(log_alpha, optimisers.log_alpha),
-        actor=common.learner(nets.actor.init(keys["actor"], observation), optimisers.actor),
-        critic=common.learner(critic_params, optimisers.critic),
-        target_critic=common.copied(critic_params),
-        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+        log_alpha=begin(optimisers.log_alpha, log_alpha),
+        actor=begin(optimisers.actor, nets.actor.init(keys["actor"], observation)),
+        critic=begin(optimisers.critic, critic_params),
+        target_critic=copied(critic_params),
+        standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
 
@@ -178,7 +186,7 @@ def sac_update(
     """
     keys = named_keys(key, "action", "next_action", "penalty")
     nets, optimisers = networks(config, spec), _optimisers(config)
-    batch = common.standardised(batch, state.standardise)
+    batch = standardised(batch, state.standardise)
     gradient, (metrics, log_alpha) = jax.grad(actor_loss, has_aux=True)(
         state.actor.params,
         key=keys["action"],
@@ -188,7 +196,7 @@ def sac_update(
         nets=nets,
         config=config,
     )
-    actor = Learner(*step(optimisers.actor, gradient, state.actor.optimiser, state.actor.params))
+    actor = Trained(*step(optimisers.actor, gradient, state.actor.optimiser, state.actor.params))
 
     improved = partial(policy, actor.params, actor=nets.actor, config=config)
     next_action, next_log_prob = improved(batch.next_observation).sample_and_log_prob(keys["next_action"])
@@ -197,36 +205,33 @@ def sac_update(
     target = soft_target(next_q, next_log_prob, alpha, batch, config.discount)
 
     def critic_loss(params: Params) -> tuple[Array, Metrics]:
-        loss, metrics = common.critic_loss(params, nets.critic, batch, target)
+        loss, metrics = critics.critic_loss(params, nets.critic, batch, target)
         if penalty is None:
             return loss, metrics
         extra, more = penalty(params, nets.critic, keys["penalty"], batch, improved)
         return loss + extra, {**metrics, **more}
 
-    critic, critic_metrics = common.descend(critic_loss, optimisers.critic, state.critic)
+    critic, critic_metrics = descend(optimisers.critic, state.critic, critic_loss)
     state = SACState(
         log_alpha=log_alpha,
         actor=actor,
         critic=critic,
-        target_critic=common.polyak(state.target_critic, critic.params, config.tau),
+        target_critic=polyak(state.target_critic, critic.params, config.tau),
         standardise=state.standardise,
     )
     return state, {**metrics, **critic_metrics}
 
 
-def sac_act(state: SACState, observation: Array, *, config: SACConfig, spec: Spec) -> TanhNormal:
+def sac_target(state: SACState, observation: Array, *, config: SACConfig, spec: Spec) -> TanhNormal:
     """The policy at observations `[..., O]`, in the units of the task."""
     actor = networks(config, spec).actor
     return policy(state.actor.params, state.standardise(observation), actor=actor, config=config)
 
 
 @lru_cache
-def sac(config: SACConfig, spec: Spec) -> Agent:
-    """SAC as an agent; one minibatch an update. Equal arguments give the same agent.
+def sac(config: SACConfig, spec: Spec) -> Method:
+    """SAC; one minibatch an update. Equal arguments give the same method.
 
     Alone it is the baseline that overestimates actions the data lacks; SAC-N is it with more critics.
     """
-    settings = (("config", config), ("spec", spec))
-    return Agent(
-        init=Bound(sac_init, settings), update=Bound(sac_update, settings), act=Bound(sac_act, settings)
-    )
+    return actor_method(sac_init, sac_update, sac_target, config, spec)

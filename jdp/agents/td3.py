@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
-from jdp.agents import common
-from jdp.agents.common import Learner, Standardiser
-from jdp.errors import UserError
+from jdp.data.checks import check_fits
+from jdp.data.normalise import Affine
+from jdp.errors import UserError, check_settings
+from jdp.learning.actors import deterministic
+from jdp.learning.critics import critic_loss
+from jdp.learning.observations import observation_affine
+from jdp.learning.optimiser import Trained, begin, constant_adam, copied, descend, polyak
 from jdp.types import Metrics, Network, Normal, Params, Spec, Transition, named_keys
 
 CRITIC_STEPS = 2  # critic steps for one actor step: `policy_freq` of TD3
@@ -32,7 +35,7 @@ class TD3Config:
     normalise_observations: bool = False
 
     def __post_init__(self) -> None:
-        common.check_settings(
+        check_settings(
             type(self).__name__,
             discount=(self.discount, 0, 1),
             tau=(self.tau, 0, 1),
@@ -43,11 +46,11 @@ class TD3Config:
 class TD3State(NamedTuple):
     """The actor, the critics and the targets of both."""
 
-    actor: Learner
-    critic: Learner  # parameters [N, ...]: N critics
+    actor: Trained
+    critic: Trained  # parameters [N, ...]: N critics
     target_actor: Params
     target_critic: Params  # [N, ...]
-    standardise: Standardiser  # of observations, [O]
+    standardise: Affine  # of observations, [O]
 
 
 class Networks(NamedTuple):
@@ -57,23 +60,19 @@ class Networks(NamedTuple):
     critic: Network
 
 
-def _adam(config: TD3Config) -> optax.GradientTransformation:
-    return optax.adam(config.learning_rate, eps=config.adam_eps)
-
-
 def init(key: Array, transitions: Transition, networks: Networks, config: TD3Config, spec: Spec) -> TD3State:
     """A state whose targets equal the online networks; `key` is consumed."""
-    common.check_fits(transitions, spec)
+    check_fits(transitions.observation, transitions.action, spec, "agent")
     keys = named_keys(key, "actor", "critic")
     observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
     actor = networks.actor.init(keys["actor"], observation)
     critic = networks.critic.init(keys["critic"], observation, action)
     return TD3State(
-        actor=common.learner(actor, _adam(config)),
-        critic=common.learner(critic, _adam(config)),
-        target_actor=common.copied(actor),
-        target_critic=common.copied(critic),
-        standardise=common.standardiser(transitions.observation, enabled=config.normalise_observations),
+        actor=begin(constant_adam(config), actor),
+        critic=begin(constant_adam(config), critic),
+        target_actor=copied(actor),
+        target_critic=copied(critic),
+        standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
 
@@ -85,7 +84,7 @@ def smoothed(
     Target-policy smoothing and clipped double Q-learning (TD3, equations 10 and 14) of the target
     networks at standardised observations `[B, O]`; `key` is consumed.
     """
-    mean = common.deterministic(state.target_actor, networks.actor, observation).mean
+    mean = deterministic(state.target_actor, networks.actor, observation).mean
     noise = config.policy_noise * jax.random.normal(key, mean.shape)
     action = jnp.clip(mean + jnp.clip(noise, -config.noise_clip, config.noise_clip), -1, 1)
     q = networks.critic.apply(state.target_critic, observation, action)
@@ -111,25 +110,23 @@ def learn(
     rows = batch.reward.shape[0]
     if rows % CRITIC_STEPS:
         raise UserError(f"an update draws {CRITIC_STEPS} minibatches; {rows} rows cannot be halved")
-    adam = _adam(config)
+    adam = constant_adam(config)
     critic, metrics, minibatch = state.critic, {}, batch
     for step in range(CRITIC_STEPS):
         half = slice(step * rows // CRITIC_STEPS, (step + 1) * rows // CRITIC_STEPS)
         minibatch = jax.tree.map(lambda x, half=half: x[half], batch)
-        critic, metrics = common.descend(
-            common.critic_loss, adam, critic, networks.critic, minibatch, target[half]
-        )
-    actor, actor_metrics = common.descend(actor_loss, adam, state.actor, critic.params, minibatch)
+        critic, metrics = descend(adam, critic, critic_loss, networks.critic, minibatch, target[half])
+    actor, actor_metrics = descend(adam, state.actor, actor_loss, critic.params, minibatch)
     state = TD3State(
         actor=actor,
         critic=critic,
-        target_actor=common.polyak(state.target_actor, actor.params, config.tau),
-        target_critic=common.polyak(state.target_critic, critic.params, config.tau),
+        target_actor=polyak(state.target_actor, actor.params, config.tau),
+        target_critic=polyak(state.target_critic, critic.params, config.tau),
         standardise=state.standardise,
     )
     return state, {**metrics, **actor_metrics}
 
 
-def act(state: TD3State, observation: Array, networks: Networks) -> Normal:
+def target(state: TD3State, observation: Array, networks: Networks) -> Normal:
     """The actor's action at observations `[..., O]` of the task, `std` zero."""
-    return common.deterministic(state.actor.params, networks.actor, state.standardise(observation))
+    return deterministic(state.actor.params, networks.actor, state.standardise(observation))

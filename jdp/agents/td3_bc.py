@@ -1,5 +1,6 @@
 """TD3+BC (Fujimoto and Gu 2021, arXiv 2106.06860), on TD3 (Fujimoto et al. 2018, arXiv 1802.09477)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -7,10 +8,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common, td3
+from jdp.agents import td3
+from jdp.agents.presets import presets_of
 from jdp.agents.td3 import TD3Config, TD3State
+from jdp.learning.actors import actor_method, deterministic
+from jdp.learning.critics import critic, first, td_target
+from jdp.learning.observations import standardised
 from jdp.networks.mlp import mlp
-from jdp.types import Agent, Bound, Metrics, Normal, Params, Spec, Transition
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Normal, Params, Spec, Transition
 
 
 @dataclass(frozen=True)
@@ -23,15 +29,15 @@ class TD3BCConfig(TD3Config):
 
 def _networks(config: TD3BCConfig, spec: Spec) -> td3.Networks:
     actor = mlp((*config.hidden, spec.action_dim))
-    return td3.Networks(actor, common.critic(config.hidden, size=config.critics))
+    return td3.Networks(actor, critic(config.hidden, size=config.critics))
 
 
 def actor_loss(
     params: Params, q_params: Params, batch: Transition, *, networks: td3.Networks, alpha: float
 ) -> tuple[Array, Metrics]:
     """`-lambda Q_1(s, pi(s)) + (pi(s) - a)^2` with `lambda = alpha / mean |Q_1|` (equations 3 to 5)."""
-    action = common.deterministic(params, networks.actor, batch.observation).mean
-    q = networks.critic.apply(common.first(q_params), batch.observation, action)[0]  # [B]
+    action = deterministic(params, networks.actor, batch.observation).mean
+    q = networks.critic.apply(first(q_params), batch.observation, action)[0]  # [B]
     weight = alpha / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
     # The mean is over action dimensions too, as in the authors' code; the paper writes the squared norm.
     bc = jnp.mean(jnp.square(action - batch.action))
@@ -48,28 +54,39 @@ def _update(
 ) -> tuple[TD3State, Metrics]:
     """See `td3.learn`; `key` is consumed."""
     networks = _networks(config, spec)
-    batch = common.standardised(batch, state.standardise)
+    batch = standardised(batch, state.standardise)
     _, next_q = td3.smoothed(key, state, batch.next_observation, networks, config)
-    target = common.td_target(batch.reward, batch.terminal, next_q, config.discount)
+    target = td_target(batch.reward, batch.terminal, next_q, config.discount)
     loss = partial(actor_loss, networks=networks, alpha=config.alpha)
     return td3.learn(state, batch, target, loss, networks, config)
 
 
-def _act(state: TD3State, observation: Array, *, config: TD3BCConfig, spec: Spec) -> Normal:
-    return td3.act(state, observation, _networks(config, spec))
+def _target(state: TD3State, observation: Array, *, config: TD3BCConfig, spec: Spec) -> Normal:
+    return td3.target(state, observation, _networks(config, spec))
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets; the paper's 1,000,000 critic steps are half as many updates."""
+    del task
+    return presets_of(TD3BCConfig(), updates=500_000)
+
+
+@register(
+    "agent",
+    "td3_bc",
+    TD3BCConfig,
+    presets,
+    title="TD3+BC",
+    paper="arXiv 2106.06860, on TD3 arXiv 1802.09477",
+    idea="TD3 whose actor is also pulled to the data",
+    departures="the squared distance is a mean over action dimensions too, as in the code; an update is two "
+    "critic steps and one actor step, so `paper` makes 500,000 updates",
+)
 @lru_cache
-def td3_bc(config: TD3BCConfig, spec: Spec) -> Agent:
-    """TD3+BC as an agent whose `update` takes a batch of `2 B` rows: one minibatch a critic step.
+def td3_bc(config: TD3BCConfig, spec: Spec) -> Method:
+    """TD3+BC, whose `update` takes a batch of `2 B` rows: one minibatch a critic step.
 
     An update is two steps of the authors' loop (`policy_freq` 2), in their order. Its actor is
-    deterministic: `act` gives a `Normal` with `std` zero. Equal arguments give the same agent.
+    deterministic: `target` gives a `Normal` with `std` zero. Equal arguments give the same method.
     """
-    settings = (("config", config), ("spec", spec))
-    return Agent(
-        init=Bound(_init, settings),
-        update=Bound(_update, settings),
-        act=Bound(_act, settings),
-        batches=td3.CRITIC_STEPS,
-    )
+    return actor_method(_init, _update, _target, config, spec, minibatches=td3.CRITIC_STEPS)

@@ -1,8 +1,7 @@
-"""A conditioned diffusion of actions: its config, loss and samples, and the choice among them."""
+"""A conditioned diffusion of actions: its config, loss and samples."""
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -10,12 +9,12 @@ from jax.tree_util import Partial
 
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.samplers import SAMPLERS
-from jdp.diffusion.schedules import karras
-from jdp.errors import UserError
+from jdp.diffusion.sampling import Sampling
+from jdp.learning.candidates import repeated
+from jdp.learning.optimiser import clipped_adam
 from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
-from jdp.types import Denoiser, Network, Params, bind, named_keys
+from jdp.types import Denoiser, Network, Params, bind
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,11 @@ class ActorConfig:
     """Of the denoiser's arithmetic; weights, optimiser, average, losses, critics and targets are float32."""
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"{name}.sampler is {self.sampler!r}; one of {', '.join(SAMPLERS)}")
-        if self.sampling_steps < 2 or not 0 < self.sigma_min < self.sigma_max:
-            raise UserError(
-                f"{name} needs sampling_steps >= 2 and 0 < sigma_min < sigma_max, "
-                f"not {self.sampling_steps}, {self.sigma_min} and {self.sigma_max}"
-            )
+        self.sampling().check(type(self).__name__, steps="sampling_steps")
 
-    def sigmas(self) -> Array:
-        """`[sampling_steps + 1]`, the levels of sampling, the last one 0."""
-        return karras(self.sampling_steps, self.sigma_min, self.sigma_max, self.rho)
+    def sampling(self) -> Sampling:
+        """How actions are sampled."""
+        return Sampling(self.sampler, self.sampling_steps, self.sigma_min, self.sigma_max, self.rho)
 
     def network(self) -> Network:
         """Of actions `[B, D]`, seeing a condition `[B, C]`."""
@@ -80,13 +72,7 @@ class ActorConfig:
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam on the cosine, with gradients cut to `grad_norm`."""
-        return adam(optax.cosine_decay_schedule(self.learning_rate, self.steps), self.grad_norm)
-
-
-def adam(learning_rate: optax.ScalarOrSchedule, grad_norm: float | None) -> optax.GradientTransformation:
-    """Adam, after gradients longer than `grad_norm` were scaled down to it."""
-    found = optax.adam(learning_rate)
-    return found if grad_norm is None else optax.chain(optax.clip_by_global_norm(grad_norm), found)
+        return clipped_adam(optax.cosine_decay_schedule(self.learning_rate, self.steps), self.grad_norm)
 
 
 def levels(key: Array, count: int, config: ActorConfig) -> Array:
@@ -124,36 +110,7 @@ def denoiser(params: Params, seen: Array, config: ActorConfig) -> Partial:
     return clipped(edm(conditioned(config.network().apply), (params, seen), sigma_data=config.sigma_data))
 
 
-def sample(key: Array, denoiser: Denoiser, shape: tuple[int, ...], config: ActorConfig) -> Array:
-    """Actions of `shape`, within [-1, 1] where the denoiser's are; the key is consumed.
-
-    Gradients flow through the whole chain.
-    """
-    keys = named_keys(key, "start", "sampler")
-    sigmas = config.sigmas()
-    x = sigmas[0] * jax.random.normal(keys["start"], shape)
-    return SAMPLERS[config.sampler](denoiser, x, sigmas, key=keys["sampler"])
-
-
-def repeated(x: Array, count: int) -> Array:
-    """`[B, ...] -> [B * count, ...]`, a row's copies side by side: so they stay on the devices of its row."""
-    return jnp.repeat(x, count, axis=0)
-
-
 def candidates(key: Array, params: Params, seen: Array, count: int, dim: int, config: ActorConfig) -> Array:
-    """`[count, B, dim]`, samples given conditions `seen` `[B, C]`; the key is consumed."""
+    """`[B * count, dim]`, `count` samples for each condition of `seen` `[B, C]`; the key is consumed."""
     many = repeated(seen, count)
-    found = sample(key, denoiser(params, many, config), (many.shape[0], dim), config)
-    return jnp.swapaxes(found.reshape(seen.shape[0], count, dim), 0, 1)
-
-
-def select(key: Array, actions: Array, q: Array, temperature: float) -> Array:
-    """`[B, A]`, one of `actions` `[N, B, A]` by their values `q` `[N, B]`; the key is consumed.
-
-    The best at `temperature` 0, else a draw from `softmax(q / temperature)`.
-    """
-    if temperature > 0:  # rows first, so that those of a batch that was filled up do not change
-        chosen = jax.random.categorical(key, q.T / temperature, axis=-1)
-    else:
-        chosen = jnp.argmax(q, axis=0)
-    return jnp.take_along_axis(actions, chosen[None, :, None], axis=0)[0]
+    return config.sampling().draw(key, denoiser(params, many, config), (many.shape[0], dim))

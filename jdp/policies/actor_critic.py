@@ -6,25 +6,31 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import optax
 from jax import Array
 
-from jdp.agents import common as agents
-from jdp.agents.common import Learner, Standardiser
+from jdp.data import Hindsight, SegmentDraw, SegmentRows
 from jdp.data.checks import check_fits
-from jdp.data.segments import SegmentRows
+from jdp.data.normalise import Affine
+from jdp.errors import check_settings
 from jdp.learning import averaged
+from jdp.learning.actors import decided_anew, remembers_nothing
 from jdp.learning.averaged import Averaged
-from jdp.policies import actions, common
+from jdp.learning.candidates import choose, repeated
+from jdp.learning.critics import TwinCriticConfig, critic_loss, lower_q
+from jdp.learning.observations import observation_affine
+from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
+from jdp.policies import actions
 from jdp.policies.actions import ActorConfig
+from jdp.policies.relabelled import condition
 from jdp.types import (
     Bound,
+    Decision,
+    Learner,
+    Method,
     Metrics,
-    Network,
     Params,
     Policy,
-    PolicyLearner,
-    Segments,
+    PyTree,
     Spec,
     Transition,
     named_keys,
@@ -34,46 +40,7 @@ ONE_STEP = (0, 1)  # offsets of the segments of a transition
 
 
 @dataclass(frozen=True)
-class CriticConfig:
-    """Twin critics and their target."""
-
-    critic_hidden: tuple[int, ...] = (256, 256, 256)
-    """Widths of the critics."""
-    critic_activation: str = "mish"
-    """One of `jdp.networks.mlp.ACTIVATIONS`."""
-    critic_layer_norm: bool = False
-    """Layer norm in the critics."""
-    critic_learning_rate: float = 3e-4
-    """Of the critics' Adam, constant."""
-    discount: float = 0.99
-    """Of a step."""
-    tau: float = 0.005
-    """Share of the online network in one target update."""
-    reward_scale: float = 1.0
-    """Multiplies rewards on tasks without goals."""
-    reward_shift: float = 0.0
-    """Is added to them then."""
-
-    def __post_init__(self) -> None:
-        agents.check_settings(type(self).__name__, discount=(self.discount, 0, 1), tau=(self.tau, 0, 1))
-
-    def critic(self) -> Network:
-        """Two critics as one: `apply(params, seen [..., C], action [..., A]) -> [2, ...]`."""
-        return agents.critic(
-            self.critic_hidden, activation=self.critic_activation, layer_norm=self.critic_layer_norm
-        )
-
-    def critic_optimiser(self) -> optax.GradientTransformation:
-        """Adam of a constant learning rate."""
-        return optax.adam(self.critic_learning_rate)
-
-    def transitions(self, batch: Segments, standardise: Standardiser, spec: Spec) -> Transition:
-        """See `jdp.policies.common.transitions`."""
-        return common.transitions(batch, standardise, spec, self.reward_scale, self.reward_shift)
-
-
-@dataclass(frozen=True)
-class ActorCriticConfig(ActorConfig, CriticConfig):
+class ActorCriticConfig(ActorConfig, TwinCriticConfig):
     """A diffusion of actions from which one is chosen by its value."""
 
     candidates: int = 50
@@ -83,18 +50,18 @@ class ActorCriticConfig(ActorConfig, CriticConfig):
 
     def __post_init__(self) -> None:
         ActorConfig.__post_init__(self)
-        CriticConfig.__post_init__(self)
-        agents.check_settings(type(self).__name__, candidates=(self.candidates, 1, 1 << 20))
+        TwinCriticConfig.__post_init__(self)
+        check_settings(type(self).__name__, candidates=(self.candidates, 1, 1 << 20))
 
 
 class ActorCriticState(NamedTuple):
     """The actor with its averaged weights, the critics and their target, and V where there is one."""
 
     actor: Averaged
-    critic: Learner  # parameters [2, ...]
+    critic: Trained  # parameters [2, ...]
     target_critic: Params  # [2, ...]
-    standardise: Standardiser  # of observations, [O]
-    value: Learner | None = None
+    standardise: Affine  # of observations, [O]
+    value: Trained | None = None
 
 
 def init(key: Array, rows: SegmentRows, *, config: ActorCriticConfig, spec: Spec) -> ActorCriticState:
@@ -106,15 +73,10 @@ def init(key: Array, rows: SegmentRows, *, config: ActorCriticConfig, spec: Spec
     actor = config.network().init(keys["actor"], action, jnp.zeros(1), seen)
     return ActorCriticState(
         actor=averaged.begin(config.optimiser(), actor),
-        critic=agents.learner(critic, config.critic_optimiser()),
-        target_critic=agents.copied(critic),
-        standardise=agents.standardiser(rows.observation),
+        critic=begin(config.critic_optimiser(), critic),
+        target_critic=copied(critic),
+        standardise=observation_affine(rows.observation),
     )
-
-
-def lower_q(params: Params, seen: Array, action: Array, config: CriticConfig) -> Array:
-    """`min_j Q_j`, `[...]`, at conditions `[..., C]` and actions `[..., A]`."""
-    return jnp.min(config.critic().apply(params, seen, action), axis=0)
 
 
 def learn(
@@ -129,15 +91,15 @@ def learn(
     Args:
         actor_loss: (parameters of the actor, of the critics) -> (scalar, metrics).
     """
-    critic, critic_metrics = agents.descend(
-        partial(agents.critic_loss, critic=config.critic(), batch=step, target=target),
+    critic, critic_metrics = descend(
         config.critic_optimiser(),
         state.critic,
+        partial(critic_loss, critic=config.critic(), batch=step, target=target),
     )
     actor, actor_metrics = averaged.descend(
         config.optimiser(), state.actor, lambda params: actor_loss(params, critic.params), config.ema
     )
-    target_critic = agents.polyak(state.target_critic, critic.params, config.tau)
+    target_critic = polyak(state.target_critic, critic.params, config.tau)
     state = state._replace(actor=actor, critic=critic, target_critic=target_critic)
     return state, {**critic_metrics, **actor_metrics}
 
@@ -151,22 +113,29 @@ def act(
     *,
     config: ActorCriticConfig,
     spec: Spec,
-) -> tuple[Any, Array]:
+) -> tuple[Any, Decision]:
     """Of `config.candidates` samples of the averaged actor one, chosen by the target critics' minimum."""
-    keys = named_keys(key, "sample", "select")
-    seen = common.condition(state.standardise, observation, goal, spec)
-    found = actions.candidates(
-        keys["sample"], state.actor.ema, seen, config.candidates, spec.action_dim, config
-    )
-    many = jnp.broadcast_to(seen[None], (config.candidates, *seen.shape))
-    q = lower_q(state.target_critic, many, found, config)
-    return carry, actions.select(keys["select"], found, q, config.temperature)
+    keys, count = named_keys(key, "sample", "select"), config.candidates
+    seen = condition(state.standardise, observation, goal, spec)
+    found = actions.candidates(keys["sample"], state.actor.ema, seen, count, spec.action_dim, config)
+    q = lower_q(state.target_critic, repeated(seen, count), found, config)
+    action, value = choose(found, q, count, key=keys["select"], temperature=config.temperature)
+    return carry, decided_anew(action, value)
 
 
-def policy_learner(
-    init_: Callable, update: Callable, act_: Callable, config: Any, spec: Spec
-) -> PolicyLearner:
-    """A learner of one-step policies of three module-level functions with `config` and `spec` bound."""
+def one_step_method(
+    init_: Callable[..., PyTree],
+    update: Callable[..., tuple[PyTree, Metrics]],
+    act_: Callable[..., tuple[Any, Decision]],
+    config: Any,
+    spec: Spec,
+) -> Method:
+    """A method of one-step policies made of three module-level functions, with `config` and `spec` bound.
+
+    Critics see next rows, later rows and rows anywhere, in the shares of GCIQL in OGBench (arXiv
+    2410.20092; there the first kind is the present row).
+    """
     settings = (("config", config), ("spec", spec))
-    policy = Policy(init=common.nothing, act=Bound(act_, settings))
-    return PolicyLearner(Bound(init_, settings), Bound(update, settings), policy, ONE_STEP)
+    draw = SegmentDraw(ONE_STEP, spec.goal, Hindsight(next=0.2, later=0.5, anywhere=0.3))
+    learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
+    return Method(learner, Policy(remembers_nothing, Bound(act_, settings)))

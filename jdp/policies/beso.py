@@ -1,6 +1,7 @@
 """BESO (Reuss et al. 2023, arXiv 2304.02532): goal-conditioned imitation in three denoising steps."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,22 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common as agents
-from jdp.data.segments import SegmentRows
-from jdp.diffusion.guidance import classifier_free_doubled
-from jdp.policies import actions, chunks, common
+from jdp.data import SegmentRows
+from jdp.diffusion.guidance.classifier_free import classifier_free_doubled, flagged
+from jdp.errors import check_settings
+from jdp.learning.fitting import falling_rates
+from jdp.policies import actions, chunks
 from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
-from jdp.types import (
-    Bound,
-    Denoiser,
-    Metrics,
-    Params,
-    Policy,
-    PolicyLearner,
-    Segments,
-    Spec,
-    named_keys,
-)
+from jdp.policies.presets import presets_of
+from jdp.policies.relabelled import imitated
+from jdp.registry import Preset, Task, register
+from jdp.types import Decision, Denoiser, Method, Metrics, Params, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class BESOConfig(ChunkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        agents.check_settings("BESOConfig", goal_drop=(self.goal_drop, 0, 1))
+        check_settings("BESOConfig", goal_drop=(self.goal_drop, 0, 1))
 
 
 def log_logistic(key: Array, count: int, config: BESOConfig) -> Array:
@@ -81,8 +76,7 @@ def shown(seen: Array, present: Array, spec: Spec) -> Array:
     goals = len(spec.goal)
     if not goals:
         return seen
-    there = present.astype(seen.dtype)[:, None]
-    return jnp.concatenate([seen[:, :-goals], seen[:, -goals:] * there, there], axis=-1)
+    return jnp.concatenate([seen[:, :-goals], flagged(seen[:, -goals:], present)], axis=-1)
 
 
 def _init(key: Array, rows: SegmentRows, *, config: BESOConfig, spec: Spec) -> CloneState:
@@ -95,7 +89,7 @@ def _update(
     keys = named_keys(key, "level", "noise", "drop")
     seen, chunk = chunks.example(batch, state.standardise, config, spec)
     present = jax.random.bernoulli(keys["drop"], 1 - config.goal_drop, chunk.shape[:1])
-    seen, keep = shown(seen, present, spec), common.imitated(batch, spec)
+    seen, keep = shown(seen, present, spec), imitated(batch, spec)
     sigma = log_logistic(keys["level"], chunk.shape[0], config)
 
     def loss(params: Params) -> Array:
@@ -123,18 +117,32 @@ def _act(
     *,
     config: BESOConfig,
     spec: Spec,
-) -> tuple[ChunkCarry, Array]:
-    def sample(observations: Array) -> Array:
+) -> tuple[ChunkCarry, Decision]:
+    def guided(observations: Array) -> Denoiser:
         seen = chunks.condition(state.standardise, observations, goal, spec)
-        guided = denoiser(state.actor.ema, seen, config, spec)
-        return actions.sample(key, guided, (seen.shape[0], config.chunk * spec.action_dim), config)
+        return denoiser(state.actor.ema, seen, config, spec)
 
-    return chunks.step(carry, observation, sample)
+    return chunks.follow(key, carry, observation, guided, config=config, spec=spec)
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same settings for all datasets."""
+    return presets_of(BESOConfig(), task)
+
+
+@register(
+    "policy",
+    "beso",
+    BESOConfig,
+    presets,
+    title="BESO",
+    paper="arXiv 2304.02532",
+    idea="clones actions given the goal, in 3 denoising steps",
+    departures="a residual MLP of the last observation instead of a transformer; a flag says that the goal "
+    "is left out",
+    fit=falling_rates,
+)
 @lru_cache
-def beso(config: BESOConfig, spec: Spec) -> PolicyLearner:
+def beso(config: BESOConfig, spec: Spec) -> Method:
     """BESO as a policy; equal arguments give the same one. Without goals it is behaviour cloning."""
-    settings = (("config", config), ("spec", spec))
-    policy = Policy(Bound(chunks.start, settings), Bound(_act, settings))
-    return PolicyLearner(Bound(_init, settings), Bound(_update, settings), policy, config.offsets())
+    return chunks.chunk_method(_init, _update, _act, config, spec)

@@ -8,15 +8,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common as agents
-from jdp.agents.common import Standardiser
+from jdp.data import Hindsight, SegmentDraw, SegmentRows
 from jdp.data.checks import check_fits
-from jdp.data.segments import SegmentRows
+from jdp.data.normalise import Affine
+from jdp.errors import check_settings
 from jdp.learning import averaged
 from jdp.learning.averaged import Averaged
-from jdp.policies import common
+from jdp.learning.observations import observation_affine
+from jdp.policies import relabelled
 from jdp.policies.actions import ActorConfig
-from jdp.types import Metrics, Params, Segments, Spec
+from jdp.types import (
+    Bound,
+    Decision,
+    Denoiser,
+    Learner,
+    Method,
+    Metrics,
+    Params,
+    Policy,
+    PyTree,
+    Segments,
+    Spec,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,7 @@ class ChunkConfig(ActorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        agents.check_settings(name, history=(self.history, 1, 1 << 20), execute=(self.execute, 1, self.chunk))
+        check_settings(name, history=(self.history, 1, 1 << 20), execute=(self.execute, 1, self.chunk))
 
     def offsets(self) -> tuple[int, ...]:
         """The history ends at the row of the chunk's first action, the present, from which goals are ahead.
@@ -47,27 +60,25 @@ class CloneState(NamedTuple):
     """The denoiser of chunks with its averaged weights."""
 
     actor: Averaged
-    standardise: Standardiser  # of observations, [O]
+    standardise: Affine  # of observations, [O]
 
 
 class ChunkCarry(NamedTuple):
-    """What B environments in lockstep remember."""
+    """What B environments remember."""
 
     seen: Array  # [B, H, O], the last observations
     queue: Array  # [B, E, A], actions to execute, the next one first
-    left: Array  # [] int32, how many of them are not executed yet
+    left: Array  # [B] int32, how many of them are not executed yet
 
 
-def condition(standardise: Standardiser, observations: Array, goal: Array, spec: Spec) -> Array:
+def condition(standardise: Affine, observations: Array, goal: Array, spec: Spec) -> Array:
     """`[B, (H - 1) O + O + G]`, of the observations `[B, H, O]` and the goal `[B, G]`."""
     before = standardise(observations[:, :-1]).reshape(observations.shape[0], -1)
-    now = common.condition(standardise, observations[:, -1], goal, spec)
+    now = relabelled.condition(standardise, observations[:, -1], goal, spec)
     return jnp.concatenate([before, now], axis=-1)
 
 
-def example(
-    batch: Segments, standardise: Standardiser, config: ChunkConfig, spec: Spec
-) -> tuple[Array, Array]:
+def example(batch: Segments, standardise: Affine, config: ChunkConfig, spec: Spec) -> tuple[Array, Array]:
     """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`."""
     h = config.history
     seen = condition(standardise, batch.observation[:, :h], batch.goal, spec)
@@ -81,7 +92,7 @@ def init(key: Array, rows: SegmentRows, *, config: ChunkConfig, spec: Spec, extr
     seen = config.history * spec.observation_dim + len(spec.goal) + extra
     x = jnp.zeros((1, config.chunk * spec.action_dim))
     params = config.network().init(key, x, jnp.zeros(1), jnp.zeros((1, seen)))
-    return CloneState(averaged.begin(config.optimiser(), params), agents.standardiser(rows.observation))
+    return CloneState(averaged.begin(config.optimiser(), params), observation_affine(rows.observation))
 
 
 def imitate(
@@ -102,21 +113,56 @@ def start(observation: Array, *, config: ChunkConfig, spec: Spec) -> ChunkCarry:
     batch = observation.shape[0]
     seen = jnp.broadcast_to(observation[:, None], (batch, config.history, observation.shape[1]))
     queue = jnp.zeros((batch, config.execute, spec.action_dim))
-    return ChunkCarry(seen, queue, jnp.zeros((), jnp.int32))
+    return ChunkCarry(seen, queue, jnp.zeros(batch, jnp.int32))
 
 
-def step(carry: ChunkCarry, observation: Array, sample: Callable[[Array], Array]) -> tuple[ChunkCarry, Array]:
-    """The next action `[B, A]` of the chunk, or the first of a new one when all were executed.
+def step(
+    carry: ChunkCarry, observation: Array, sample: Callable[[Array], Array]
+) -> tuple[ChunkCarry, Decision]:
+    """The next action `[B, A]` of each row's chunk, or the first of a new one where all were executed.
 
-    `sample(observations [B, H, O]) -> [B, chunk * A]` runs only then: one branch of a `lax.cond` on a
-    scalar, which all environments share. (Under `vmap` both branches would run.)
+    `sample(observations [B, H, O]) -> [B, chunk * A]` runs only where any row needs it: one branch of a
+    `lax.cond`, for all rows at once. (Under `vmap` both branches would run.)
     """
     seen = jnp.concatenate([carry.seen[:, 1:], observation[:, None]], axis=1)
     batch, execute, dim = carry.queue.shape
+    due = carry.left == 0
 
-    def renew() -> tuple[Array, Array]:
-        chunk = sample(seen).reshape(batch, -1, dim)
-        return chunk[:, :execute], jnp.array(execute, jnp.int32)
+    def renew() -> Array:
+        chunk = sample(seen).reshape(batch, -1, dim)[:, :execute]
+        return jnp.where(due[:, None, None], chunk, carry.queue)
 
-    queue, left = jax.lax.cond(carry.left == 0, renew, lambda: (carry.queue, carry.left))
-    return ChunkCarry(seen, jnp.roll(queue, -1, axis=1), left - 1), queue[:, 0]
+    queue = jax.lax.cond(jnp.any(due), renew, lambda: carry.queue)
+    left = jnp.where(due, execute, carry.left) - 1
+    return ChunkCarry(seen, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due)
+
+
+def follow(
+    key: Array,
+    carry: ChunkCarry,
+    observation: Array,
+    denoiser: Callable[[Array], Denoiser],
+    *,
+    config: ChunkConfig,
+    spec: Spec,
+) -> tuple[ChunkCarry, Decision]:
+    """`step` with chunks that `denoiser(observations [B, H, O])` denoises; the key is consumed."""
+    shape = (observation.shape[0], config.chunk * spec.action_dim)
+    return step(carry, observation, lambda seen: config.sampling().draw(key, denoiser(seen), shape))
+
+
+def chunk_method(
+    init_: Callable[..., PyTree],
+    update: Callable[..., tuple[PyTree, Metrics]],
+    act: Callable[..., tuple[ChunkCarry, Decision]],
+    config: ChunkConfig,
+    spec: Spec,
+) -> Method:
+    """A method of cloned chunks made of three module-level functions, with `config` and `spec` bound.
+
+    Policies that only imitate see later rows of their episode as goals.
+    """
+    settings = (("config", config), ("spec", spec))
+    draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
+    learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
+    return Method(learner, Policy(Bound(start, settings), Bound(act, settings)))

@@ -1,5 +1,11 @@
-"""Flow Q-learning (Park, Li and Levine 2025, arXiv 2502.02538): one step, distilled from a flow, climbs Q."""
+"""Flow Q-learning (Park, Li and Levine 2025, arXiv 2502.02538): one step, distilled from a flow, climbs Q.
 
+The flow is the paper's own, from noise at time 0 to actions at time 1, both included. That of
+`jdp.diffusion.formulations` runs in `x0 + sigma eps` and begins at level 999 (time .001), so ten steps of
+Euler's from pure noise would give other numbers. Longer than other files, for it has networks of its own.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
@@ -9,15 +15,21 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jdp.agents import common as agents
-from jdp.agents.common import Learner, Standardiser
+from jdp.data import SegmentRows
 from jdp.data.checks import check_fits
-from jdp.data.segments import SegmentRows
-from jdp.errors import check_choices
+from jdp.data.normalise import Affine
+from jdp.errors import check_choices, check_settings
+from jdp.learning.actors import decided_anew
+from jdp.learning.critics import TwinCriticConfig, critic_loss, td_target
+from jdp.learning.fitting import falling_rates
+from jdp.learning.observations import observation_affine
+from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
 from jdp.networks.mlp import mlp
-from jdp.policies import actor_critic, common
-from jdp.policies.actor_critic import CriticConfig
-from jdp.types import Metrics, Network, Params, PolicyLearner, Segments, Spec, Transition, named_keys
+from jdp.policies.actor_critic import one_step_method
+from jdp.policies.presets import presets_of
+from jdp.policies.relabelled import condition, imitated, magnitude, mean_of, transitions
+from jdp.registry import Preset, Task, register
+from jdp.types import Decision, Method, Metrics, Network, Params, Segments, Spec, Transition, named_keys
 
 _LOWER = {"target": "min", "normalise_q": False}
 _MEAN = {"normalise_q": False, "reward_shift": -1.0}  # of the antmazes; read only by tasks without goals
@@ -46,7 +58,7 @@ FQL_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class FQLConfig(CriticConfig):
+class FQLConfig(TwinCriticConfig):
     """Settings of FQL; the defaults of the Q loss are the authors' advice for new tasks.
 
     They advise a normalised Q loss and an `alpha` out of .03, .1, .3, 1, 3 and 10. `FQL_SETTINGS` has the
@@ -74,7 +86,7 @@ class FQLConfig(CriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        agents.check_settings("FQLConfig", flow_steps=(self.flow_steps, 1, 1 << 20))
+        check_settings("FQLConfig", flow_steps=(self.flow_steps, 1, 1 << 20))
         check_choices(self)
 
     def network(self, spec: Spec) -> Network:
@@ -89,10 +101,10 @@ class FQLConfig(CriticConfig):
 class FQLState(NamedTuple):
     """Both actors, the critics and their target."""
 
-    actor: Learner  # parameters {"flow", "one_step"}
-    critic: Learner  # parameters [2, ...]
+    actor: Trained  # parameters {"flow", "one_step"}
+    critic: Trained  # parameters [2, ...]
     target_critic: Params  # [2, ...]
-    standardise: Standardiser  # of observations, [O]
+    standardise: Affine  # of observations, [O]
 
 
 def velocity(params: Params, seen: Array, x: Array, t: Array, network: Network) -> Array:
@@ -136,17 +148,17 @@ def actor_loss(
     z = jax.random.normal(keys["noise"], action.shape)
     t = jax.random.uniform(keys["time"], action.shape[:1])
     x = (1 - t[:, None]) * z + t[:, None] * action
-    bc = common.mean_of(jnp.square(velocity(params["flow"], seen, x, t, network) - (action - z)), keep)
+    bc = mean_of(jnp.square(velocity(params["flow"], seen, x, t, network) - (action - z)), keep)
 
     z = jax.random.normal(keys["distil"], action.shape)
     wanted = jax.lax.stop_gradient(flow_action(params["flow"], seen, z, config.flow_steps, network))
     found = one_step(params["one_step"], seen, z, network)
-    distil = common.mean_of(jnp.square(found - wanted), keep)
+    distil = mean_of(jnp.square(found - wanted), keep)
 
     q = jnp.mean(config.critic().apply(critic, seen, jnp.clip(found, -1.0, 1.0)), axis=0)
-    lq = -common.mean_of(q, keep)
+    lq = -mean_of(q, keep)
     if config.normalise_q:
-        lq = lq / common.magnitude(q, keep)
+        lq = lq / magnitude(q, keep)
     loss = bc + config.alpha * distil + lq
     return loss, {"actor_loss": loss, "bc_loss": bc, "distil_loss": distil, "q_loss": lq}
 
@@ -162,10 +174,10 @@ def _init(key: Array, rows: SegmentRows, *, config: FQLConfig, spec: Spec) -> FQ
     }
     critic = config.critic().init(keys["critic"], seen, action)
     return FQLState(
-        actor=agents.learner(actor, config.optimiser()),
-        critic=agents.learner(critic, config.critic_optimiser()),
-        target_critic=agents.copied(critic),
-        standardise=agents.standardiser(rows.observation),
+        actor=begin(config.optimiser(), actor),
+        critic=begin(config.critic_optimiser(), critic),
+        target_critic=copied(critic),
+        standardise=observation_affine(rows.observation),
     )
 
 
@@ -174,35 +186,53 @@ def _update(
 ) -> tuple[FQLState, Metrics]:
     """All networks at once, each by the others' last parameters, as the authors' single Adam does."""
     keys = named_keys(key, "next", "actor")
-    step, keep = config.transitions(batch, state.standardise, spec), common.imitated(batch, spec)
+    step, keep = transitions(batch, state.standardise, spec, config), imitated(batch, spec)
     network, critic = config.network(spec), config.critic()
     z = jax.random.normal(keys["next"], step.action.shape)
     action = jnp.clip(one_step(state.actor.params["one_step"], step.next_observation, z, network), -1.0, 1.0)
     q = critic.apply(state.target_critic, step.next_observation, action)
     following = jnp.min(q, axis=0) if config.target == "min" else jnp.mean(q, axis=0)
-    target = agents.td_target(step.reward, step.terminal, following, config.discount)
-    learned, critic_metrics = agents.descend(
-        partial(agents.critic_loss, critic=critic, batch=step, target=target),
+    target = td_target(step.reward, step.terminal, following, config.discount)
+    learned, critic_metrics = descend(
         config.critic_optimiser(),
         state.critic,
+        partial(critic_loss, critic=critic, batch=step, target=target),
     )
     loss = partial(actor_loss, config=config, network=network)
-    actor, actor_metrics = agents.descend(
-        loss, config.optimiser(), state.actor, keys["actor"], state.critic.params, step, keep
+    actor, actor_metrics = descend(
+        config.optimiser(), state.actor, loss, keys["actor"], state.critic.params, step, keep
     )
-    target_critic = agents.polyak(state.target_critic, learned.params, config.tau)
+    target_critic = polyak(state.target_critic, learned.params, config.tau)
     return FQLState(actor, learned, target_critic, state.standardise), {**critic_metrics, **actor_metrics}
 
 
 def _act(
     key: Array, state: FQLState, carry: Any, observation: Array, goal: Array, *, config: FQLConfig, spec: Spec
-) -> tuple[Any, Array]:
-    seen = common.condition(state.standardise, observation, goal, spec)
+) -> tuple[Any, Decision]:
+    seen = condition(state.standardise, observation, goal, spec)
     z = jax.random.normal(key, (seen.shape[0], spec.action_dim))
-    return carry, jnp.clip(one_step(state.actor.params["one_step"], seen, z, config.network(spec)), -1.0, 1.0)
+    action = one_step(state.actor.params["one_step"], seen, z, config.network(spec))
+    return carry, decided_anew(jnp.clip(action, -1.0, 1.0))
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """What the authors tuned for the dataset; the defaults where they tuned none."""
+    return presets_of(FQLConfig(**FQL_SETTINGS.get(task.name, {})), task)
+
+
+@register(
+    "policy",
+    "fql",
+    FQLConfig,
+    presets,
+    title="FQL",
+    paper="arXiv 2502.02538",
+    idea="a flow, distilled into a policy of one step that climbs Q",
+    departures="observations are standardised over the dataset, where the authors' code takes them as they "
+    "are; the Q loss is normalised unless a dataset has settings of the paper's own",
+    fit=falling_rates,
+)
 @lru_cache
-def fql(config: FQLConfig, spec: Spec) -> PolicyLearner:
+def fql(config: FQLConfig, spec: Spec) -> Method:
     """FQL as a policy; equal arguments give the same one. It acts by one call of a network."""
-    return actor_critic.policy_learner(_init, _update, _act, config, spec)
+    return one_step_method(_init, _update, _act, config, spec)

@@ -1,5 +1,6 @@
 """IDQL (Hansen-Estruch et al. 2023, arXiv 2304.10573): IQL's critics choose among a diffusion's samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -7,13 +8,19 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents import common as agents
 from jdp.agents.iql import value_loss
-from jdp.data.segments import SegmentRows
+from jdp.data import SegmentRows
+from jdp.errors import check_settings
+from jdp.learning.critics import lower_q, td_target
+from jdp.learning.fitting import falling_rates_and_scaled_rewards
+from jdp.learning.optimiser import begin, descend
 from jdp.networks.mlp import mlp
-from jdp.policies import actions, actor_critic, common
+from jdp.policies import actions, actor_critic
 from jdp.policies.actor_critic import ActorCriticConfig, ActorCriticState
-from jdp.types import Metrics, Network, Params, PolicyLearner, Segments, Spec, named_keys
+from jdp.policies.presets import presets_of
+from jdp.policies.relabelled import imitated, transitions
+from jdp.registry import Preset, Task, register
+from jdp.types import Method, Metrics, Network, Params, Segments, Spec, named_keys
 
 _ANTMAZE = {"expectile": 0.9, "candidates": 32, "reward_shift": -1.0}
 IDQL_SETTINGS: dict[str, dict[str, Any]] = {
@@ -27,7 +34,7 @@ IDQL_SETTINGS: dict[str, dict[str, Any]] = {
 class IDQLConfig(ActorCriticConfig):
     """Settings of IDQL; the defaults are those for locomotion, `IDQL_SETTINGS` has the antmazes'.
 
-    Locomotion's rewards are scaled by `jdp.agents.iql_reward_scale(returns)` there (`reward_scale`).
+    Locomotion's rewards are scaled by `jdp.learning.fitting.reward_scale(returns)` there (`reward_scale`).
     """
 
     expectile: float = 0.7
@@ -43,7 +50,7 @@ class IDQLConfig(ActorCriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        agents.check_settings("IDQLConfig", expectile=(self.expectile, 0, 1))
+        check_settings("IDQLConfig", expectile=(self.expectile, 0, 1))
 
     def value(self) -> Network:
         """`apply(params, seen [..., C]) -> [..., 1]`."""
@@ -56,7 +63,7 @@ def _init(key: Array, rows: SegmentRows, *, config: IDQLConfig, spec: Spec) -> A
     keys = named_keys(key, "actor_critic", "value")
     state = actor_critic.init(keys["actor_critic"], rows, config=config, spec=spec)
     value = config.value().init(keys["value"], jnp.zeros(spec.observation_dim + len(spec.goal)))
-    return state._replace(value=agents.learner(value, config.critic_optimiser()))
+    return state._replace(value=begin(config.critic_optimiser(), value))
 
 
 def _update(
@@ -64,18 +71,18 @@ def _update(
 ) -> tuple[ActorCriticState, Metrics]:
     """V by expectiles of the target critics, the critics towards V, and the actor by imitation alone."""
     keys = named_keys(key, "level", "noise")
-    step, keep = config.transitions(batch, state.standardise, spec), common.imitated(batch, spec)
-    q = actor_critic.lower_q(state.target_critic, step.observation, step.action, config)
+    step, keep = transitions(batch, state.standardise, spec, config), imitated(batch, spec)
+    q = lower_q(state.target_critic, step.observation, step.action, config)
     assert state.value is not None  # _init made it
-    value, value_metrics = agents.descend(
-        partial(value_loss, value=config.value(), expectile=config.expectile),
+    value, value_metrics = descend(
         config.critic_optimiser(),
         state.value,
+        partial(value_loss, value=config.value(), expectile=config.expectile),
         step.observation,
         q,
     )
     following = config.value().apply(value.params, step.next_observation)[..., 0]
-    target = agents.td_target(step.reward, step.terminal, following, config.discount)
+    target = td_target(step.reward, step.terminal, following, config.discount)
 
     def loss(params: Params, critic: Params) -> tuple[Array, Metrics]:
         del critic
@@ -87,11 +94,28 @@ def _update(
     return state, {**value_metrics, **metrics}
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """What the authors tuned for the dataset; the defaults where they tuned none."""
+    return presets_of(IDQLConfig(**IDQL_SETTINGS.get(task.name, {})), task)
+
+
+@register(
+    "policy",
+    "idql",
+    IDQLConfig,
+    presets,
+    title="IDQL",
+    paper="arXiv 2304.10573",
+    idea="IQL's critics choose among cloned actions",
+    departures="observations are standardised over the dataset, where the authors' code takes them as they "
+    "are; no dropout",
+    fit=falling_rates_and_scaled_rewards,
+)
 @lru_cache
-def idql(config: IDQLConfig, spec: Spec) -> PolicyLearner:
+def idql(config: IDQLConfig, spec: Spec) -> Method:
     """IDQL as a policy; equal arguments give the same one.
 
     It takes the sample of the largest `min_j Q_j` (the paper's choice at evaluation); `temperature` above 0
     draws among them. The denoiser is `ActorConfig`'s, without the dropout of the authors' network.
     """
-    return actor_critic.policy_learner(_init, _update, actor_critic.act, config, spec)
+    return actor_critic.one_step_method(_init, _update, actor_critic.act, config, spec)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.types import AnyArray, Transition
+from jdp.data.normalise import Affine, fit_affine
+from jdp.types import Transition
 from jdp.world_models.history import History, as_history
 from jdp.world_models.termination import Rule
 
@@ -22,49 +23,46 @@ class Statistics(NamedTuple):
     action_mean: Array  # [A]
     action_std: Array  # [A]
 
+    @property
+    def observation(self) -> Affine:
+        """`[O]`."""
+        return Affine(self.observation_mean, self.observation_std)
 
-def _moments(rows: AnyArray) -> tuple[Array, Array]:
-    rows = jnp.asarray(rows, jnp.float32)
-    mean, std = jnp.mean(rows, axis=0), jnp.std(rows, axis=0)
-    return mean, jnp.where(std > 1e-6 * jnp.maximum(1.0, jnp.abs(mean)), std, 1.0)
+    @property
+    def delta(self) -> Affine:
+        """`[O]`."""
+        return Affine(self.delta_mean, self.delta_std)
+
+    @property
+    def action(self) -> Affine:
+        """`[A]`."""
+        return Affine(self.action_mean, self.action_std)
 
 
 def statistics(data: Transition | History) -> Statistics:
     """Of a dataset with leading axis `[N]`; actions count as they are taken, without those before."""
     data = as_history(data)
     observation = data.observations[:, -1]
+    reward = fit_affine(data.reward[:, None])
     return Statistics(
-        *_moments(observation),
-        *_moments(data.next_observation - observation),
-        *_moments(data.reward),
-        *_moments(data.actions[:, -1]),
+        *fit_affine(observation),
+        *fit_affine(data.next_observation - observation),
+        reward.mean[0],
+        reward.std[0],
+        *fit_affine(data.actions[:, -1]),
     )
-
-
-def _like(channel: Array, x: Array) -> Array:
-    return jnp.broadcast_to(channel, x.shape)
-
-
-def standardise(x: Array, mean: Array, std: Array) -> Array:
-    """`[..., D]`, in units of `std` `[D]` from `mean` `[D]`."""
-    return (x - _like(mean, x)) / _like(std, x)
-
-
-def restore(x: Array, mean: Array, std: Array) -> Array:
-    """The inverse of `standardise`."""
-    return x * _like(std, x) + _like(mean, x)
 
 
 def encode_change(s: Statistics, observation: Array, next_observation: Array) -> Array:
     """`[B, O]`, the standardised change of the observation."""
-    return standardise(next_observation - observation, s.delta_mean, s.delta_std)
+    return s.delta(next_observation - observation)
 
 
 def encode_outcome(s: Statistics, step: History, *, flag: bool) -> Array:
     """`[B, O + 1]`, one more with the `flag`: standardised change, standardised reward, raw terminal flag."""
     parts = [
         encode_change(s, step.observations[:, -1], step.next_observation),
-        standardise(step.reward, s.reward_mean, s.reward_std)[:, None],
+        ((step.reward - s.reward_mean) / s.reward_std)[:, None],
     ]
     return jnp.concatenate([*parts, step.terminal[:, None]] if flag else parts, axis=-1)
 
@@ -77,7 +75,7 @@ def decode_outcome(
     The terminal is by `rule`, or where there is none by the generated flag: above 1/2.
     """
     o = observation.shape[-1]
-    following = observation + restore(x[:, :o], s.delta_mean, s.delta_std)
-    reward = restore(x[:, o], s.reward_mean, s.reward_std)
+    following = observation + s.delta.inverse(x[:, :o])
+    reward = x[:, o] * s.reward_std + s.reward_mean
     terminal = x[:, o + 1] > 0.5 if rule is None else rule(observation, action, following)
     return following, reward, terminal.astype(x.dtype)

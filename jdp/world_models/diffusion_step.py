@@ -2,14 +2,14 @@
 
 DIAMOND (arXiv 2405.12399) and World4RL ("Diffusion World Models for Policy Refinement with Reinforcement
 Learning for Robotic Manipulation") for vectors: an EDM denoiser (arXiv 2206.00364) of what a step changes,
-given the last observations and actions.
+given the last observations and actions. Longer than other files, for its carry is a history.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
@@ -17,71 +17,23 @@ from jax.tree_util import Partial
 from jdp.data.checks import check_fits
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.samplers import SAMPLERS
-from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
 from jdp.learning import averaged, optimiser
 from jdp.learning.averaged import Averaged
-from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.two_hot import two_hot
-from jdp.types import Bound, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
+from jdp.registry import Preset, Task, register
+from jdp.types import Bound, Learner, Metrics, Network, Params, Spec, Transition, WorldModel
 from jdp.world_models.coordinates import (
     Statistics,
     decode_outcome,
     encode_outcome,
-    standardise,
     statistics,
 )
-from jdp.world_models.history import History, as_history
+from jdp.world_models.history import History, HistoryDraw, as_history
+from jdp.world_models.presets import presets_of
 from jdp.world_models.termination import Rule
-
-
-@dataclass(frozen=True)
-class VectorDiffusionConfig:
-    """What every diffusion world model of vectors is configured by."""
-
-    hidden: int = 256
-    """Width of the network."""
-    blocks: int = 3
-    """Residual blocks of two layers."""
-    sampler: str = "dpmpp_2m"
-    """One of `jdp.diffusion.samplers.SAMPLERS`."""
-    sampler_steps: int = 10
-    """Steps of the sampler."""
-    sigma_min: float = 0.02
-    """Last positive level of the Karras schedule."""
-    sigma_max: float = 80.0
-    """First level of the Karras schedule, in units of the data's standard deviation."""
-    rho: float = 7.0
-    """Curvature of the Karras schedule."""
-    p_mean: float = 0.0
-    """Mean of ln sigma in training: higher than for pictures, for the condition says nearly everything."""
-    p_std: float = 1.4
-    """Standard deviation of ln sigma in training."""
-    steps: int = 20_000
-    """Gradient steps, over which the learning rate warms up and falls to 0 by a cosine."""
-    batch_size: int = 256
-    """Steps in a batch."""
-    learning_rate: float = 3e-3
-    """Peak of the schedule."""
-    ema: float = 0.999
-    """Decay of the averaged weights that are sampled from."""
-    precision: Precision = "float32"
-    """Of the network's arithmetic; weights, optimiser, average and loss are float32."""
-
-    def __post_init__(self) -> None:
-        name = type(self).__name__
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"{name}.sampler is {self.sampler!r}; one of {', '.join(SAMPLERS)}")
-        if self.sampler_steps < 2 or not 0 < self.sigma_min < self.sigma_max:
-            raise UserError(
-                f"{name} needs sampler_steps >= 2 and 0 < sigma_min < sigma_max, "
-                f"not {self.sampler_steps}, {self.sigma_min} and {self.sigma_max}"
-            )
-
-    def sigmas(self) -> Array:
-        return karras(self.sampler_steps, self.sigma_min, self.sigma_max, self.rho)
+from jdp.world_models.vector_diffusion import VectorDiffusionConfig
 
 
 @dataclass(frozen=True)
@@ -126,7 +78,7 @@ def _network(config: DiffusionStepConfig) -> Network:
 def _condition(config: DiffusionStepConfig, s: Statistics, observations: Array, actions: Array) -> Array:
     """`[B, C]`, of observations `[B, H, O]` and actions `[B, H, A]`."""
     batch = observations.shape[0]
-    seen = standardise(observations, s.observation_mean, s.observation_std)
+    seen = s.observation(observations)
     if config.action_bins:
         actions = two_hot(actions, config.action_bins)
     return jnp.concatenate([seen.reshape(batch, -1), actions.reshape(batch, -1)], axis=-1)
@@ -162,7 +114,7 @@ def _update(
     if batch.observations.shape[1] != config.history:
         raise UserError(
             f"the batch has histories of {batch.observations.shape[1]} steps, but the world model sees "
-            f"{config.history}: draw it with draw_histories(batch_size, {config.history}, dims)"
+            f"{config.history}: draw it with HistoryDraw(O, A, {config.history})"
         )
     x0 = encode_outcome(s, batch, flag=rule is None)
     condition = _condition(config, s, batch.observations, batch.actions)
@@ -214,18 +166,31 @@ def _step(
     spec: Spec,
     rule: Rule | None,
 ) -> tuple[Carry, Array, Array, Array]:
-    keys = named_keys(key, "start", "sampler")
     observation = carry.observations[:, -1]
     actions = jnp.concatenate([carry.actions, action[:, None]], axis=1)
-    sigmas = config.sigmas()
-    x = sigmas[0] * jax.random.normal(keys["start"], (action.shape[0], _width(spec, rule)))
     d = denoiser(config, state, carry.observations, actions)
-    x0 = SAMPLERS[config.sampler](d, x, sigmas, key=keys["sampler"])
+    x0 = config.sampling().draw(key, d, (action.shape[0], _width(spec, rule)))
     following, reward, terminal = decode_outcome(state.statistics, x0, observation, action, rule)
     observations = jnp.concatenate([carry.observations[:, 1:], following[:, None]], axis=1)
     return Carry(observations, actions[:, 1:]), following, reward, terminal
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets."""
+    del task
+    return presets_of(DiffusionStepConfig)
+
+
+@register(
+    "world_model",
+    "diffusion_step",
+    DiffusionStepConfig,
+    presets,
+    title="Diffusion step",
+    paper="DIAMOND arXiv 2405.12399",
+    idea="the next state and reward as a sample of a few-step diffusion",
+    departures="of vectors, not pictures",
+)
 @lru_cache
 def diffusion_step(config: DiffusionStepConfig, spec: Spec, rule: Rule | None = None) -> WorldModel:
     """A world model whose next state and reward are samples of a few-step diffusion.
@@ -241,13 +206,13 @@ def diffusion_step(config: DiffusionStepConfig, spec: Spec, rule: Rule | None = 
             the task ends; with one there is no flag channel. None: the generated flag, above 1/2.
 
     `init(key, data)` takes the dataset, for its statistics: transitions, or `History` `[N, ...]`.
-    `update` takes batches of `History` (see `draw_histories`), or of transitions where `history` is 1.
+    `update` takes batches of `History` (see `HistoryDraw`), or of transitions where `history` is 1.
     Terminals are 0.0 or 1.0.
     """
     settings: tuple[tuple[str, Any], ...] = (("config", config), ("spec", spec), ("rule", rule))
+    draw = HistoryDraw(spec.observation_dim, spec.action_dim, config.history)
     return WorldModel(
-        init=Bound(_init, settings),
-        update=Bound(_update, settings),
+        learner=Learner(Bound(_init, settings), Bound(_update, settings), draw),
         start=Bound(_start, settings[:1]),
         step=Bound(_step, settings),
         history=config.history,

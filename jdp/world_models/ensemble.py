@@ -1,5 +1,9 @@
-"""An ensemble of probabilistic dynamics (PETS, arXiv 1805.12114; MBPO, arXiv 1906.08253)."""
+"""An ensemble of probabilistic dynamics (PETS, arXiv 1805.12114; MBPO, arXiv 1906.08253).
 
+Longer than other files, for it is a model, a loss and a simulator, and checks many settings.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,12 +14,15 @@ import optax
 from jax import Array
 
 from jdp.data.checks import check_fits
+from jdp.data.normalise import Affine, fit_affine
 from jdp.devices.mesh import spread_rows
 from jdp.errors import UserError
 from jdp.learning.optimiser import step as descend
 from jdp.networks.mlp import mlp
+from jdp.registry import Preset, Task, register
 from jdp.types import (
     Bound,
+    Learner,
     Metrics,
     Network,
     Normal,
@@ -26,6 +33,8 @@ from jdp.types import (
     WorldModel,
     named_keys,
 )
+from jdp.world_models.bootstrap import BootstrapDraw
+from jdp.world_models.history import present
 from jdp.world_models.termination import Rule
 
 LOG_VARIANCE = (-10.0, 0.5)  # where the learned bounds begin (MBPO's code)
@@ -91,23 +100,6 @@ class EnsembleConfig:
             )
 
 
-class Scale(NamedTuple):
-    """Fixed statistics of the training rows."""
-
-    mean: Array  # [D]
-    std: Array  # [D], 1 where a coordinate is constant
-
-    def encode(self, x: Array) -> Array:
-        """`[..., D]`, standardised."""
-        axes = tuple(range(x.ndim - 1))
-        return (x - jnp.expand_dims(self.mean, axes)) / jnp.expand_dims(self.std, axes)
-
-    def decode(self, x: Array) -> Array:
-        """The inverse of `encode`."""
-        axes = tuple(range(x.ndim - 1))
-        return jnp.expand_dims(self.mean, axes) + jnp.expand_dims(self.std, axes) * x
-
-
 class EnsembleState(NamedTuple):
     """What training changes, what it has found so far, and the statistics of the data.
 
@@ -121,8 +113,8 @@ class EnsembleState(NamedTuple):
     elites: Array  # [E] int32, the members of lowest `best_error`
     stale: Array  # [] int32, epochs since any member improved
     epoch: Array  # [] int32, epochs completed
-    inputs: Scale  # [O + A]
-    targets: Scale  # [O + 1]: change of the observation, reward
+    inputs: Affine  # [O + A]
+    targets: Affine  # [O + 1]: change of the observation, reward
 
 
 class Outputs(NamedTuple):
@@ -166,10 +158,10 @@ def standardised(state: EnsembleState, batch: Transition) -> tuple[Array, Array]
     x = jnp.concatenate([batch.observation, batch.action], axis=-1)
     change = batch.next_observation - batch.observation
     y = jnp.concatenate([change, batch.reward[..., None]], axis=-1)
-    return state.inputs.encode(x), state.targets.encode(y)
+    return state.inputs(x), state.targets(y)
 
 
-def _decay(params: Params, config: EnsembleConfig) -> Array:
+def decay_loss(params: Params, config: EnsembleConfig) -> Array:
     layers = len(config.hidden) + 1
     weights = config.decay * layers if len(config.decay) == 1 else config.decay
     kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(layers)]
@@ -192,7 +184,7 @@ def loss(
     square = jnp.square(out.mean - y)
     nll = jnp.mean(square * jnp.exp(-out.log_variance) + out.log_variance, axis=(1, 2))  # [M]
     width = jnp.mean(jnp.sum(params["high"] - params["low"], axis=1))
-    total = jnp.sum(nll) + config.bound_weight * width + _decay(params, config)
+    total = jnp.sum(nll) + config.bound_weight * width + decay_loss(params, config)
     metrics = {
         "nll": jnp.mean(nll),
         "mse": jnp.mean(square),
@@ -203,12 +195,6 @@ def loss(
         total += jnp.sum(entropy)
         metrics["terminal_entropy"] = jnp.mean(entropy)
     return total, {"loss": total, **metrics}
-
-
-def _scale(rows: Array) -> Scale:
-    # A constant coordinate is told by its range: its std is the rounding error of its mean, hardly 0.
-    constant = jnp.max(rows, axis=0) == jnp.min(rows, axis=0)
-    return Scale(jnp.mean(rows, axis=0), jnp.where(constant, 1.0, jnp.std(rows, axis=0)))
 
 
 def _init(
@@ -234,8 +220,8 @@ def _init(
         elites=jnp.arange(config.elites, dtype=jnp.int32),
         stale=jnp.zeros((), jnp.int32),
         epoch=jnp.zeros((), jnp.int32),
-        inputs=_scale(jnp.concatenate([observation, action], axis=-1)),
-        targets=_scale(jnp.concatenate([following - observation, reward[:, None]], axis=-1)),
+        inputs=fit_affine(jnp.concatenate([observation, action], axis=-1)),
+        targets=fit_affine(jnp.concatenate([following - observation, reward[:, None]], axis=-1)),
     )
 
 
@@ -268,7 +254,7 @@ def _in_units(state: EnsembleState, out: Outputs, observation: Array) -> Normal:
     here = jnp.concatenate([observation, jnp.zeros_like(observation[..., :1])], axis=-1)
     here = jnp.expand_dims(here, tuple(range(out.mean.ndim - here.ndim)))
     std = jnp.expand_dims(state.targets.std, tuple(range(out.mean.ndim - 1)))
-    return Normal(here + state.targets.decode(out.mean), std * jnp.exp(0.5 * out.log_variance))
+    return Normal(here + state.targets.inverse(out.mean), std * jnp.exp(0.5 * out.log_variance))
 
 
 def _predict(
@@ -280,13 +266,8 @@ def _predict(
     spec: Spec,
     rule: Rule | None,
 ) -> Normal:
-    x = state.inputs.encode(jnp.concatenate([observation, action], axis=-1))
+    x = state.inputs(jnp.concatenate([observation, action], axis=-1))
     return _in_units(state, forward(_elites(state), x, member_network(config, spec, rule)), observation)
-
-
-def _start(observations: Array, actions: Array) -> Array:
-    del actions
-    return observations[:, -1]
 
 
 def _dealt(key: Array, x: Array, members: int) -> tuple[Array, Array]:
@@ -318,7 +299,7 @@ def _step(
     cannot tell when.
     """
     keys = named_keys(key, "member", "noise", "terminal")
-    x = state.inputs.encode(jnp.concatenate([carry, action], axis=-1))
+    x = state.inputs(jnp.concatenate([carry, action], axis=-1))
     x, place = _dealt(keys["member"], x, config.elites)
     out = forward(_elites(state), spread_rows(x, 1), member_network(config, spec, rule))
     out = jax.tree.map(lambda o: o[:, : x.shape[1]].reshape(-1, *o.shape[2:])[place], out)  # [B, ...] again
@@ -332,8 +313,27 @@ def _step(
     return following, following, reward, terminal.astype(jnp.float32)
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets; `updates` stands for nothing, for training ends by itself (`epochs`)."""
+    del task
+    smoke = EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2)
+    found = {"smoke": smoke, "cpu": EnsembleConfig(epochs=20), "paper": EnsembleConfig()}
+    return {name: Preset(config, 0, config.batch_size) for name, config in found.items()}
+
+
+@register(
+    "world_model",
+    "ensemble",
+    EnsembleConfig,
+    presets,
+    title="Probabilistic ensemble",
+    paper="PETS arXiv 1805.12114, MBPO arXiv 1906.08253",
+    idea="probabilistic networks, bootstraps, elites by holdout",
+    departures="targets are standardised too; every member has bounds of its own",
+    predicts_members=True,
+)
 @lru_cache
-def ensemble(config: EnsembleConfig, spec: Spec, rule: Rule | None) -> WorldModel:
+def ensemble(config: EnsembleConfig, spec: Spec, rule: Rule | None = None) -> WorldModel:
     """Probabilistic networks as a world model; equal arguments give the same model.
 
     Every member maps standardised (observation, action) to mean and variance of the change of the
@@ -348,10 +348,10 @@ def ensemble(config: EnsembleConfig, spec: Spec, rule: Rule | None) -> WorldMode
     and holdout errors mean the same for every task; initial weights are uniform in +-1/sqrt(fan-in).
     """
     settings = (("config", config), ("rule", rule), ("spec", spec))
+    draw = BootstrapDraw(spec.observation_dim, spec.action_dim, config.members)
     return WorldModel(
-        init=Bound(_init, settings),
-        update=Bound(_update, settings),
-        start=_start,
+        learner=Learner(Bound(_init, settings), Bound(_update, settings), draw),
+        start=present,
         step=Bound(_step, settings),
         predict=Bound(_predict, settings),
     )

@@ -1,5 +1,6 @@
 """Steps with the history before them, drawn within episodes."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from jdp.data import Episodes
-from jdp.types import AnyArray, Bound, Transition, pack, unpack
+from jdp.types import AnyArray, Transition, pack, unpack
 
 
 class History(NamedTuple):
@@ -39,32 +40,63 @@ def histories(episodes: Episodes) -> Histories:
     return Histories(rows, at.astype(np.int32), first.astype(np.int32))
 
 
-def take(data: Histories, index: Array, *, history: int, dims: tuple[int, int]) -> History:
-    """The steps `index` `[B]` of `data`, each with the `history` steps that end in it.
+class Located(NamedTuple):
+    """Where the steps of a batch and what went before them lie."""
 
-    Where the episode is younger, its first observation is repeated, with actions 0. `dims` is `(O, A)`.
+    at: AnyArray  # [B, H] int32, the row of each; its episode's first where the episode is younger
+    inside: AnyArray  # [B, H] bool, whether the episode had begun
+
+
+@dataclass(frozen=True)
+class HistoryDraw:
+    """Steps with the `history` steps that end in them, uniform and with replacement (a `jdp.types.Draw`).
+
+    Where an episode is younger, its first observation is repeated, with actions 0.
     """
-    back = jnp.arange(history - 1, -1, -1, dtype=jnp.int32)[None]
-    wanted = jnp.asarray(data.at)[index][:, None] - back
-    first = jnp.asarray(data.first)[index][:, None]
-    steps = unpack(jnp.asarray(data.rows)[jnp.maximum(wanted, first)], *dims)
-    return History(
-        observations=steps.observation,
-        actions=jnp.where((wanted >= first)[..., None], steps.action, 0.0),
-        reward=steps.reward[:, -1],
-        next_observation=steps.next_observation[:, -1],
-        terminal=steps.terminal[:, -1],
-    )
+
+    observation_dim: int
+    action_dim: int
+    history: int = 1
+
+    def prepare(self, episodes: Episodes) -> Histories:
+        """The steps whose successor is known."""
+        return histories(episodes)
+
+    def view(self, rows: Histories) -> Transition:
+        """All steps, without what went before them, fields `[W, ...]`."""
+        return unpack(rows.rows[rows.at], self.observation_dim, self.action_dim)
+
+    def tables(self, rows: Histories) -> tuple[AnyArray, AnyArray]:
+        """The rows of the steps, and where their episodes begin."""
+        return rows.at, rows.first
+
+    def locate(self, key: Array, tables: tuple[AnyArray, AnyArray], batch_size: int) -> Located:
+        """Of a batch of steps."""
+        return self.located(tables, jax.random.randint(key, (batch_size,), 0, tables[0].shape[0]))
+
+    def located(self, tables: tuple[AnyArray, AnyArray], index: AnyArray) -> Located:
+        """Of the steps `index` `[B]`."""
+        at, first = (jnp.asarray(table)[index][:, None] for table in tables)
+        wanted = at - jnp.arange(self.history - 1, -1, -1, dtype=jnp.int32)[None]
+        return Located(jnp.maximum(wanted, first), wanted >= first)
+
+    def take(self, rows: Histories, located: Located) -> History:
+        """Fields `[B, ...]`."""
+        steps = unpack(rows.rows[located.at], self.observation_dim, self.action_dim)
+        where = (np if isinstance(steps.action, np.ndarray) else jnp).where
+        return History(
+            observations=steps.observation,
+            actions=where(located.inside[..., None], steps.action, steps.action.dtype.type(0)),
+            reward=steps.reward[:, -1],
+            next_observation=steps.next_observation[:, -1],
+            terminal=steps.terminal[:, -1],
+        )
 
 
-def _draw(key: Array, data: Histories, *, batch_size: int, history: int, dims: tuple[int, int]) -> History:
-    index = jax.random.randint(key, (batch_size,), 0, data.at.shape[0])
-    return take(data, index, history=history, dims=dims)
-
-
-def draw_histories(batch_size: int, history: int, dims: tuple[int, int]) -> Bound:
-    """A `draw(key, Histories) -> History` for `jdp.loops.fit`; `dims` is `(O, A)`."""
-    return Bound(_draw, (("batch_size", batch_size), ("history", history), ("dims", dims)))
+def present(observations: Array, actions: Array) -> Array:
+    """`[B, O]`, the carry of a model that sees the last of `observations` `[B, H, O]` alone."""
+    del actions
+    return observations[:, -1]
 
 
 def as_history(batch: Transition | History) -> History:

@@ -1,18 +1,15 @@
 """Imagined episodes: a world model stepped by a policy, from states of the dataset."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import Partial
 
 from jdp.errors import UserError
-from jdp.types import ActionDistribution, PyTree, Transition, WorldModel, bind, named_keys
-
-Actor = Callable[[Array, Array, Array], Array]  # (key, step [], observation [B, O]) -> action [B, A]
+from jdp.learning.actors import decided_anew, remembers_nothing
+from jdp.types import Bound, Decision, Policy, PyTree, Target, Transition, WorldModel, named_keys
 
 
 @dataclass(frozen=True)
@@ -50,50 +47,48 @@ class Rollout(NamedTuple):
     alive: Array  # [B, T] bool: the episode had not ended before this step, and its numbers are finite
 
 
-def _sampled(state: PyTree, key: Array, step: Array, observation: Array, *, act: Callable) -> Array:
-    del step
-    return jnp.clip(act(state, observation).sample(key), -1, 1)
+class Noisy(NamedTuple):
+    """The state of a `noisy_policy`."""
+
+    state: PyTree  # of whose target it is
+    std: Array  # []
 
 
-def _greedy(state: PyTree, key: Array, step: Array, observation: Array, *, act: Callable) -> Array:
-    del key, step
-    return act(state, observation).mean
+def _noisy(
+    key: Array, state: Noisy, carry: PyTree, observation: Array, goal: Array, *, target: Target
+) -> tuple[PyTree, Decision]:
+    del goal
+    mean = target(state.state, observation).mean
+    action = jnp.clip(mean + state.std * jax.random.normal(key, mean.shape, mean.dtype), -1, 1)
+    return carry, decided_anew(action)
 
 
-def agent_actor(
-    act: Callable[[PyTree, Array], ActionDistribution], state: PyTree, *, sampled: bool = True
-) -> Partial:
-    """The policy of an agent as an `Actor`: a draw from it, clipped to the box, or its mean action."""
-    return bind(_sampled if sampled else _greedy, state, act=act)
+def noisy_policy(target: Target) -> Policy:
+    """The mean action of `target` plus `N(0, std^2)`, clipped to the box; its state is a `Noisy`."""
+    return Policy(remembers_nothing, Bound(_noisy, (("target", target),)))
 
 
-def _noisy(state: PyTree, std: Array, key: Array, step: Array, observation: Array, *, act: Callable) -> Array:
-    mean = _greedy(state, key, step, observation, act=act)
-    return jnp.clip(mean + std * jax.random.normal(key, mean.shape, mean.dtype), -1, 1)
+def _first_step(observation: Array) -> Array:
+    return jnp.zeros(observation.shape[0], jnp.int32)
 
 
-def noisy_actor(
-    act: Callable[[PyTree, Array], ActionDistribution], state: PyTree, std: Array | float
-) -> Partial:
-    """The mean action of an agent plus `N(0, std^2)`, clipped to the box."""
-    return bind(_noisy, state, jnp.asarray(std, jnp.float32), act=act)
+def _replayed(
+    key: Array, state: Array, carry: Array, observation: Array, goal: Array
+) -> tuple[Array, Decision]:
+    del key, observation, goal
+    return carry + 1, decided_anew(state[jnp.arange(carry.shape[0]), carry])
 
 
-def _replayed(actions: Array, key: Array, step: Array, observation: Array) -> Array:
-    del key, observation
-    return actions[:, step]
-
-
-def replay_actor(actions: Array) -> Partial:
-    """Plays `actions` `[B, T, A]` whatever happens: how a model answers actions that were really taken."""
-    return bind(_replayed, actions)
+REPLAY = Policy(Bound(_first_step, ()), Bound(_replayed, ()))
+"""Plays its state, actions `[B, T, A]`, whatever happens: how a model answers actions that were taken."""
 
 
 def rollout(
     key: Array,
     model: WorldModel,
     state: PyTree,
-    actor: Actor,
+    policy: Policy,
+    acting: PyTree,
     observations: Array,
     actions: Array,
     *,
@@ -101,16 +96,18 @@ def rollout(
 ) -> Rollout:
     """`length` steps of `model` from the histories `observations` `[B, H, O]`, `actions` `[B, H - 1, A]`.
 
+    `state` is that of the model, `acting` that of the `policy`, which sees no goal.
+
     An episode that the model has ended is dead: it is still stepped, for all shapes are fixed, but the
     steps count for nothing (`alive` is False). So is one whose numbers ceased to be finite, from the
     step on that made them so. The key is consumed.
     """
 
-    def body(scanned, item):
-        carry, observation, alive = scanned
-        key, index = item
+    def body(scanned, key):
+        carry, memory, observation, alive = scanned
         keys = named_keys(key, "act", "step")
-        action = actor(keys["act"], index, observation)
+        memory, decision = policy.act(keys["act"], acting, memory, observation, goal)
+        action = decision.action
         carry, following, reward, terminal = model.step(keys["step"], state, carry, action)
         terminal = terminal.astype(jnp.float32)
         row = Transition(observation, action, reward, following, terminal)
@@ -120,10 +117,10 @@ def rollout(
         alive = alive & finite
         # To the policy a dead episode stands still, so that it is never shown what is not finite.
         following = jnp.where(alive[:, None], following, observation)
-        return (carry, following, alive & (terminal == 0)), (row, alive)
+        return (carry, memory, following, alive & (terminal == 0)), (row, alive)
 
-    start = (model.start(observations, actions), observations[:, -1], jnp.ones(len(observations), bool))
-    items = (jax.random.split(key, length), jnp.arange(length))
-    _, (rows, alive) = jax.lax.scan(body, start, items)
+    first, goal = observations[:, -1], jnp.zeros((len(observations), 0))
+    begun = (model.start(observations, actions), policy.init(first), first, jnp.ones(len(observations), bool))
+    _, (rows, alive) = jax.lax.scan(body, begun, jax.random.split(key, length))
     rows, alive = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (rows, alive))
     return Rollout(rows, alive)

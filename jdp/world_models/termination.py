@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.errors import UserError
+from jdp.types import Spec
 
 Rule = Callable[[Array, Array, Array], Array]
 # rule(observation [..., O], action [..., A], next_observation [..., O]) -> [...] bool
@@ -98,23 +99,27 @@ RULES: dict[str, Rule] = {
 }
 
 
-def rule(env_id: str | None) -> Rule | None:
+def rule(env_id: str | Spec | None) -> Rule | None:
     """The rule of the Gymnasium task `env_id`, for instance "Hopper-v5"; None where there is none.
+
+    Of a `Spec` with settings of its own there is none: they may change when the task ends.
 
     The name counts as a whole, and only in the versions whose rules were checked: "AntMaze_UMaze-v5"
     is no "Ant", and a dataset's name ("hopper-medium") is no task.
     """
+    if isinstance(env_id, Spec):
+        env_id = env_id.env_id if env_id.env_spec is None else None
     task = re.fullmatch(r"(\w+)-v[45]", env_id or "", re.ASCII)
     return RULES.get(task[1]) if task else None
 
 
-def choose(choice: str, env_id: str | None, *, has_terminals: bool, dataset: str) -> Rule | None:
+def choose(choice: str, env_id: str | Spec | None, *, has_terminals: bool, dataset: str) -> Rule | None:
     """The rule by which episodes of a learned model end; None stands for a learned terminal head.
 
     Args:
         choice: "auto" (the rule of the dataset's task, else a learned head), "learned", "never", or the
             name of a task whose rule to use, for instance "Hopper-v5".
-        env_id: the dataset's task, if it has one.
+        env_id: the dataset's task, if it has one, or its `Spec`.
         has_terminals: whether any episode of the data ended otherwise than by a time limit.
         dataset: its name, for the error.
 
@@ -134,7 +139,8 @@ def choose(choice: str, env_id: str | None, *, has_terminals: bool, dataset: str
         return known
     if has_terminals:
         return None
-    reason = "" if choice == "learned" else f"no termination rule is known for task {env_id}, and "
+    task = env_id.env_id if isinstance(env_id, Spec) else env_id
+    reason = "" if choice == "learned" else f"no termination rule is known for task {task}, and "
     raise UserError(
         f"{dataset}: {reason}the data hold no terminal to learn one from; "
         "give --ensemble.termination never if its episodes only end by a time limit"

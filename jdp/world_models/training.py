@@ -1,4 +1,4 @@
-"""How an ensemble is trained: bootstraps, a holdout, the best snapshot of each member, when to stop."""
+"""How an ensemble is trained: a holdout, the best snapshot of each member, when to stop."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from jdp.errors import UserError
-from jdp.types import Bound, Spec, Transition, unpack
+from jdp.types import Bound, Spec, Transition
 from jdp.world_models.ensemble import EnsembleConfig, EnsembleState, forward, member_network, standardised
 from jdp.world_models.termination import Rule
 
@@ -29,27 +29,6 @@ def split_holdout(key: Array, count: int, config: EnsembleConfig) -> tuple[np.nd
     held = max(1, min(int(config.holdout_share * count), config.holdout_limit))
     order = np.asarray(jax.random.permutation(key, count))
     return np.sort(order[held:]), np.sort(order[:held])
-
-
-def bootstrap(key: Array, count: int, members: int) -> Array:
-    """`[M, N]` int32: for every member, `count` of the rows `0 .. count - 1`, with replacement."""
-    return jax.random.randint(key, (members, count), 0, count, jnp.int32)
-
-
-def _draw(key: Array, data: tuple[Array, Array], *, batch_size: int, dims: tuple[int, int]) -> Transition:
-    rows, table = data
-    members, count = table.shape
-    places = jax.random.randint(key, (members, batch_size), 0, count)
-    return unpack(rows[jnp.take_along_axis(table, places, axis=1)], *dims)
-
-
-def draw_bootstrap(batch_size: int, dims: tuple[int, int]) -> Bound:
-    """A `draw(key, (rows [N, P], table [M, N])) -> Transition [M, batch_size, ...]` for `fit`.
-
-    `rows` are packed transitions and `table` is a `bootstrap` of them; `dims` is `(O, A)`. Split a
-    batch over devices along its axis 1.
-    """
-    return Bound(_draw, (("batch_size", batch_size), ("dims", dims)))
 
 
 def holdout_errors(

@@ -1,6 +1,9 @@
-"""One diffusion model that is a policy, a world model and an inverse model (arXiv 2504.02792)."""
+"""One diffusion model that is a policy, a world model and an inverse model (arXiv 2504.02792).
 
-from collections.abc import Callable
+Longer than other files, for it answers four questions.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,25 +17,35 @@ from jax.tree_util import Partial
 from jdp.data.checks import check_fits
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.guidance import hold
-from jdp.diffusion.samplers import SAMPLERS
 from jdp.errors import UserError
 from jdp.learning import averaged, optimiser
 from jdp.learning.averaged import Averaged
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
-from jdp.types import Bound, Denoiser, Metrics, Network, Params, Spec, Transition, WorldModel, named_keys
+from jdp.registry import Preset, Task, register
+from jdp.types import (
+    Bound,
+    Denoiser,
+    Learner,
+    Metrics,
+    Network,
+    Params,
+    Spec,
+    Transition,
+    WorldModel,
+    named_keys,
+)
 from jdp.world_models.coordinates import (
     Statistics,
     decode_outcome,
     encode_change,
     encode_outcome,
-    restore,
-    standardise,
     statistics,
 )
-from jdp.world_models.diffusion_step import VectorDiffusionConfig
-from jdp.world_models.history import History, as_history
+from jdp.world_models.history import History, HistoryDraw, as_history, present
+from jdp.world_models.parts import Parts, conditional, parts
+from jdp.world_models.presets import presets_of
 from jdp.world_models.termination import Rule
+from jdp.world_models.vector_diffusion import VectorDiffusionConfig
 
 
 @dataclass(frozen=True)
@@ -69,8 +82,7 @@ class Unified(NamedTuple):
     Everything is in the units of the task but `denoiser`; actions lie within [-1, 1].
     """
 
-    init: Callable[[Array, Transition], UnifiedState]  # init(key, transitions) -> state
-    update: Callable[[Array, UnifiedState, Transition], tuple[UnifiedState, Metrics]]
+    learner: Learner
     denoiser: Callable[[UnifiedState, Array], Denoiser]
     # denoiser(state, observation [B, O]): of standardised x [B, A + O + 2], sigma [], [B] or [B, A + O + 2]
     policy: Callable[[Array, UnifiedState, Array], Array]
@@ -81,44 +93,6 @@ class Unified(NamedTuple):
     # inverse(key, state, observation, next observation) -> action [B, A]
     joint: Callable[[Array, UnifiedState, Array], tuple[Array, Array, Array, Array]]
     # joint(key, state, observation) -> action and what `forward` returns, drawn together
-
-
-class Parts(NamedTuple):
-    """Which entries of `x` belong together, `[A + O + 2]` bool each."""
-
-    action: np.ndarray
-    change: np.ndarray
-    reward: np.ndarray  # with the terminal flag
-
-
-def parts(spec: Spec) -> Parts:
-    """The parts of `x`; every one has a noise level of its own."""
-    a, o = spec.action_dim, spec.observation_dim
-    part = np.repeat(np.arange(3), (a, o, 2))
-    return Parts(part == 0, part == 1, part == 2)
-
-
-def conditional(
-    key: Array,
-    denoiser: Denoiser,
-    known: Array,
-    clean: np.ndarray,
-    hidden: np.ndarray,
-    sigmas: Array,
-    *,
-    sampler: str = "dpmpp_2m",
-) -> Array:
-    """`[B, D]`, draws of `x` given its entries in `clean`, with those in `hidden` marginalised out.
-
-    `known` is `[B, D]`, of which only the entries in `clean` are read; the masks are `[D]`. The denoiser
-    knows a level per entry, and what it returns in the entries in `hidden` means nothing.
-    """
-    keys = named_keys(key, "start", "hidden", "sampler")
-    x = sigmas[0] * jax.random.normal(keys["start"], known.shape, known.dtype)
-    noise = sigmas[0] * jax.random.normal(keys["hidden"], known.shape, known.dtype)
-    shown = hold(denoiser, noise, jnp.asarray(hidden)[None], sigmas[0])
-    shown = hold(shown, known, jnp.asarray(clean)[None])
-    return SAMPLERS[sampler](shown, x, sigmas, key=keys["sampler"])
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -162,12 +136,8 @@ def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
     )
 
 
-def _encode_action(s: Statistics, action: Array) -> Array:
-    return standardise(action, s.action_mean, s.action_std)
-
-
 def _decode_action(s: Statistics, x: Array) -> Array:
-    return jnp.clip(restore(x, s.action_mean, s.action_std), -1.0, 1.0)
+    return jnp.clip(s.action.inverse(x), -1.0, 1.0)
 
 
 def _update(
@@ -176,8 +146,8 @@ def _update(
     keys = named_keys(key, "level", "noise")
     data, s = as_history(batch), state.statistics
     outcome = encode_outcome(s, data, flag=True)
-    x0 = jnp.concatenate([_encode_action(s, data.actions[:, -1]), outcome], axis=-1)
-    condition = standardise(data.observations[:, -1], s.observation_mean, s.observation_std)
+    x0 = jnp.concatenate([s.action(data.actions[:, -1]), outcome], axis=-1)
+    condition = s.observation(data.observations[:, -1])
     sigma = levels(keys["level"], config, spec, x0.shape[0])
     apply = conditioned(_network(config, spec).apply)
 
@@ -192,8 +162,7 @@ def _update(
 
 
 def _denoiser(state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec) -> Partial:
-    s = state.statistics
-    condition = standardise(observation, s.observation_mean, s.observation_std)
+    condition = state.statistics.observation(observation)
     return edm(conditioned(_network(config, spec).apply), (state.training.ema, condition))
 
 
@@ -217,7 +186,7 @@ def _sample(
         jnp.concatenate(fields, axis=-1),
         np.logical_or.reduce([nothing, *(masks[name] for name in known)]),
         np.logical_or.reduce([nothing, *(masks[name] for name in hidden)]),
-        config.sigmas(),
+        config.sampling().sigmas(),
         sampler=config.sampler,
     )
 
@@ -253,7 +222,7 @@ def _forward(
     spec: Spec,
     rule: Rule | None = None,
 ) -> tuple[Array, Array, Array]:
-    known = {"action": _encode_action(state.statistics, action)}
+    known = {"action": state.statistics.action(action)}
     x = _sample(key, state, observation, known, (), config, spec)
     outcome = x[:, spec.action_dim :]
     return decode_outcome(state.statistics, outcome, observation, action, rule)
@@ -281,13 +250,12 @@ def unified(config: UnifiedConfig, spec: Spec) -> Unified:
     them, also at the limits. Draws are clipped to the box. Equal arguments give the same functions.
     """
     settings: tuple[tuple[str, Any], ...] = (("config", config), ("spec", spec))
-    functions = (_init, _update, _denoiser, _policy, _forward, _inverse, _joint)
-    return Unified(*(Bound(function, settings) for function in functions))
-
-
-def _start(observations: Array, actions: Array) -> Array:
-    del actions
-    return observations[:, -1]
+    init, update, *asked = (
+        Bound(function, settings)
+        for function in (_init, _update, _denoiser, _policy, _forward, _inverse, _joint)
+    )
+    draw = HistoryDraw(spec.observation_dim, spec.action_dim)
+    return Unified(Learner(init, update, draw), *asked)
 
 
 def _step(
@@ -304,14 +272,27 @@ def _step(
     return out[0], *out
 
 
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The same for all datasets."""
+    del task
+    return presets_of(UnifiedConfig)
+
+
+@register(
+    "world_model",
+    "unified",
+    UnifiedConfig,
+    presets,
+    title="Unified world model",
+    paper="UWM arXiv 2504.02792",
+    idea="one denoiser with a noise level each for action, next state and reward: four models in one",
+    departures="of vectors; EDM's denoiser",
+)
 @lru_cache
 def unified_world_model(config: UnifiedConfig, spec: Spec, rule: Rule | None = None) -> WorldModel:
     """`unified(config, spec).forward` as a world model with `history` 1; it shares the state.
 
     `rule` is that of `diffusion_step`; with None the generated flag says where an episode ends.
     """
-    model = unified(config, spec)
     settings: tuple[tuple[str, Any], ...] = (("config", config), ("spec", spec), ("rule", rule))
-    return WorldModel(
-        init=model.init, update=model.update, start=Bound(_start, ()), step=Bound(_step, settings)
-    )
+    return WorldModel(unified(config, spec).learner, start=present, step=Bound(_step, settings))

@@ -141,10 +141,12 @@ def trained(agent, data, updates):
     """The state after full-batch updates."""
 
     def step(state, key):
-        return agent.update(key, state, data)[0], None
+        return agent.learner.update(key, state, data)[0], None
 
     @jax.jit
     def train(key, data):
-        return jax.lax.scan(step, agent.init(key, data), jax.random.split(jax.random.key(1), updates))[0]
+        return jax.lax.scan(
+            step, agent.learner.init(key, data), jax.random.split(jax.random.key(1), updates)
+        )[0]
 
     return train(jax.random.key(0), data)

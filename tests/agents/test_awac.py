@@ -39,13 +39,13 @@ def agent():
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 @pytest.fixture(scope="module")
 def state(agent, update):
     """After two updates, so that target and online critics differ."""
-    state = agent.init(jax.random.key(0), transitions(0, 100))
+    state = agent.learner.init(jax.random.key(0), transitions(0, 100))
     for i in range(2):
         state, _ = update(jax.random.key(i), state, transitions(i))
     return state
@@ -80,7 +80,7 @@ def reference_update(p, adams, noise, batch, config):
 
 
 def test_two_updates_equal_numpy(agent, update):
-    state = agent.init(jax.random.key(0), transitions(0, 100))
+    state = agent.learner.init(jax.random.key(0), transitions(0, 100))
     p = {
         "actor": to_numpy(state.actor.params),
         "critic": to_numpy(state.critic.params),
@@ -133,9 +133,9 @@ def test_critics_see_actions_within_the_box(state, update):
 
 def test_vmapped_seeds_equal_single_runs(agent, update):
     keys, data = jax.random.split(jax.random.key(8), 2), transitions(8, 100)
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(keys, data)
+    states = jax.jit(jax.vmap(agent.learner.init, in_axes=(0, None)))(keys, data)
     batches = jax.tree.map(lambda *x: jnp.stack(x), transitions(1), transitions(2))
-    together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
+    together, _ = jax.jit(jax.vmap(agent.learner.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
@@ -151,10 +151,10 @@ def test_bandit_with_a_known_answer():
     data = Transition(ones[:, None], action, reward, ones[:, None], ones)
 
     def step(state, key):
-        return agent.update(key, state, data)[0], None
+        return agent.learner.update(key, state, data)[0], None
 
     train = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 1000))[0])
-    found = agent.act(train(agent.init(jax.random.key(2), data)), jnp.ones(1))
+    found = agent.target(train(agent.learner.init(jax.random.key(2), data)), jnp.ones(1))
     a, weight = np.asarray(action[:, 0]), np.exp(np.asarray(reward) / config.temperature)
     mean = np.average(a, weights=weight)
     std = np.sqrt(np.average((a - mean) ** 2, weights=weight))
@@ -166,6 +166,6 @@ def test_bandit_with_a_known_answer():
 def test_equal_settings_are_one_agent_and_mistakes_get_one_line(agent):
     assert awac(AWACConfig(**SETTINGS, log_std_range=(-20.0, 50.0)), Spec(3, 2)) is agent
     with pytest.raises(UserError, match="observations of 3 and actions of 2"):
-        awac(CONFIG, Spec(4, 2)).init(jax.random.key(0), transitions(0))
+        awac(CONFIG, Spec(4, 2)).learner.init(jax.random.key(0), transitions(0))
     with pytest.raises(UserError, match="temperature is 0"):
         AWACConfig(temperature=0)

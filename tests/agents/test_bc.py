@@ -29,12 +29,12 @@ def agent():
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 def test_two_updates_equal_numpy(agent, update):
     data = transitions(0, 100)
-    state, adam = agent.init(jax.random.key(0), data), Adam(CONFIG.learning_rate, CONFIG.adam_eps)
+    state, adam = agent.learner.init(jax.random.key(0), data), Adam(CONFIG.learning_rate, CONFIG.adam_eps)
     observations = to_numpy(data.observation)
     mean, std, p = observations.mean(0), observations.std(0) + 1e-3, to_numpy(state.actor.params)
     for i in range(2):
@@ -49,9 +49,9 @@ def test_two_updates_equal_numpy(agent, update):
 
 def test_vmapped_seeds_equal_single_runs(agent, update):
     keys, data = jax.random.split(jax.random.key(8), 2), transitions(8, 100)
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(keys, data)
+    states = jax.jit(jax.vmap(agent.learner.init, in_axes=(0, None)))(keys, data)
     batches = jax.tree.map(lambda *x: jnp.stack(x), transitions(1), transitions(2))
-    together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
+    together, _ = jax.jit(jax.vmap(agent.learner.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
@@ -67,10 +67,10 @@ def test_it_learns_the_mean_action_of_each_state():
     data = Transition(jnp.eye(2)[index], action, ones, jnp.eye(2)[index], ones)
 
     def step(state, key):
-        return agent.update(key, state, data)[0], None
+        return agent.learner.update(key, state, data)[0], None
 
     train = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 500))[0])
-    policy = agent.act(train(agent.init(jax.random.key(2), data)), jnp.eye(2))
+    policy = agent.target(train(agent.learner.init(jax.random.key(2), data)), jnp.eye(2))
     means = jnp.stack([action[::2].mean(0), action[1::2].mean(0)])
     np.testing.assert_allclose(policy.mean, means, atol=0.01)
     assert not policy.std.any()
@@ -79,6 +79,6 @@ def test_it_learns_the_mean_action_of_each_state():
 def test_equal_settings_are_one_agent_and_mistakes_get_one_line(agent):
     assert bc(BCConfig(hidden=(8,), learning_rate=0.01, adam_eps=1e-3), Spec(3, 2)) is agent
     with pytest.raises(UserError, match="observations of 3 and actions of 2"):
-        bc(CONFIG, Spec(4, 2)).init(jax.random.key(0), transitions(0))
+        bc(CONFIG, Spec(4, 2)).learner.init(jax.random.key(0), transitions(0))
     with pytest.raises(UserError, match="learning_rate is -1"):
         BCConfig(learning_rate=-1)

@@ -10,29 +10,30 @@ from sac_reference import ROWS, SMALL, SPEC, transitions
 
 from jdp import UserError
 from jdp.agents.combo import COMBOConfig, combo
-from jdp.types import WorldModel
+from jdp.data import TransitionDraw
+from jdp.types import Learner, WorldModel
 from jdp.world_models.rollout import RolloutConfig
 
 REAL = 2
 CONFIG = COMBOConfig(
     **SMALL, conservative_weight=0.7, actions=3, rollouts=RolloutConfig(real_share=REAL / ROWS)
 )
-MODEL = WorldModel(len, len, len, len)  # of no concern to the agent  # pyright: ignore[reportArgumentType]
+MODEL = WorldModel(Learner(len, len, TransitionDraw(3, 2)), len, len)  # of no concern to the agent  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
 def agent():
-    return combo(CONFIG, SPEC, MODEL).agent
+    return combo(CONFIG, SPEC, MODEL)
 
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 @pytest.fixture(scope="module")
 def state(agent):
-    return jax.jit(agent.init)(jax.random.key(0), transitions(0))
+    return jax.jit(agent.learner.init)(jax.random.key(0), transitions(0))
 
 
 def test_two_updates_equal_numpy(update, state):
@@ -68,12 +69,12 @@ def test_only_real_rows_are_pushed_up(update, state):
 
 def test_agent_model_and_calibration():
     made = combo(CONFIG, SPEC, MODEL)
-    assert made is combo(dataclasses.replace(CONFIG), SPEC, MODEL) and made.model is MODEL
-    assert made.calibrate({"a": 1}, transitions(0)) == {"a": 1}
+    assert made is combo(dataclasses.replace(CONFIG), SPEC, MODEL) and made.imagination.model is MODEL
+    assert made.imagination.calibrate({"a": 1}, transitions(0)) == {"a": 1}
     assert COMBOConfig().rollouts.real_share == 0.5 and not COMBOConfig().backup_entropy
 
 
 def test_a_batch_without_real_rows_is_refused(state):
     config = dataclasses.replace(CONFIG, rollouts=RolloutConfig(real_share=0.01))
     with pytest.raises(UserError, match="COMBO needs real rows in its batches of 6"):
-        combo(config, SPEC, MODEL).agent.update(jax.random.key(0), state, transitions(0))
+        combo(config, SPEC, MODEL).learner.update(jax.random.key(0), state, transitions(0))

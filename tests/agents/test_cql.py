@@ -11,7 +11,8 @@ from agent_reference import Adam, to_numpy
 from sac_reference import SMALL, SPEC, transitions
 
 from jdp import UserError
-from jdp.agents.cql import CQLConfig, cql, soft_maximum
+from jdp.agents.conservative import soft_maximum
+from jdp.agents.cql import CQLConfig, cql
 from jdp.agents.sac import networks
 from jdp.types import Spec, TanhNormal
 
@@ -21,7 +22,10 @@ CONFIG = CQLConfig(**SMALL, conservative_weight=0.7, temperature=1.5, actions=3,
 def updates(config, count=3):
     """A jax run and a numpy run side by side."""
     agent = cql(config, SPEC)
-    state, update = jax.jit(agent.init)(jax.random.key(0), transitions(0, 50)), jax.jit(agent.update)
+    state, update = (
+        jax.jit(agent.learner.init)(jax.random.key(0), transitions(0, 50)),
+        jax.jit(agent.learner.update),
+    )
     p, adams = reference.start(state.sac, config)
     log_multiplier, adam = np.float64(0), Adam(config.critic_learning_rate, config.adam_eps)
     for i in range(count):
@@ -98,8 +102,8 @@ def test_unseen_actions_fall_and_those_of_the_data_rise():
     config = CQLConfig(hidden=(32,), conservative_weight=1e3, critic_learning_rate=5e-3, initialiser="fan_in")
     agent = cql(config, SPEC)
     batch = transitions(1, 64)._replace(action=jnp.full((64, 2), 0.9))
-    state = jax.jit(agent.init)(jax.random.key(0), batch)
-    after, _ = jax.jit(agent.update)(jax.random.key(1), state, batch)
+    state = jax.jit(agent.learner.init)(jax.random.key(0), batch)
+    after, _ = jax.jit(agent.learner.update)(jax.random.key(1), state, batch)
     s, critic = state.sac.standardise(batch.observation), networks(config, SPEC).critic
 
     def change(action):
@@ -108,7 +112,7 @@ def test_unseen_actions_fall_and_those_of_the_data_rise():
 
     assert change(batch.action) > 0.001
     assert change(jax.random.uniform(jax.random.key(2), (64, 2), minval=-1.0)) < -0.001
-    assert change(agent.act(state, batch.observation).sample(jax.random.key(3))) < -0.001
+    assert change(agent.target(state, batch.observation).sample(jax.random.key(3))) < -0.001
 
 
 def test_two_states_with_a_known_answer():
@@ -116,7 +120,7 @@ def test_two_states_with_a_known_answer():
     config = CQLConfig(hidden=(32, 32), conservative_weight=0.05, tau=0.05, actions=4, **rates)
     agent = cql(config, Spec(2, 1))
     state = reference.trained(agent, reference.two_states(), 1000)
-    np.testing.assert_allclose(agent.act(state, jnp.eye(2)).mean[:, 0], [0.5, -0.5], atol=0.2)
+    np.testing.assert_allclose(agent.target(state, jnp.eye(2)).mean[:, 0], [0.5, -0.5], atol=0.2)
 
 
 def test_settings():

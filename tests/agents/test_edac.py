@@ -9,8 +9,8 @@ from agent_reference import backward, member, to_numpy
 from sac_reference import ROWS, SMALL, SPEC, transitions
 
 from jdp import UserError
-from jdp.agents import common
 from jdp.agents.edac import EDACConfig, alignment, edac
+from jdp.learning.critics import critic as twins
 
 CONFIG = EDACConfig(**SMALL, critics=3, diversity=2.0)
 
@@ -19,7 +19,7 @@ def linear(slopes):
     """`(parameters, critic)` of critics `Q_i = <slopes_i, a>` `[N, 2]` on observations of 3 numbers."""
     kernel = jnp.concatenate([jnp.ones((len(slopes), 3)), jnp.asarray(slopes, jnp.float32)], axis=1)
     params = {"Dense_0": {"kernel": kernel[..., None], "bias": jnp.zeros((len(slopes), 1))}}
-    return params, common.critic((), size=len(slopes))
+    return params, twins((), size=len(slopes))
 
 
 def aligned(slopes):
@@ -62,14 +62,17 @@ def penalty(params, actor, s, a, s2):
 
 def test_two_updates_equal_numpy():
     agent = edac(CONFIG, SPEC)
-    state, update = jax.jit(agent.init)(jax.random.key(0), transitions(0)), jax.jit(agent.update)
+    state, update = (
+        jax.jit(agent.learner.init)(jax.random.key(0), transitions(0)),
+        jax.jit(agent.learner.update),
+    )
     p, adams = reference.start(state, CONFIG)
     for i in range(2):
         key, batch = jax.random.key(10 + i), transitions(20 + i)
         state, _ = update(key, state, batch)
         reference.update(p, adams, key, to_numpy(batch), CONFIG, penalty)
     reference.assert_equal(state, p)
-    assert agent.act(state, jnp.ones((ROWS, 3))).mean.shape == (ROWS, 2)
+    assert agent.target(state, jnp.ones((ROWS, 3))).mean.shape == (ROWS, 2)
 
 
 def test_settings():

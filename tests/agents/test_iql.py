@@ -17,8 +17,8 @@ from agent_reference import (
 )
 
 from jdp import UserError
-from jdp.agents import IQLConfig, iql, iql_reward_scale
-from jdp.agents.iql import value_loss
+from jdp.agents.iql import IQLConfig, iql, value_loss
+from jdp.learning.fitting import reward_scale
 from jdp.networks.mlp import mlp, orthogonal
 from jdp.types import Spec, Transition
 
@@ -39,7 +39,7 @@ def agent():
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 def reference_update(p, adams, batch, config):
@@ -75,7 +75,7 @@ def reference_update(p, adams, batch, config):
 
 
 def test_three_updates_equal_numpy(agent, update):
-    state = agent.init(jax.random.key(0), transitions(0))
+    state = agent.learner.init(jax.random.key(0), transitions(0))
     p = {
         "value": to_numpy(state.value.params),
         "actor": to_numpy(state.actor.params),
@@ -105,7 +105,7 @@ def test_three_updates_equal_numpy(agent, update):
 
 def test_the_actor_stops_after_its_steps(agent, update):
     """The cosine has reached 0; a learning rate that no optimiser reads would not."""
-    state = agent.init(jax.random.key(0), transitions(0))
+    state = agent.learner.init(jax.random.key(0), transitions(0))
     for i in range(CONFIG.steps):
         state, _ = update(jax.random.key(i), state, transitions(i))
     after, _ = update(jax.random.key(0), state, transitions(0))
@@ -116,7 +116,7 @@ def test_the_actor_stops_after_its_steps(agent, update):
 
 
 def test_nothing_is_bootstrapped_beyond_a_terminal(agent, update):
-    state = agent.init(jax.random.key(0), transitions(0))
+    state = agent.learner.init(jax.random.key(0), transitions(0))
     batch = transitions(6)._replace(terminal=jnp.ones(ROWS))
     other = batch._replace(next_observation=batch.next_observation + 100.0)
     one, metrics = update(jax.random.key(6), state, batch)
@@ -157,36 +157,38 @@ def test_three_states_with_a_known_answer():
     data = jax.tree.map(lambda x: jnp.tile(x, (8,) + (1,) * (x.ndim - 1)), data)
 
     def step(state, key):
-        return agent.update(key, state, data)[0], None
+        return agent.learner.update(key, state, data)[0], None
 
     train = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 1000))[0])
-    state = train(agent.init(jax.random.key(0), data))
+    state = train(agent.learner.init(jax.random.key(0), data))
     v = mlp((32, 1)).apply(state.value.params, one_hot[:2])[:, 0]
     np.testing.assert_allclose(v, [0.729, 0.9], atol=0.03)
-    assert jnp.all(agent.act(state, one_hot[:2]).mean > 0.6)
+    assert jnp.all(agent.target(state, one_hot[:2]).mean > 0.6)
 
 
 def test_vmapped_seeds_equal_single_runs(agent, update):
     keys = jax.random.split(jax.random.key(8), 2)
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(keys, transitions(8))
+    states = jax.jit(jax.vmap(agent.learner.init, in_axes=(0, None)))(keys, transitions(8))
     batches = jax.tree.map(lambda *x: jnp.stack(x), transitions(1), transitions(2))
-    together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
+    together, _ = jax.jit(jax.vmap(agent.learner.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
 
 
 def test_std_knows_no_state_and_is_clipped(agent):
-    state = agent.init(jax.random.key(0), transitions(0))
+    state = agent.learner.init(jax.random.key(0), transitions(0))
     params = {**state.actor.params, "log_std": jnp.array([-100.0, 100.0])}
-    policy = agent.act(state._replace(actor=state.actor._replace(params=params)), jnp.ones((4, 3)))
+    policy = agent.target(state._replace(actor=state.actor._replace(params=params)), jnp.ones((4, 3)))
     np.testing.assert_allclose(policy.std, np.tile(np.exp([-5.0, 2.0]), (4, 1)), rtol=1e-6)
 
 
 def test_reward_scale():
-    assert iql_reward_scale([100.0, 300.0, 200.0]) == pytest.approx(5.0)
+    assert reward_scale([100.0, 300.0, 200.0]) == pytest.approx(5.0)
     with pytest.raises(UserError, match="all episode returns"):
-        iql_reward_scale([3.0, 3.0])
+        reward_scale([3.0, 3.0])
+    with pytest.raises(UserError, match="all episode returns"):  # equal but for the order of float32 sums
+        reward_scale(np.float32([50_025.0, 50_025.004]))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (11, 64), (64, 1)])
@@ -195,3 +197,12 @@ def test_orthogonal_weights(shape):
     for w in np.asarray(jax.jit(draw)(jax.random.split(jax.random.key(0), 3))):
         gram = w.T @ w if shape[0] >= shape[1] else w @ w.T
         np.testing.assert_allclose(gram, 2 * np.eye(min(shape)), atol=1e-4)
+
+
+def test_returns_that_are_equal_but_for_rounding_say_nothing_about_a_scale():
+    rewards = np.concatenate([np.random.default_rng(0).uniform(0, 1, 100), [1e3] * 10])
+    orders = [np.random.default_rng(i).permutation(rewards) for i in range(30)]
+    returns = [sum(order.tolist()) for order in orders]
+    assert np.ptp(returns) > 0
+    with pytest.raises(UserError, match="returns of the dataset are equal"):
+        reward_scale(returns)

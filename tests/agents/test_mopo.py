@@ -8,8 +8,8 @@ import pytest
 from jdp import UserError
 from jdp.agents.mopo import MOPOConfig, mopo, penalised, uncertainty
 from jdp.agents.sac import sac
-from jdp.types import Normal, Spec, WorldModel
-from jdp.world_models.rollout import RolloutConfig, replay_actor, rollout
+from jdp.types import Learner, Normal, Spec, WorldModel
+from jdp.world_models import REPLAY, HistoryDraw, RolloutConfig, rollout
 
 SPEC = Spec(observation_dim=2, action_dim=1)
 CONFIG = MOPOConfig(hidden=(4,), penalty=0.5, rollouts=RolloutConfig(length=2, batch=8))
@@ -32,7 +32,8 @@ def predict(state, observation, action):
     return Normal(jnp.zeros((2, *std.shape)), jnp.stack([jnp.ones_like(std), 2 * jnp.abs(std)]))
 
 
-MODEL = WorldModel(lambda k, t: jnp.float32(1), lambda k, s, b: (s, {}), start, step, 1, predict)
+LEARNER = Learner(lambda k, t: jnp.float32(1), lambda k, s, b: (s, {}), HistoryDraw(2, 1))  # pyright: ignore[reportArgumentType]
+MODEL = WorldModel(LEARNER, start, step, 1, predict)
 
 
 def test_uncertainty_is_the_largest_norm():
@@ -44,13 +45,14 @@ def test_penalty_by_hand():
     """Over two steps, so that the wrapper must carry the observation along."""
     observations = np.array([[[9.0, 9.0], [1.0, 2.0]], [[9.0, 9.0], [0.0, 0.0]]], np.float32)
     actions = np.array([[[1.0], [-0.5]], [[0.25], [0.5]]], np.float32)
-    program = jax.jit(rollout, static_argnums=1, static_argnames="length")
+    program = jax.jit(rollout, static_argnums=(1, 3), static_argnames="length")
     run = [
         program(
             jax.random.key(0),
             model,
             jnp.float32(2),
-            replay_actor(jnp.asarray(actions)),
+            REPLAY,
+            jnp.asarray(actions),
             jnp.asarray(observations),
             jnp.zeros((2, 1, 1)),
             length=2,
@@ -69,10 +71,10 @@ def test_penalty_by_hand():
 def test_agent_model_and_calibration():
     made = mopo(CONFIG, SPEC, MODEL)
     assert made is mopo(MOPOConfig(hidden=(4,), penalty=0.5, rollouts=CONFIG.rollouts), SPEC, MODEL)
-    assert made.agent is sac(CONFIG, SPEC) and made.model == penalised(MODEL, CONFIG)
+    assert made.learner is sac(CONFIG, SPEC).learner and made.imagination.model == penalised(MODEL, CONFIG)
     state = jnp.float32(3)
-    assert made.calibrate(state, None) is state  # pyright: ignore[reportArgumentType]
-    hash(made.model)
+    assert made.imagination.calibrate(state, None) is state  # pyright: ignore[reportArgumentType]
+    hash(made.imagination.model)
 
 
 def test_a_model_without_members_is_refused():

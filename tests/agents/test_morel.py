@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from jdp import UserError
-from jdp.agents.morel import CHUNK, MOReLConfig, disagreement, morel
+from jdp.agents.morel import MOReLConfig, morel
+from jdp.agents.pessimism import CHUNK, disagreement
 from jdp.agents.sac import sac
-from jdp.types import Normal, Spec, Transition, WorldModel
-from jdp.world_models.rollout import replay_actor, rollout
+from jdp.types import Learner, Normal, Spec, Transition, WorldModel
+from jdp.world_models import REPLAY, HistoryDraw, rollout
 
 SPEC = Spec(observation_dim=2, action_dim=1)
 CONFIG = MOReLConfig(hidden=(4,), pessimism=2.0, halt_penalty=30.0)
@@ -32,7 +33,8 @@ def predict(state, observation, action):
     return Normal(mean, jnp.ones_like(mean))
 
 
-MODEL = WorldModel(lambda k, t: jnp.float32(1), lambda k, s, b: (s + b, {}), start, step, 1, predict)
+LEARNER = Learner(lambda k, t: jnp.float32(1), lambda k, s, b: (s + b, {}), HistoryDraw(2, 1))  # pyright: ignore[reportArgumentType]
+MODEL = WorldModel(LEARNER, start, step, 1, predict)
 
 
 def dataset(rows):
@@ -60,14 +62,16 @@ def test_disagreement_is_over_all_pairs_at_one_input(members):
 @pytest.mark.parametrize("rows", [5, 2 * CHUNK + 1])
 def test_calibration(rows):
     """The largest |a| of the dataset is .8, where the members are 3 * .8 * state apart."""
-    state = morel(CONFIG, SPEC, MODEL).calibrate(jnp.float32(0.5), jax.tree.map(np.asarray, dataset(rows)))
+    state = morel(CONFIG, SPEC, MODEL).imagination.calibrate(
+        jnp.float32(0.5), jax.tree.map(np.asarray, dataset(rows))
+    )
     assert state.model == 0.5
     np.testing.assert_allclose(state.threshold, 3 * 0.8 * 0.5 / CONFIG.pessimism, rtol=1e-3)
     np.testing.assert_allclose(state.halt_reward, -4.0 - 30.0)
 
 
 def test_calibration_of_several_models():
-    states = jax.vmap(morel(CONFIG, SPEC, MODEL).calibrate, in_axes=(0, None))(
+    states = jax.vmap(morel(CONFIG, SPEC, MODEL).imagination.calibrate, in_axes=(0, None))(
         jnp.array([0.5, 1.0]), dataset(5)
     )
     np.testing.assert_allclose(states.threshold, [0.6, 1.2], rtol=1e-3)
@@ -76,13 +80,14 @@ def test_calibration_of_several_models():
 def test_an_unknown_step_ends_the_episode():
     """The threshold is at |a| = .4: the second row goes beyond it at its second step."""
     made = morel(CONFIG, SPEC, MODEL)
-    state = made.calibrate(jnp.float32(1), dataset(5))
+    state = made.imagination.calibrate(jnp.float32(1), dataset(5))
     actions = jnp.array([[[0.3], [-0.39], [0.1]], [[0.3], [-0.41], [0.1]]])
     found = rollout(
         jax.random.key(0),
-        made.model,
+        made.imagination.model,
         state,
-        replay_actor(actions),
+        REPLAY,
+        actions,
         jnp.zeros((2, 1, 2)),
         jnp.zeros((2, 0, 1)),
         length=3,
@@ -96,12 +101,12 @@ def test_an_unknown_step_ends_the_episode():
 def test_pessimistic_model_is_a_world_model():
     made = morel(CONFIG, SPEC, MODEL)
     assert made is morel(MOReLConfig(hidden=(4,), pessimism=2.0, halt_penalty=30.0), SPEC, MODEL)
-    assert made.agent is sac(CONFIG, SPEC)
-    state = made.model.init(jax.random.key(0), dataset(5))
+    assert made.learner is sac(CONFIG, SPEC).learner
+    state = made.imagination.model.learner.init(jax.random.key(0), dataset(5))
     assert jnp.isinf(state.threshold)  # everything is known until it is calibrated
-    state, _ = made.model.update(jax.random.key(0), state, jnp.float32(2))
+    state, _ = made.imagination.model.learner.update(jax.random.key(0), state, jnp.float32(2))
     assert state.model == 3
-    prediction = made.model.predict(state, jnp.zeros((4, 2)), jnp.ones((4, 1)))
+    prediction = made.imagination.model.predict(state, jnp.zeros((4, 2)), jnp.ones((4, 1)))
     assert prediction.mean.shape == (3, 4, 3)
 
 

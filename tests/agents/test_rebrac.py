@@ -11,6 +11,7 @@ from agent_reference import Adam, backward, forward, member, polyak, random_tran
 
 from jdp import UserError
 from jdp.agents.rebrac import REBRAC_BETAS, ReBRACConfig, rebrac
+from jdp.data import TransitionDraw
 from jdp.types import Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -32,13 +33,13 @@ def agent():
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 @pytest.fixture(scope="module")
 def state(agent, update):
     """After two updates, so that targets and online networks differ."""
-    state = agent.init(jax.random.key(0), transitions(0))
+    state = agent.learner.init(jax.random.key(0), transitions(0))
     for i in range(2):
         state, _ = update(jax.random.key(i), state, transitions(i))
     return state
@@ -112,7 +113,7 @@ def reference_update(p, adams, noise, batch, config):
 
 
 def test_two_updates_equal_numpy(agent, update):
-    state = agent.init(jax.random.key(0), transitions(0))
+    state = agent.learner.init(jax.random.key(0), transitions(0))
     p = {
         "actor": to_numpy(state.actor.params),
         "critic": to_numpy(state.critic.params),
@@ -137,7 +138,7 @@ def test_two_updates_equal_numpy(agent, update):
 
 
 def test_networks_begin_as_the_authors_do():
-    state = jax.jit(rebrac(ReBRACConfig(), SPEC).init)(jax.random.key(0), transitions(0))
+    state = jax.jit(rebrac(ReBRACConfig(), SPEC).learner.init)(jax.random.key(0), transitions(0))
     for params, limit in ((state.actor.params, 1e-3), (state.critic.params, 3e-3)):
         assert len([name for name in params if name.startswith("Dense")]) == 4  # 3 hidden layers
         assert (params["Dense_0"]["bias"] == jnp.float32(0.1)).all()
@@ -183,9 +184,9 @@ def test_the_penalty_is_the_squared_norm(state, update):
 
 def test_vmapped_seeds_equal_single_runs(agent, update):
     keys, data = jax.random.split(jax.random.key(8), 2), transitions(8)
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(keys, data)
+    states = jax.jit(jax.vmap(agent.learner.init, in_axes=(0, None)))(keys, data)
     batches = jax.tree.map(lambda *x: jnp.stack(x), transitions(1), transitions(2))
-    together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
+    together, _ = jax.jit(jax.vmap(agent.learner.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
@@ -205,11 +206,13 @@ def test_bandit_with_a_known_answer():
         agent = rebrac(ReBRACConfig(hidden=(64,), learning_rate=3e-3, beta_actor=beta), Spec(1, 1))
 
         def step(state, key, agent=agent):
-            return agent.update(key, state, both)[0], None
+            return agent.learner.update(key, state, both)[0], None
 
         train = jax.jit(partial(jax.lax.scan, step))
-        state, _ = train(agent.init(jax.random.key(2), data), jax.random.split(jax.random.key(1), 400))
-        found = agent.act(state, jnp.ones(1)).mean[0]
+        state, _ = train(
+            agent.learner.init(jax.random.key(2), data), jax.random.split(jax.random.key(1), 400)
+        )
+        found = agent.target(state, jnp.ones(1)).mean[0]
         best = mean
         for _ in range(100):  # a = (w / 2 + beta m) / (w + beta), w = 1 / Q(a)
             w = 1 / (1 - (best - 0.5) ** 2)
@@ -226,15 +229,15 @@ def test_published_weights():
 
 
 def test_the_agent_says_what_its_batches_hold(agent):
-    assert agent.next_actions and agent.batches == 2
+    assert agent.learner.draws == TransitionDraw(3, 2, minibatches=2, next_actions=True)
     assert rebrac(ReBRACConfig(**SETTINGS), Spec(3, 2)) is agent
 
 
 def test_mistakes_get_one_line(agent, state):
     with pytest.raises(UserError, match="next_actions=True"):
-        agent.update(jax.random.key(0), state, transitions(0)._replace(next_action=None))
+        agent.learner.update(jax.random.key(0), state, transitions(0)._replace(next_action=None))
     with pytest.raises(UserError, match="halved"):
-        agent.update(jax.random.key(0), state, transitions(0, 5))
+        agent.learner.update(jax.random.key(0), state, transitions(0, 5))
     with pytest.raises(UserError, match="tau is 2"):
         ReBRACConfig(tau=2)
     with pytest.raises(UserError, match="beta_critic is -1"):

@@ -17,9 +17,10 @@ from jdp.agents.cql import CQLConfig, cql
 from jdp.agents.edac import EDACConfig, edac
 from jdp.agents.sac import SACConfig, alpha_loss, sac, soft_target
 from jdp.agents.sac_n import SACNConfig, sac_n
-from jdp.types import Spec, TanhNormal, WorldModel
+from jdp.data import TransitionDraw
+from jdp.types import Learner, Spec, TanhNormal, WorldModel
 
-MODEL = WorldModel(len, len, len, len)  # of no concern to an agent  # pyright: ignore[reportArgumentType]
+MODEL = WorldModel(Learner(len, len, TransitionDraw(3, 2)), len, len)  # of no concern to an agent  # pyright: ignore[reportArgumentType]
 CONFIG = SACConfig(**SMALL, normalise_observations=True)
 
 
@@ -30,12 +31,12 @@ def agent():
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 @pytest.fixture(scope="module")
 def state(agent):
-    return jax.jit(agent.init)(jax.random.key(0), transitions(0, 50))
+    return jax.jit(agent.learner.init)(jax.random.key(0), transitions(0, 50))
 
 
 def test_three_updates_equal_numpy(update, state):
@@ -94,9 +95,9 @@ def test_nothing_is_bootstrapped_beyond_a_terminal(update, state):
 
 def test_vmapped_seeds_equal_single_runs(agent, update):
     keys, data = jax.random.split(jax.random.key(8), 2), transitions(8, 50)
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(keys, data)
+    states = jax.jit(jax.vmap(agent.learner.init, in_axes=(0, None)))(keys, data)
     batches = jax.tree.map(lambda *x: jnp.stack(x), transitions(1), transitions(2))
-    together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
+    together, _ = jax.jit(jax.vmap(agent.learner.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
@@ -104,7 +105,7 @@ def test_vmapped_seeds_equal_single_runs(agent, update):
 
 def test_compiled_once_and_donatable(agent, update):
     """No buffer of the state is in it twice, so that a program can take all of them over."""
-    state = agent.init(jax.random.key(1), transitions(1))
+    state = agent.learner.init(jax.random.key(1), transitions(1))
     leaves = jax.tree.leaves(state)
     assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves)
     for i in range(3):
@@ -118,7 +119,7 @@ KIN = {
     "edac": (EDACConfig, edac),
     "cql": (CQLConfig, cql),
     "lagrangian": (partial(CQLConfig, target_gap=1.0, gap_range=(-200.0, float("inf"))), cql),
-    "combo": (COMBOConfig, lambda config, spec: combo(config, spec, MODEL).agent),
+    "combo": (COMBOConfig, lambda config, spec: combo(config, spec, MODEL)),
 }
 
 
@@ -127,23 +128,23 @@ def test_an_update_keeps_every_shape_and_type(name):
     """Of two seeds at once; a type that an update changed, be it from weak to strong, would recompile."""
     config, make = KIN[name]
     agent, keys = make(config(hidden=(4,)), SPEC), jax.random.split(jax.random.key(0), 2)
-    state = jax.eval_shape(jax.vmap(agent.init, in_axes=(0, None)), keys, transitions(0))
+    state = jax.eval_shape(jax.vmap(agent.learner.init, in_axes=(0, None)), keys, transitions(0))
     batch = jax.tree.map(lambda x: jnp.stack([x, x]), transitions(0))
-    after, metrics = jax.eval_shape(jax.vmap(agent.update), keys, state, batch)
+    after, metrics = jax.eval_shape(jax.vmap(agent.learner.update), keys, state, batch)
     assert jax.tree.structure(state) == jax.tree.structure(after)
     for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert (x.shape, x.dtype, x.weak_type) == (y.shape, y.dtype, y.weak_type)
     assert all(x.shape == (2,) for x in metrics.values())
-    assert jax.eval_shape(jax.vmap(agent.act), after, batch.observation).location.shape == (2, ROWS, 2)
+    assert jax.eval_shape(jax.vmap(agent.target), after, batch.observation).location.shape == (2, ROWS, 2)
 
 
 def test_actor_is_bounded(agent, state):
-    policy = agent.act(state, 1e4 * jnp.ones((2, 4, 3)))
+    policy = agent.target(state, 1e4 * jnp.ones((2, 4, 3)))
     assert policy.mean.shape == policy.std.shape == (2, 4, 2)
     assert jnp.all(jnp.abs(policy.sample(jax.random.key(0))) <= 1)
-    np.testing.assert_allclose(agent.act(state, 1e4 * jnp.ones(3)).mean, policy.mean[1, 2], rtol=1e-6)
+    np.testing.assert_allclose(agent.target(state, 1e4 * jnp.ones(3)).mean, policy.mean[1, 2], rtol=1e-6)
     extreme = with_policy(state, 1e3, 1.0)
-    np.testing.assert_allclose(agent.act(extreme, jnp.ones(3)).scale, np.exp(2.0), rtol=1e-6)
+    np.testing.assert_allclose(agent.target(extreme, jnp.ones(3)).scale, np.exp(2.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("location", "scale"), [(0.0, 1.0), (-0.7, 0.3), (0.4, 1.5)])
@@ -176,4 +177,4 @@ def test_settings():
     with pytest.raises(UserError, match=r"SACConfig\.tau is 2"):
         SACConfig(tau=2)
     with pytest.raises(UserError, match="observations of 3 and actions of 2"):
-        sac(CONFIG, Spec(4, 2)).init(jax.random.key(0), transitions(0))
+        sac(CONFIG, Spec(4, 2)).learner.init(jax.random.key(0), transitions(0))

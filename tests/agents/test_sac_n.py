@@ -15,7 +15,10 @@ from jdp.types import Spec
 def test_two_updates_equal_numpy():
     config = SACNConfig(**SMALL, critics=3, target_entropy=-1.0)
     agent = sac_n(config, SPEC)
-    state, update = jax.jit(agent.init)(jax.random.key(0), transitions(0)), jax.jit(agent.update)
+    state, update = (
+        jax.jit(agent.learner.init)(jax.random.key(0), transitions(0)),
+        jax.jit(agent.learner.update),
+    )
     p, adams = reference.start(state, config)
     for i in range(2):
         key, batch = jax.random.key(10 + i), transitions(20 + i)
@@ -29,7 +32,7 @@ def test_first_outputs_are_small():
     """Hidden biases .1, last layers within 1e-3 (actor) and 3e-3 (critics): alike at first."""
     config = SACNConfig(hidden=(16, 16), critics=4)
     agent = sac_n(config, SPEC)
-    state = jax.jit(agent.init)(jax.random.key(0), transitions(0))
+    state = jax.jit(agent.learner.init)(jax.random.key(0), transitions(0))
     for learner, limit in ((state.actor, 1e-3), (state.critic, 3e-3)):
         np.testing.assert_allclose(learner.params["Dense_0"]["bias"], 0.1)
         last = jnp.abs(learner.params["Dense_2"]["kernel"]).max()
@@ -38,7 +41,7 @@ def test_first_outputs_are_small():
         state.critic.params, transitions(1).observation, transitions(1).action
     )
     assert q.shape == (4, 6) and jnp.abs(q).max() < 0.1
-    np.testing.assert_allclose(agent.act(state, jnp.ones(3)).scale, 1, atol=0.05)
+    np.testing.assert_allclose(agent.target(state, jnp.ones(3)).scale, 1, atol=0.05)
 
 
 def test_two_states_with_a_known_answer():
@@ -46,7 +49,7 @@ def test_two_states_with_a_known_answer():
     config = SACNConfig(hidden=(32, 32), critics=4, tau=0.05, target_entropy=-2.0, **rates)
     agent = sac_n(config, Spec(2, 1))
     state = reference.trained(agent, reference.two_states(), 1000)
-    np.testing.assert_allclose(agent.act(state, jnp.eye(2)).mean[:, 0], [0.5, -0.5], atol=0.15)
+    np.testing.assert_allclose(agent.target(state, jnp.eye(2)).mean[:, 0], [0.5, -0.5], atol=0.15)
     q = networks(config, Spec(2, 1)).critic.apply(state.critic.params, jnp.eye(2), jnp.array([[0.5], [-0.5]]))
     # the best return is 1 from either, less what exploring costs, plus the entropy's worth
     np.testing.assert_allclose(q.mean(0), [1.0, 1.0], atol=0.15)

@@ -17,7 +17,10 @@ from agent_reference import (
 )
 
 from jdp import UserError
-from jdp.agents import IQLConfig, TD3BCConfig, make, td3_bc
+from jdp.agents import make
+from jdp.agents.iql import IQLConfig
+from jdp.agents.td3_bc import TD3BCConfig, td3_bc
+from jdp.data import TransitionDraw
 from jdp.types import Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -37,13 +40,13 @@ def agent():
 
 @pytest.fixture(scope="module")
 def update(agent):
-    return jax.jit(agent.update)
+    return jax.jit(agent.learner.update)
 
 
 @pytest.fixture(scope="module")
 def state(agent):
     """After two updates, so that targets and online networks differ."""
-    state, update = agent.init(jax.random.key(0), transitions(0, 100)), jax.jit(agent.update)
+    state, update = agent.learner.init(jax.random.key(0), transitions(0, 100)), jax.jit(agent.learner.update)
     for i in range(2):
         state, _ = update(jax.random.key(i), state, transitions(i))
     return state
@@ -75,7 +78,7 @@ def reference_update(p, adams, noise, batch, config):
 
 
 def test_three_updates_equal_numpy(agent, update):
-    state = agent.init(jax.random.key(0), transitions(0, 100))
+    state = agent.learner.init(jax.random.key(0), transitions(0, 100))
     p = {
         "actor": to_numpy(state.actor.params),
         "critic": to_numpy(state.critic.params),
@@ -127,7 +130,7 @@ def test_noise_is_clipped(state):
     """However large the noise, it moves a target action by no more than `noise_clip`."""
     batch = transitions(7)
     by_config = [
-        td3_bc(TD3BCConfig(hidden=(8,), policy_noise=noise, noise_clip=clip), SPEC).update(
+        td3_bc(TD3BCConfig(hidden=(8,), policy_noise=noise, noise_clip=clip), SPEC).learner.update(
             jax.random.key(7), state, batch
         )[1]["target_mean"]
         for noise, clip in ((0.0, 0.5), (1e6, 0.0), (1e6, 0.5))
@@ -137,19 +140,19 @@ def test_noise_is_clipped(state):
 
 def test_vmapped_seeds_equal_single_runs(agent, update):
     keys, data = jax.random.split(jax.random.key(8), 2), transitions(8, 100)
-    states = jax.vmap(agent.init, in_axes=(0, None))(keys, data)
+    states = jax.vmap(agent.learner.init, in_axes=(0, None))(keys, data)
     batches = jax.tree.map(lambda *x: jnp.stack(x), transitions(1), transitions(2))
-    together, _ = jax.jit(jax.vmap(agent.update))(keys, states, batches)
+    together, _ = jax.jit(jax.vmap(agent.learner.update))(keys, states, batches)
     for i in range(2):
         alone, _ = update(keys[i], member(states, i), member(batches, i))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), member(together, i), alone)
 
 
 def test_actor_is_deterministic_and_bounded(agent, state):
-    policy = agent.act(state, 100 * jnp.ones((2, 4, 3)))
+    policy = agent.target(state, 100 * jnp.ones((2, 4, 3)))
     assert policy.mean.shape == policy.std.shape == (2, 4, 2)
     assert not policy.std.any() and jnp.all(jnp.abs(policy.mean) <= 1)
-    np.testing.assert_allclose(agent.act(state, 100 * jnp.ones(3)).mean, policy.mean[1, 2], rtol=1e-6)
+    np.testing.assert_allclose(agent.target(state, 100 * jnp.ones(3)).mean, policy.mean[1, 2], rtol=1e-6)
 
 
 def test_bandit_with_a_known_answer():
@@ -163,10 +166,10 @@ def test_bandit_with_a_known_answer():
     def step(state, key):
         draw, use = jax.random.split(key)
         rows = jax.random.randint(draw, (256,), 0, len(action))
-        return agent.update(use, state, jax.tree.map(lambda x: x[rows], data))[0], None
+        return agent.learner.update(use, state, jax.tree.map(lambda x: x[rows], data))[0], None
 
     train = jax.jit(lambda s: jax.lax.scan(step, s, jax.random.split(jax.random.key(1), 1200))[0])
-    found = agent.act(train(agent.init(jax.random.key(2), data)), jnp.ones(1)).mean[0]
+    found = agent.target(train(agent.learner.init(jax.random.key(2), data)), jnp.ones(1)).mean[0]
     mean, best = float(action.mean()), 0.5
     for _ in range(100):  # a = (w / 2 + mean) / (w + 1), w = alpha / Q(a)
         w = config.alpha / (1 - (best - 0.5) ** 2)
@@ -177,14 +180,15 @@ def test_bandit_with_a_known_answer():
 def test_equal_settings_are_one_agent():
     again = td3_bc(TD3BCConfig(hidden=(8,), learning_rate=0.01, adam_eps=1e-3, tau=0.1), Spec(3, 2))
     assert again is td3_bc(CONFIG, SPEC)
-    assert make(CONFIG, SPEC) is again and make(IQLConfig(), SPEC).batches == 1
+    assert make(CONFIG, SPEC) is again and again.learner.draws == TransitionDraw(3, 2, minibatches=2)
+    assert make(IQLConfig(), SPEC).learner.draws == TransitionDraw(3, 2)
 
 
 def test_mistakes_get_one_line(agent, state):
     with pytest.raises(UserError, match="halved"):
-        agent.update(jax.random.key(0), state, transitions(0, 5))
+        agent.learner.update(jax.random.key(0), state, transitions(0, 5))
     with pytest.raises(UserError, match="observations of 3 and actions of 2"):
-        td3_bc(CONFIG, Spec(4, 2)).init(jax.random.key(0), transitions(0))
+        td3_bc(CONFIG, Spec(4, 2)).learner.init(jax.random.key(0), transitions(0))
     with pytest.raises(UserError, match="tau is 2"):
         TD3BCConfig(tau=2)
     with pytest.raises(UserError, match="no agent is made from a dict"):

@@ -8,8 +8,14 @@ import numpy as np
 
 from jdp.data import SegmentRows
 from jdp.data.segments import FAR
-from jdp.policies import BESOConfig, DiffusionPolicyConfig, DQLConfig, EDPConfig, FQLConfig, IDQLConfig, make
-from jdp.types import PolicyLearner, Segments, Spec
+from jdp.policies import make
+from jdp.policies.beso import BESOConfig
+from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.policies.dql import DQLConfig
+from jdp.policies.edp import EDPConfig
+from jdp.policies.fql import FQLConfig
+from jdp.policies.idql import IDQLConfig
+from jdp.types import Method, Segments, Spec
 
 SPEC, GOALS = Spec(3, 2), Spec(3, 2, goal=(0, 1))
 ROWS = 64
@@ -26,9 +32,9 @@ TINY: dict[str, Any] = {
 
 
 class Programs(NamedTuple):
-    """A learner of the task `GOALS`, its first state, and its two functions, jitted."""
+    """A method of the task `GOALS`, its first state, and its two functions, jitted."""
 
-    learner: PolicyLearner
+    method: Method
     state: Any
     update: Any
     act: Any
@@ -37,9 +43,15 @@ class Programs(NamedTuple):
 @cache
 def programs(name):
     """Those of `TINY[name]`: all tests share their compilation."""
-    learner = make(TINY[name], GOALS)
-    state = jax.jit(learner.init)(jax.random.key(0), rows_like(segments(0, learner.offsets)))
-    return Programs(learner, state, jax.jit(learner.update), jax.jit(learner.policy.act))
+    method = make(TINY[name], GOALS)
+    learner = method.learner
+    state = jax.jit(learner.init)(jax.random.key(0), rows_like(segments(0, offsets_of(method))))
+    return Programs(method, state, jax.jit(learner.update), jax.jit(method.policy.act))
+
+
+def offsets_of(method):
+    """Of the segments that the method learns from."""
+    return method.learner.draws.offsets
 
 
 def segments(seed, offsets=(0, 1), spec=GOALS):
@@ -98,16 +110,16 @@ def bandit(seed, offsets, *, told=False):
 
 def trained(name, steps, *, told=False):
     """The state of `TINY[name]` after `steps` updates on the bandit."""
-    learner, state, update, _ = programs(name)
+    method, state, update, _ = programs(name)
     for i, key in enumerate(jax.random.split(jax.random.key(2), steps)):
-        state, _ = update(key, state, bandit(i, learner.offsets, told=told))
+        state, _ = update(key, state, bandit(i, offsets_of(method), told=told))
     return state
 
 
-def actions_of(learner, state, goal=None):
+def actions_of(method, state, goal=None):
     """`[1024]` actions of the trained policy, their first entry."""
     observation, goals = np.random.default_rng(8).normal(size=(2, 1024, 3)).astype(np.float32)
     goals = goals[:, :2] if goal is None else np.full((1024, 2), goal, np.float32)
-    carry = learner.policy.init(observation)
-    _, action = jax.jit(learner.policy.act)(jax.random.key(9), state, carry, observation, goals)
-    return np.asarray(action)[:, 0]
+    carry = method.policy.init(observation)
+    _, found = jax.jit(method.policy.act)(jax.random.key(9), state, carry, observation, goals)
+    return np.asarray(found.action)[:, 0]

@@ -9,9 +9,10 @@ from policy_batches import GOALS, MODE, SHARE, STD, TINY, actions_of, programs, 
 from jdp.policies import make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dql", "idql", "edp", "fql"])
 def test_q_prefers_the_better_mode(name):
-    found = actions_of(programs(name).learner, trained(name, 300))
+    found = actions_of(programs(name).method, trained(name, 300))
     assert (found > 0.2).mean() > 0.95  # of the data's actions a share of .3
 
 
@@ -25,14 +26,16 @@ def both_modes(found, tolerance):
         assert spread == pytest.approx(STD, rel=0.35)
 
 
+@pytest.mark.slow
 def test_diffusion_policy_keeps_both_modes():
-    both_modes(actions_of(programs("diffusion_policy").learner, trained("diffusion_policy", 800)), 0.08)
+    both_modes(actions_of(programs("diffusion_policy").method, trained("diffusion_policy", 800)), 0.08)
 
 
+@pytest.mark.slow
 def test_beso_follows_its_goal_and_keeps_both_modes_without():
     state = trained("beso", 800, told=True)
     for goal in (1.0, -1.0):
-        found = actions_of(programs("beso").learner, state, goal)
+        found = actions_of(programs("beso").method, state, goal)
         assert (np.abs(found - MODE * goal) < 0.35).mean() > 0.97
     free = make(replace(TINY["beso"], sampling_steps=15, guidance=0.0), GOALS)
     both_modes(actions_of(free, state, 1.0), 0.12)  # to begin at level 1 draws their shares together

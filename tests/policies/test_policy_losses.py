@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from policy_batches import GOALS, ROWS, TINY, programs, segments, shaken
 
-from jdp.policies import actions, common
+from jdp.learning.candidates import repeated
+from jdp.policies import actions
 from jdp.policies.dql import next_value, q_loss
+from jdp.policies.relabelled import imitated, transitions
 from jdp.types import named_keys
 
 dql, edp, fql = (__import__(f"jdp.policies.{n}", fromlist=["_"]) for n in ("dql", "edp", "fql"))
@@ -22,8 +24,8 @@ def begun(name, **changes):
     batch = segments(0)
     if name != "fql":
         state = state._replace(actor=state.actor._replace(params=shaken(state.actor.params)))
-    step = jax.jit(config.transitions, static_argnums=2)(batch, state.standardise, GOALS)
-    return config, state, batch, step, common.imitated(batch, GOALS)
+    step = jax.jit(transitions, static_argnums=(2, 3))(batch, state.standardise, GOALS, config)
+    return config, state, batch, step, imitated(batch, GOALS)
 
 
 @pytest.mark.parametrize("name", ["dql", "idql", "edp", "fql"])
@@ -60,7 +62,7 @@ def test_the_gradient_passes_the_whole_chain():
     params = shaken(programs("dql").state.actor.params, scale=0.1)  # few actions at the edge of the box
 
     def value(params):
-        action = actions.sample(key, actions.denoiser(params, seen, config), shape, config)
+        action = config.sampling().draw(key, actions.denoiser(params, seen, config), shape)
         return jnp.mean(config.critic().apply(critic, seen, action)[0])
 
     direction, h = shaken(jax.tree.map(np.zeros_like, params), seed=7, scale=1.0), 2e-3
@@ -81,7 +83,7 @@ def test_dql_is_imitation_and_eta_times_q():
     params, critic, key = state.actor.params, shaken(state.critic.params), jax.random.key(4)
     some, parts = loss(key, params, critic, step, keep, config=config)
     keys = named_keys(key, "level", "noise", "sample", "coin")
-    sample = jax.jit(partial(actions.sample, shape=(ROWS, 2), config=config))
+    sample = jax.jit(partial(config.sampling().draw, shape=(ROWS, 2)))
     action = sample(keys["sample"], actions.denoiser(params, step.observation, config))
     q = jax.jit(config.critic().apply)(critic, step.observation, action)
     lq = q_loss(jax.random.bernoulli(keys["coin"]), q, keep)
@@ -96,7 +98,8 @@ def test_max_q_backup_takes_the_best_action_of_each_critic():
     found = jax.jit(partial(next_value, config=config, spec=GOALS))(key, state, seen)
     sampled = jax.jit(actions.candidates, static_argnums=(3, 4, 5))(key, state.actor.ema, seen, 5, 2, config)
     critic = jax.jit(config.critic().apply)
-    q = [critic(state.target_critic, seen, a) for a in sampled]  # [2, B] each
+    q = critic(state.target_critic, repeated(seen, 5), sampled).reshape(2, -1, 5)
+    q = list(np.moveaxis(np.asarray(q), 2, 0))  # [2, B] each
     np.testing.assert_allclose(found, np.stack(q).max(axis=0).min(axis=0), rtol=1e-4, atol=1e-5)
 
 
@@ -128,13 +131,16 @@ def test_idql_learns_v_then_q_and_takes_the_best_candidate():
     assert metrics["target_mean"] == pytest.approx(float(wanted), rel=1e-4)
 
     observation, key = batch.observation[:3, 0], jax.random.key(2)
-    _, action = act(key, new, (), observation, batch.goal[:3])
+    _, decision = act(key, new, (), observation, batch.goal[:3])
     seen, draw = step.observation[:3], named_keys(key, "sample", "select")["sample"]
     found = jax.jit(actions.candidates, static_argnums=(3, 4, 5))(draw, new.actor.ema, seen, 32, 2, config)
     critic = jax.jit(config.critic().apply)
-    q = [critic(new.target_critic, seen, a) for a in found]  # [2, B] each
-    best = np.stack(q).min(axis=1).argmax(axis=0)
-    np.testing.assert_allclose(action, np.asarray(found)[best, np.arange(3)], atol=1e-5)
+    q = critic(new.target_critic, repeated(seen, 32), found).min(axis=0).reshape(3, 32)
+    best = np.asarray(q).argmax(axis=1)
+    wanted = np.asarray(found).reshape(3, 32, 2)[np.arange(3), best]
+    np.testing.assert_allclose(decision.action, wanted, atol=1e-5)
+    np.testing.assert_allclose(decision.value, np.asarray(q).max(axis=1), atol=1e-5)
+    assert decision.decided.all()
 
 
 def gelu_mlp(p, x):

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.data import Origin
+from jdp.data import Origin, batches
 from jdp.data.episodes import make_episodes
 from jdp.errors import UserError
 from jdp.loops.fit import fit
 from jdp.networks.two_hot import from_two_hot, two_hot
 from jdp.types import Spec, Transition
 from jdp.world_models.diffusion_step import DiffusionStepConfig, diffusion_step
-from jdp.world_models.history import History, draw_histories, histories, take
+from jdp.world_models.history import History, HistoryDraw, histories
 
 SPEC = Spec(observation_dim=1, action_dim=1)
 ORIGIN = Origin("hand-made", "file", "", "", 0, "")
@@ -31,12 +31,13 @@ def episodes(observations, actions, following, ends, terminals=None):
     )
 
 
-def train(config, data, rule=None, dims=(1, 1), spec=SPEC):
+def train(config, data, rule=None, spec=SPEC):
     model, rows = diffusion_step(config, spec, rule), jax.tree.map(jnp.asarray, histories(data))
-    draw = draw_histories(config.batch_size, config.history, dims)
-    everything = take(rows, jnp.arange(len(rows.at)), history=config.history, dims=dims)
-    state = model.init(jax.random.key(0), everything)
-    return model, fit(model.update, draw, state, rows, key=jax.random.key(1), stop=config.steps, chunk=5_000)
+    draw = batches(model.learner.draws, config.batch_size)
+    state = model.learner.init(jax.random.key(0), model.learner.draws.view(rows))
+    return model, fit(
+        model.learner.update, draw, state, rows, key=jax.random.key(1), stop=config.steps, chunk=5_000
+    )
 
 
 # --- two-hot -------------------------------------------------------------------------------------
@@ -71,7 +72,11 @@ def test_histories_stay_within_their_episode(history):
     terminals = np.array([False, False, True, False, False, False])
     data = histories(episodes(O6, A6, SUCCESSORS, ENDS, terminals))
     assert len(data.at) == 6
-    made = take(data, jnp.arange(6), history=history, dims=(1, 1))
+    draw = HistoryDraw(1, 1, history)
+    made = draw.take(data, draw.located(draw.tables(data), jnp.arange(6)))
+    seen = draw.view(data)
+    np.testing.assert_array_equal(seen.observation, made.observations[:, -1])
+    np.testing.assert_array_equal(seen.action, made.actions[:, -1])
     for row in range(6):
         first = 0 if row < 3 else 3
         past = [row - k for k in range(history - 1, -1, -1)]
@@ -93,10 +98,16 @@ def test_steps_without_a_successor_are_left_out():
 
 def test_a_draw_is_uniform_over_the_steps():
     data = histories(episodes(O6, A6, SUCCESSORS, ENDS))
-    batch = draw_histories(6_000, 2, (1, 1))(jax.random.key(0), data)
+    draw = HistoryDraw(1, 1, 2)
+    batch = batches(draw, 6_000)(jax.random.key(0), jax.tree.map(jnp.asarray, data))
     counts = np.bincount(np.asarray(batch.observations[:, -1, 0], int), minlength=7)[1:]
     np.testing.assert_allclose(counts / 1_000, 1, atol=0.15)
-    assert draw_histories(4, 2, (1, 1)) == draw_histories(4, 2, (1, 1))
+    assert batches(draw, 4) == batches(HistoryDraw(1, 1, 2), 4)
+    located = draw.locate(jax.random.key(1), draw.tables(data), 50)  # the halves, of rows in files
+    on_host = draw.take(data, jax.tree.map(np.asarray, located))
+    assert all(isinstance(x, np.ndarray) for x in on_host)
+    on_device = draw.take(jax.tree.map(jnp.asarray, data), located)
+    jax.tree.map(np.testing.assert_array_equal, on_host, on_device)
 
 
 # --- the carry -----------------------------------------------------------------------------------
@@ -116,7 +127,7 @@ def test_the_carry_shifts_and_the_model_sees_all_of_it(bins):
     model, rng = diffusion_step(config, SPEC), np.random.default_rng(0)
     o, a = (jnp.asarray(rng.uniform(-1, 1, (4, n, 1)), jnp.float32) for n in (3, 3))
     batch = History(o, a, o[:, 0, 0], o[:, 1], jnp.zeros(4))
-    state = perturbed(model.init(jax.random.key(0), batch))
+    state = perturbed(model.learner.init(jax.random.key(0), batch))
     step, key = jax.jit(model.step), jax.random.key(1)
     carry, following, reward, terminal = step(key, state, model.start(o, a[:, :2]), a[:, 2])
     np.testing.assert_array_equal(carry.observations, jnp.stack([o[:, 1], o[:, 2], following], axis=1))
@@ -135,7 +146,7 @@ def test_the_carry_shifts_and_the_model_sees_all_of_it(bins):
 
 def test_new_weights_and_seeds_compile_one_program():
     model, data = diffusion_step(TINY, SPEC), linear_rows(64)
-    states = [model.init(jax.random.key(k), data) for k in range(3)]
+    states = [model.learner.init(jax.random.key(k), data) for k in range(3)]
     traces, carry = [], model.start(data.observation[:, None], jnp.zeros((64, 0, 1)))
 
     def counted(*args):
@@ -169,7 +180,7 @@ def ends(observation, action, following):
 def test_statistics_and_terminals():
     data = linear_rows(5_000)
     model = diffusion_step(TINY, SPEC, ends)
-    state = model.init(jax.random.key(0), data)
+    state = model.learner.init(jax.random.key(0), data)
     s, o, a = state.statistics, np.asarray(data.observation), np.asarray(data.action)
     np.testing.assert_allclose([s.observation_mean[0], s.observation_std[0]], [o.mean(), o.std()], rtol=1e-4)
     np.testing.assert_allclose(s.delta_std[0], 0.1 * a.std(), rtol=1e-3)
@@ -179,15 +190,15 @@ def test_statistics_and_terminals():
     np.testing.assert_array_equal(terminal, ends(data.observation, data.action, following))
     assert terminal.dtype == jnp.float32
     constant = data._replace(reward=jnp.full(5_000, 4.0))  # a constant channel keeps a unit scale
-    assert float(model.init(jax.random.key(0), constant).statistics.reward_std) == 1.0
+    assert float(model.learner.init(jax.random.key(0), constant).statistics.reward_std) == 1.0
 
 
 def test_mistakes():
     model = diffusion_step(dataclasses.replace(TINY, history=2), SPEC)
     data = linear_rows(8)
-    state = model.init(jax.random.key(0), data)  # transitions are enough for the statistics
-    with pytest.raises(UserError, match="draw_histories"):
-        model.update(jax.random.key(0), state, data)
+    state = model.learner.init(jax.random.key(0), data)  # transitions are enough for the statistics
+    with pytest.raises(UserError, match="HistoryDraw"):
+        model.learner.update(jax.random.key(0), state, data)
     with pytest.raises(UserError, match="begins with 2"):
         model.start(data.observation[:, None], jnp.zeros((8, 0, 1)))
     for wrong in ({"sampler": "dream"}, {"sampler_steps": 1}, {"action_bins": 1}, {"history": 0}):
@@ -198,6 +209,7 @@ def test_mistakes():
 # --- what is learnt ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_outcomes_stay_two():
     """`o' = o + 1 or o - 1` with equal chance: DIAMOND's reason for diffusion (arXiv 2405.12399)."""
     rng, count = np.random.default_rng(0), 20_000
@@ -223,6 +235,7 @@ def test_two_outcomes_stay_two():
     assert np.mean(np.abs(gaussian) < 0.5) > 0.3 and np.mean(np.abs(np.abs(gaussian) - 1) < 0.25) < 0.4
 
 
+@pytest.mark.slow
 def test_a_deterministic_system_of_second_order_is_learnt():
     """Of a position alone, with hidden velocity: two observations determine the next."""
     rng, length, runs = np.random.default_rng(1), 20, 400
@@ -254,6 +267,7 @@ def test_a_deterministic_system_of_second_order_is_learnt():
     assert np.sqrt(np.mean(error**2)) < 0.2 * spread
 
 
+@pytest.mark.slow
 def test_a_rare_terminal_is_generated():
     """Without a rule the flag is drawn with the step: 1 where the position passes 1."""
     rng, count = np.random.default_rng(0), 20_000

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from jdp import UserError
+from jdp.data import batches as batches_of
 from jdp.loops.fit import fit
 from jdp.types import Spec, Transition, pack
+from jdp.world_models.bootstrap import BootstrapDraw, Bootstrapped, bootstrap
 from jdp.world_models.ensemble import EnsembleConfig, ensemble, loss, member_network
 from jdp.world_models.termination import RULES, never
 from jdp.world_models.training import (
-    bootstrap,
-    draw_bootstrap,
     epoch_updates,
     finished,
     holdout_errors,
@@ -61,10 +61,11 @@ def fitter(config, rule, training, key):
     """A `fit_epoch` of `train`, as an experiment makes it."""
     keys = jax.random.split(key)
     model = ensemble(config, SPEC, rule)
-    data = (pack(training), bootstrap(keys[0], len(training.reward), config.members))
-    draw = draw_bootstrap(config.batch_size, (3, 2))
+    table = bootstrap(keys[0], len(training.reward), config.members)
+    data = Bootstrapped(pack(training), table)
+    draw = batches_of(model.learner.draws, config.batch_size)
     return lambda state, start, stop: fit(
-        model.update, draw, state, data, key=keys[1], start=start, stop=stop, batch_axis=1
+        model.learner.update, draw, state, data, key=keys[1], start=start, stop=stop, batch_axis=1
     )
 
 
@@ -73,7 +74,7 @@ def trained(config, rule, rows=8000, seed=0):
     keys = jax.random.split(jax.random.key(seed), 3)
     kept, held = split_holdout(keys[0], rows, config)
     training, holdout = taken(data, kept), taken(data, held)
-    state = jax.jit(ensemble(config, SPEC, rule).init)(keys[1], training)
+    state = jax.jit(ensemble(config, SPEC, rule).learner.init)(keys[1], training)
     fit_epoch = fitter(config, rule, training, keys[2])
     return train(state, fit_epoch, holdout, rows=len(kept), config=config, spec=SPEC, rule=rule)
 
@@ -84,7 +85,9 @@ def learned():
 
 
 def fresh(config=CONFIG, rule=never, seed=0, rows=100):
-    return ensemble(config, SPEC, rule).init(jax.random.key(seed), taken(system(seed, rows), np.arange(rows)))
+    return ensemble(config, SPEC, rule).learner.init(
+        jax.random.key(seed), taken(system(seed, rows), np.arange(rows))
+    )
 
 
 def predictor(config):
@@ -100,6 +103,7 @@ def batches(seed, members=CONFIG.members, rows=16):
     )
 
 
+@pytest.mark.slow
 def test_an_exact_linear_gaussian_system_is_learned(learned):
     test = system(9, 2000)
     said = predictor(CONFIG)(learned, test.observation, test.action)
@@ -158,7 +162,7 @@ def test_each_row_is_stepped_by_one_elite_and_all_as_often():
 
     def member(key):
         _, following, reward, _ = model.step(key, state, observation, jnp.zeros((5, 2)))
-        changed = state.targets.encode(jnp.concatenate([following, reward[:, None]], axis=1))
+        changed = state.targets(jnp.concatenate([following, reward[:, None]], axis=1))
         return changed
 
     seen = np.asarray(jax.jit(jax.vmap(member))(jax.random.split(jax.random.key(0), 4000)))
@@ -226,7 +230,7 @@ def test_loss_and_update_equal_numpy(rule):
         np.testing.assert_allclose(sum(jax.tree.leaves(along)), slope / 2e-5, rtol=1e-3)
     # The first step of Adam is lr * sign(gradient).
     state = state._replace(params=params)
-    raw, target = state.inputs.decode(jnp.asarray(x)), state.targets.decode(jnp.asarray(y))
+    raw, target = state.inputs.inverse(jnp.asarray(x)), state.targets.inverse(jnp.asarray(y))
     batch = Transition(
         observation=raw[..., :3],
         action=raw[..., 3:],
@@ -234,7 +238,7 @@ def test_loss_and_update_equal_numpy(rule):
         next_observation=raw[..., :3] + target[..., :3],
         terminal=jnp.asarray(terminal),
     )
-    new, metrics = jax.jit(ensemble(config, SPEC, rule).update)(jax.random.key(0), state, batch)
+    new, metrics = jax.jit(ensemble(config, SPEC, rule).learner.update)(jax.random.key(0), state, batch)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-4)
     moved = jax.tree.map(
         lambda n, p, g: np.abs(n - p + 0.01 * np.sign(g))[np.abs(g) > 1e-3].max(initial=0),
@@ -250,9 +254,9 @@ def test_targets_and_inputs_are_standardised_and_constants_only_shifted():
     data.observation[:, 1] = 0.1
     data.next_observation[:, 1] = 0.1
     data.action[:, 0] = 0.3
-    state = ensemble(CONFIG, SPEC, never).init(jax.random.key(0), taken(data, np.arange(1000)))
+    state = ensemble(CONFIG, SPEC, never).learner.init(jax.random.key(0), taken(data, np.arange(1000)))
     x = np.concatenate([data.observation, data.action], axis=1)
-    encoded = np.asarray(state.inputs.encode(jnp.asarray(x)))
+    encoded = np.asarray(state.inputs(jnp.asarray(x)))
     np.testing.assert_allclose(encoded.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(encoded.std(axis=0), [1, 0, 1, 0, 1], atol=1e-4)
     np.testing.assert_array_equal(state.inputs.std[jnp.array([1, 3])], 1)
@@ -311,7 +315,7 @@ def test_validation_measures_the_means_on_the_holdout_and_shares_no_buffer():
     true = np.concatenate([holdout.next_observation, holdout.reward[:, None]], axis=1)
     off = (np.asarray(said.mean) - true) / np.asarray(state.targets.std)
     np.testing.assert_allclose(errors, np.mean(off**2, axis=(1, 2)), rtol=1e-3)
-    eager = ensemble(CONFIG, SPEC, never).init(jax.random.key(0), holdout)
+    eager = ensemble(CONFIG, SPEC, never).learner.init(jax.random.key(0), holdout)
     for s in (state, eager, after):
         places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(s)]
         assert len(places) == len(set(places))
@@ -321,7 +325,7 @@ def test_members_learn_independently_of_each_other():
     batch = batches(4)
     state = fresh()
     model = ensemble(CONFIG, SPEC, never)
-    update = jax.jit(model.update)
+    update = jax.jit(model.learner.update)
     one, _ = update(jax.random.key(0), state, batch)
     other = jax.tree.map(lambda x: x.at[1:].set(x[::-1][1:]), batch)  # other rows for members 1, 2, 3
     two, _ = update(jax.random.key(0), state, other)
@@ -335,9 +339,9 @@ def test_states_can_be_vmapped():
     model = ensemble(CONFIG, SPEC, None)
     data = taken(system(0, 100), np.arange(100))
     keys = jax.random.split(jax.random.key(0), 2)
-    states = jax.jit(jax.vmap(model.init, in_axes=(0, None)))(keys, data)
-    states, _ = jax.jit(jax.vmap(model.update, in_axes=(0, 0, None)))(keys, states, batches(4))
-    one, _ = jax.jit(model.update)(keys[1], jax.jit(model.init)(keys[1], data), batches(4))
+    states = jax.jit(jax.vmap(model.learner.init, in_axes=(0, None)))(keys, data)
+    states, _ = jax.jit(jax.vmap(model.learner.update, in_axes=(0, 0, None)))(keys, states, batches(4))
+    one, _ = jax.jit(model.learner.update)(keys[1], jax.jit(model.learner.init)(keys[1], data), batches(4))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-5), states.params, one.params
     )
@@ -363,13 +367,14 @@ def test_each_member_draws_from_its_own_bootstrap():
     rows = 40
     data = taken(system(0, rows), np.arange(rows))._replace(reward=jnp.arange(rows, dtype=jnp.float32))
     table = bootstrap(jax.random.key(1), rows, 3)
-    drawn = draw_bootstrap(2000, (3, 2))(jax.random.key(2), (pack(data), table))
+    draw = BootstrapDraw(3, 2, 3)
+    drawn = batches_of(draw, 2000)(jax.random.key(2), Bootstrapped(pack(data), table))
     assert drawn.observation.shape == (3, 2000, 3) and drawn.next_action is None
     for m in range(3):
         assert set(np.asarray(drawn.reward[m], int)) == set(np.asarray(table[m]))
         index = np.asarray(drawn.reward[m], int)
         np.testing.assert_array_equal(drawn.next_observation[m], data.next_observation[index])
-    assert draw_bootstrap(8, (3, 2)) == draw_bootstrap(8, (3, 2))  # one compiled program
+    assert batches_of(draw, 8) == batches_of(BootstrapDraw(3, 2, 3), 8)  # one compiled program
 
 
 def test_the_holdout_is_disjoint_from_training():
@@ -400,6 +405,7 @@ def test_training_goes_on_bit_for_bit_after_an_epoch():
     jax.tree.map(np.testing.assert_array_equal, whole, run(again))  # nothing is left to do
 
 
+@pytest.mark.slow
 def test_a_terminal_head_learns_where_episodes_end():
     config = CONFIG
     state = trained(config, None, rows=6000)
@@ -421,7 +427,7 @@ def test_a_rule_ends_what_a_step_leads_to():
         *(jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((9, 11), (9, 3), 9, (9, 11), 9))
     )
     model = ensemble(CONFIG, spec, RULES["Hopper"])
-    state = jax.jit(model.init)(jax.random.key(0), rows)
+    state = jax.jit(model.learner.init)(jax.random.key(0), rows)
     carry, action = rows.observation, rows.action
     _, following, _, terminal = jax.jit(model.step)(jax.random.key(0), state, carry, action)
     np.testing.assert_array_equal(terminal, RULES["Hopper"](carry, action, following).astype(jnp.float32))
@@ -436,7 +442,7 @@ def test_a_rule_ends_what_a_step_leads_to():
         (lambda: EnsembleConfig(hidden=(64, 64)), "ensemble.decay has 5 values, but members have 3 layers"),
         (lambda: split_holdout(jax.random.key(0), 511, EnsembleConfig()), "511 transitions.*at most 255"),
         (
-            lambda: ensemble(CONFIG, Spec(4, 2), never).init(jax.random.key(0), system(0, 8)),
+            lambda: ensemble(CONFIG, Spec(4, 2), never).learner.init(jax.random.key(0), system(0, 8)),
             "observations of 3 and actions of 2 numbers, but the ensemble was made for 4 and 2",
         ),
     ],
@@ -460,4 +466,4 @@ def test_an_ensemble_that_diverged_is_no_model():
 
 def test_equal_settings_are_the_same_model():
     assert ensemble(CONFIG, SPEC, never) is ensemble(replace(CONFIG), Spec(3, 2), never)
-    assert ensemble(CONFIG, SPEC, never).update != ensemble(CONFIG, SPEC, None).update
+    assert ensemble(CONFIG, SPEC, never).learner != ensemble(CONFIG, SPEC, None).learner

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jdp
 from jdp import UserError
 from jdp.data.episodes import Origin, make_episodes
-from jdp.synthesis import branches, empty_rings, imagine, recorded, refill, to_transitions
-from jdp.synthesis.imagined import _refill_program, rollout_program
-from jdp.types import Bound, Normal, Spec, TanhNormal, WorldModel, unpack
-from jdp.world_models import RolloutConfig, agent_actor, noisy_actor, replay_actor, rollout
+from jdp.data.pools import Experience, to_transitions
+from jdp.learning.actors import drawn_policy, mean_policy
+from jdp.synthesis import branches, empty_rings, imagine, recorded, refill
+from jdp.synthesis.imagined import rollout_program
+from jdp.synthesis.rings import _refill_program
+from jdp.types import Bound, Decision, Learner, Normal, Policy, Spec, TanhNormal, WorldModel, unpack
+from jdp.world_models import REPLAY, HistoryDraw, Noisy, RolloutConfig, noisy_policy, rollout
 
 LIMIT, T, B = 5.0, 6, 4
 
@@ -30,9 +32,9 @@ def _step(key, state, carry, action, *, explode):
 
 
 def counter(explode: bool = False) -> WorldModel:
+    never_called = Bound(_start, ())  # the model is exact
     return WorldModel(
-        init=Bound(_start, ()),  # never called: the model is exact
-        update=Bound(_start, ()),
+        learner=Learner(never_called, never_called, HistoryDraw(2, 1)),
         start=Bound(_start, ()),
         step=Bound(_step, (("explode", explode),)),
     )
@@ -48,9 +50,19 @@ def histories(counts):
     return observations[:, None], jnp.zeros((len(counts), 0, 1))
 
 
-def counted(model, counts=(0.0, 2.0, 4.0, 4.5), actor=None):
-    actor = agent_actor(_act, jnp.float32(0.5), sampled=False) if actor is None else actor
-    return rollout(jax.random.key(0), model, jnp.float32(1.0), actor, *histories(counts), length=T)
+MEAN, DRAWN, NOISY = mean_policy(_act), drawn_policy(_act), noisy_policy(_act)
+
+
+def counted(model, counts=(0.0, 2.0, 4.0, 4.5), policy=MEAN, acting=0.5):
+    acting = jax.tree.map(jnp.float32, acting)
+    return rollout(jax.random.key(0), model, jnp.float32(1.0), policy, acting, *histories(counts), length=T)
+
+
+def act(policy, state, observation):
+    carry = policy.init(observation)
+    return policy.act(jax.random.key(1), state, carry, observation, jnp.zeros((len(observation), 0)))[
+        1
+    ].action
 
 
 def test_a_rollout_ends_where_the_task_ends():
@@ -76,13 +88,13 @@ def test_a_step_that_is_not_finite_kills_its_rollout_and_is_not_stored():
     assert np.isfinite(kept).all()
 
 
-def test_actors():
+def test_policies():
     played = jnp.arange(B * T, dtype=jnp.float32).reshape(B, T, 1) / 100
-    found = counted(counter(), actor=replay_actor(played)).transitions.action
+    found = counted(counter(), policy=REPLAY, acting=played).transitions.action
     np.testing.assert_array_equal(found, played)
-    still = counted(counter(), actor=noisy_actor(_act, jnp.float32(0.5), 0.0)).transitions.action
+    still = counted(counter(), policy=NOISY, acting=Noisy(0.5, 0.0)).transitions.action  # type: ignore[arg-type]
     np.testing.assert_array_equal(still, np.full((B, T, 1), 0.5, np.float32))
-    noisy = noisy_actor(_act, jnp.float32(0.9), 0.3)(jax.random.key(1), jnp.int32(0), jnp.zeros((4000, 2)))
+    noisy = act(NOISY, Noisy(jnp.float32(0.9), jnp.float32(0.3)), jnp.zeros((4000, 2)))
     assert float(noisy.max()) == 1.0  # clipped to the box
     assert (
         abs(float(jnp.std(noisy[noisy < 1.0] - 0.9)) - 0.18) < 0.02
@@ -91,8 +103,21 @@ def test_actors():
     def squashed(state, observation):
         return TanhNormal(jnp.zeros((*observation.shape[:-1], 1)), jnp.ones((*observation.shape[:-1], 1)))
 
-    drawn = agent_actor(squashed, None)(jax.random.key(1), jnp.int32(0), jnp.zeros((4000, 2)))
+    drawn = act(drawn_policy(squashed), None, jnp.zeros((4000, 2)))
     assert abs(float(jnp.std(jnp.arctanh(drawn))) - 1.0) < 0.05
+
+
+def _every_other(key, state, carry, observation, goal):
+    """Decides at every other step and repeats the action then: a policy with a memory, as of chunks."""
+    due = carry[:, 0] % 2 == 0
+    action = jnp.where(due[:, None], observation[:, :1] / 10, carry[:, 1:])
+    return jnp.concatenate([carry[:, :1] + 1, action], axis=1), Decision(action, due)
+
+
+def test_a_policy_with_a_memory_is_rolled_out():
+    chunks = Policy(lambda observation: jnp.zeros((len(observation), 2)), _every_other)
+    found = counted(counter(), counts=(0.0,), policy=chunks).transitions.action
+    np.testing.assert_allclose(found[0, :, 0], [0, 0, 0.2, 0.2, 0.4, 0.4], rtol=1e-6)
 
 
 def toy(lengths=(7, 3), terminated=(True, False)):
@@ -109,7 +134,7 @@ def toy(lengths=(7, 3), terminated=(True, False)):
         observations,
         rows[:, None] / 100,
         rows,
-        observations + 1,
+        observations + np.array([1, 0], np.float32),
         terminals,
         ends & ~terminals,
         spec=Spec(2, 1),
@@ -149,7 +174,8 @@ def test_imagined_experience_counts_what_a_diffuser_would():
         jax.random.key(0),
         model,
         jnp.float32(1.0),
-        noisy_actor(_act, agents, jnp.zeros(2)),
+        NOISY,
+        Noisy(agents, jnp.zeros(2)),
         (np.asarray(observations), np.zeros((2, 3, 0, 1), np.float32)),
         length=4,
         batch=2,  # two programs' worth of rollouts: the second is filled up and cut
@@ -158,7 +184,7 @@ def test_imagined_experience_counts_what_a_diffuser_would():
     np.testing.assert_array_equal(made.valid.sum(-1), [[3, 1, 2]] * 2)  # whole ones lose their last step
     np.testing.assert_array_equal(made.terminal.sum(-1), [[0, 1, 1]] * 2)
     np.testing.assert_array_equal(made.action[:, :, 0, 0], [[0.25] * 3, [0.5] * 3])  # each its own policy
-    moved, cuts = to_transitions(jdp.synthesis.Experience(*(f[0] for f in made)))
+    moved, cuts = to_transitions(Experience(*(f[0] for f in made)))
     np.testing.assert_array_equal(moved.observation[:, 0], [0, 1, 2, 4, 3, 4])
     np.testing.assert_array_equal(moved.next_observation[:, 0][[0, 1, 2, 4]], [1, 2, 3, 4])
     np.testing.assert_array_equal(cuts, [False, False, True, False, False, False])
@@ -171,9 +197,9 @@ def test_rings_are_refilled_with_live_steps_and_compile_once():
     observations = np.stack([counts, np.zeros(3, np.float32)], axis=-1)[None, :, None].repeat(2, axis=0)
     start = observations, np.zeros((2, 3, 0, 1), np.float32)
     for i in range(4):
-        rings = refill(jax.random.key(i), model, jnp.float32(1.0), _act, agents, rings, start, config)
+        rings = refill(jax.random.key(i), model, jnp.float32(1.0), DRAWN, agents, rings, start, config)
         np.testing.assert_array_equal(rings.size, np.minimum(7 * (i + 1), 24) * np.ones(2))
-    assert _refill_program(model, _act, config.length, None)._cache_size() == 1
+    assert _refill_program(model, DRAWN, config.length, None)._cache_size() == 1
     rows = unpack(rings.rows[1], 2, 1)
     np.testing.assert_array_equal(np.unique(rows.action), [0.5])
     # In every push 7 steps: counts 0 1 2 3, 4, 3 4; terminal where the count reaches 5.
@@ -183,12 +209,12 @@ def test_rings_are_refilled_with_live_steps_and_compile_once():
 
 def test_new_weights_compile_nothing():
     model = counter()
-    program = rollout_program(model, 3)
-    assert program is rollout_program(counter(), 3)
+    program = rollout_program(model, MEAN, 3)
+    assert program is rollout_program(counter(), mean_policy(_act), 3)
     observations, actions = (x[None] for x in histories((0.0, 1.0)))
     for weight in (1.0, 2.0):
-        actor = agent_actor(_act, jnp.array([weight / 4]))
-        program(jax.random.split(jax.random.key(0), 1), jnp.float32(weight), actor, observations, actions)
+        agents, keys = jnp.array([weight / 4]), jax.random.split(jax.random.key(0), 1)
+        program(keys, jnp.float32(weight), agents, observations, actions)
     assert program._cache_size() == 1
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdp import UserError
-from jdp.evaluation.environments import make_env
+from jdp.tasks.environments import make_env
 from jdp.world_models.termination import RULES, choose, never, rule
 
 STATES = 10_000

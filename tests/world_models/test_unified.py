@@ -11,14 +11,8 @@ from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
 from jdp.loops.fit import fit
 from jdp.types import Bound, Spec, Transition
-from jdp.world_models.unified import (
-    UnifiedConfig,
-    conditional,
-    levels,
-    parts,
-    unified,
-    unified_world_model,
-)
+from jdp.world_models.parts import conditional, parts
+from jdp.world_models.unified import UnifiedConfig, levels, unified, unified_world_model
 
 # --- exact: a joint Gaussian of an action, two observation entries, reward and flag ---------------
 
@@ -109,8 +103,8 @@ def pick(key, data, *, batch_size):
 def trained():
     data, model = linear_data(50_000), unified(TINY, LINEAR)
     draw = Bound(pick, (("batch_size", TINY.batch_size),))
-    state = model.init(jax.random.key(0), data)
-    return fit(model.update, draw, state, data, key=jax.random.key(1), stop=TINY.steps, chunk=2_500)
+    state = model.learner.init(jax.random.key(0), data)
+    return fit(model.learner.update, draw, state, data, key=jax.random.key(1), stop=TINY.steps, chunk=2_500)
 
 
 def near(samples, mean, std, scale):
@@ -120,6 +114,7 @@ def near(samples, mean, std, scale):
     np.testing.assert_allclose((samples.mean() - mean) / scale, 0, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [-0.8, 1.0])
 def test_trained_conditionals(trained, at):
     model, count, key = unified(TINY, LINEAR), 2_000, jax.random.key(2)
@@ -153,7 +148,7 @@ def ends(observation, action, following):
 def test_the_world_model_is_the_forward_question():
     model, world = unified(TINY, LINEAR), unified_world_model(TINY, LINEAR, ends)
     data = linear_data(64)
-    state, key = world.init(jax.random.key(0), data), jax.random.key(1)
+    state, key = world.learner.init(jax.random.key(0), data), jax.random.key(1)
     carry = world.start(data.observation[:, None], data.action[:, None][:, :0])
     carry, following, reward, terminal = world.step(key, state, carry, data.action)
     expected = model.forward(key, state, data.observation, data.action)
@@ -167,8 +162,8 @@ def test_the_world_model_is_the_forward_question():
 
 def test_new_weights_compile_nothing_and_seeds_vmap():
     model, data = unified(TINY, LINEAR), linear_data(64)
-    states = jax.vmap(model.init, in_axes=(0, None))(jax.random.split(jax.random.key(0), 2), data)
-    states, metrics = jax.jit(jax.vmap(model.update, in_axes=(0, 0, None)))(
+    states = jax.vmap(model.learner.init, in_axes=(0, None))(jax.random.split(jax.random.key(0), 2), data)
+    states, metrics = jax.jit(jax.vmap(model.learner.update, in_axes=(0, 0, None)))(
         jax.random.split(jax.random.key(1), 2), states, data
     )
     assert metrics["loss"].shape == (2,) and np.isfinite(np.asarray(metrics["loss"])).all()
@@ -193,4 +188,4 @@ def test_mistakes():
     with pytest.raises(UserError, match="sampler_steps"):
         UnifiedConfig(sampler_steps=1)
     with pytest.raises(UserError, match="of this dataset"):
-        unified(TINY, SPEC).init(jax.random.key(0), linear_data(4))
+        unified(TINY, SPEC).learner.init(jax.random.key(0), linear_data(4))

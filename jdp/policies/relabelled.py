@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents.common import Standardiser
+from jdp.data.normalise import Affine
 from jdp.data.segments import FAR
 from jdp.errors import UserError
+from jdp.learning.critics import TwinCriticConfig
 from jdp.types import Segments, Spec, Transition
 
 
-def condition(standardise: Standardiser, observation: Array, goal: Array, spec: Spec) -> Array:
+def condition(standardise: Affine, observation: Array, goal: Array, spec: Spec) -> Array:
     """`[B, O + G]`, what every network sees: observation `[B, O]` and goal `[B, G]`, both standardised.
 
     Raises:
@@ -19,10 +20,10 @@ def condition(standardise: Standardiser, observation: Array, goal: Array, spec: 
     if goal.shape[-1] != len(spec.goal):
         raise UserError(
             f"the policy's goals have {len(spec.goal)} entries (spec.goal), those given {goal.shape[-1]}: "
-            "draw batches with jdp.data.draw_segments(batch_size, learner.offsets, spec.goal)"
+            "draw batches with the draw of its own learner"
         )
     entries = jnp.array(spec.goal, jnp.int32)
-    of_goals = Standardiser(standardise.mean[entries], standardise.std[entries])
+    of_goals = Affine(standardise.mean[entries], standardise.std[entries])
     return jnp.concatenate([standardise(observation), of_goals(goal)], axis=-1)
 
 
@@ -43,11 +44,9 @@ def imitated(batch: Segments, spec: Spec) -> Array:
     return batch.distance < FAR if spec.goal else jnp.ones(batch.distance.shape, bool)
 
 
-def transitions(
-    batch: Segments, standardise: Standardiser, spec: Spec, scale: float = 1.0, shift: float = 0.0
-) -> Transition:
+def transitions(batch: Segments, standardise: Affine, spec: Spec, config: TwinCriticConfig) -> Transition:
     """Rows 0 and 1 as a step of the `relabelled` task, the `condition` in the place of observations."""
-    reward, terminal = relabelled(batch, spec, scale, shift)
+    reward, terminal = relabelled(batch, spec, config.reward_scale, config.reward_shift)
     now, following = batch.observation[:, 0], batch.observation[:, 1]
     return Transition(
         observation=condition(standardise, now, batch.goal, spec),
@@ -67,9 +66,3 @@ def mean_of(x: Array, keep: Array) -> Array:
 def magnitude(q: Array, keep: Array) -> Array:
     """`stop(mean |Q|)` over the rows `keep` `[B]`, by which Q losses are divided; never 0."""
     return jnp.maximum(jax.lax.stop_gradient(mean_of(jnp.abs(q), keep)), 1e-6)
-
-
-def nothing(observation: Array) -> tuple[()]:
-    """The carry of a policy that remembers nothing."""
-    del observation
-    return ()

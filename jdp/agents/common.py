@@ -1,1 +1,0 @@
-"""Being emptied: see jdp/learning."""
