@@ -1,66 +1,85 @@
-"""Planners, one a file, each as a `Planner` of pure functions."""
+"""Planners, one a file (`jdp.registry` lists them), and the parts that they are made of.
+
+`make(config, spec)` makes the planner that the type of `config` names. Parts, in the order of a decision: a
+`Level` says what is known and draws the best trajectory of its denoiser, `plan_of` puts that in the units of
+the task, `follow` makes a policy of plans.
+"""
 
 from typing import Any
 
+from jdp import registry
 from jdp.errors import UserError
-from jdp.planners.adapt_diffuser import AdaptDiffuserConfig, adapt_diffuser
-from jdp.planners.decision_diffuser import DecisionDiffuserConfig, decision_diffuser
-from jdp.planners.diffuser import DiffuserPlannerConfig, diffuser
-from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided
-from jdp.planners.hierarchical import HierarchicalConfig, hierarchical
-from jdp.planners.inverse import InverseConfig
-from jdp.planners.models import ModelConfig
-from jdp.planners.trajectory import CriticConfig, SamplingConfig
-from jdp.planners.veteran import VeteranConfig, veteran
-from jdp.types import Planner, Spec
+from jdp.learning.inverse import InverseConfig
+from jdp.learning.plan_critics import CriticConfig
+from jdp.learning.plan_models import ModelConfig
+from jdp.planners.assembly import Parts, PlannerConfig, ReturnsConfig, first_weights, method, plan_of, study
+from jdp.planners.denoising import denoising
+from jdp.planners.following import Following, Planned, Planner, follow
+from jdp.planners.guides import cost_guide
+from jdp.planners.levels import (
+    Drawn,
+    Learned,
+    Lesson,
+    Level,
+    Steering,
+    denoiser_and_value,
+    draw,
+    draw_best,
+    draw_candidates,
+)
+from jdp.planners.trajectory import Previous, SamplingConfig, later, plan_schedule, planned
+from jdp.types import Guide, Method, Spec
 
 __all__ = [
-    "PLANNERS",
-    "AdaptDiffuserConfig",
     "CriticConfig",
-    "DecisionDiffuserConfig",
-    "DiffuserPlannerConfig",
-    "GraphGuidedConfig",
-    "HierarchicalConfig",
+    "Drawn",
+    "Following",
     "InverseConfig",
+    "Learned",
+    "Lesson",
+    "Level",
     "ModelConfig",
+    "Parts",
+    "Planned",
+    "Planner",
+    "PlannerConfig",
+    "Previous",
+    "ReturnsConfig",
     "SamplingConfig",
-    "VeteranConfig",
-    "adapt_diffuser",
-    "decision_diffuser",
-    "diffuser",
-    "graph_guided",
-    "hierarchical",
+    "Steering",
+    "cost_guide",
+    "denoiser_and_value",
+    "denoising",
+    "draw",
+    "draw_best",
+    "draw_candidates",
+    "first_weights",
+    "follow",
+    "later",
     "make",
-    "veteran",
+    "method",
+    "plan_of",
+    "plan_schedule",
+    "planned",
+    "study",
 ]
 
-PLANNERS: dict[str, type] = {
-    "diffuser": DiffuserPlannerConfig,
-    "decision_diffuser": DecisionDiffuserConfig,
-    "hierarchical": HierarchicalConfig,
-    "veteran": VeteranConfig,
-    "adapt_diffuser": AdaptDiffuserConfig,
-    "graph_guided": GraphGuidedConfig,
-}  # the config of every planner, by name
-_FACTORIES: dict[str, Any] = {
-    "diffuser": diffuser,
-    "decision_diffuser": decision_diffuser,
-    "hierarchical": hierarchical,
-    "veteran": veteran,
-    "adapt_diffuser": adapt_diffuser,
-    "graph_guided": graph_guided,
-}
 
+def make(config: Any, spec: Spec, *, guide: Guide | None = None, trace: bool = False) -> Method:
+    """The planner that the type of `config` names.
 
-def make(config: Any, spec: Spec) -> Planner:
-    """The planner that the type of `config` names, one of `PLANNERS`.
+    Args:
+        guide: steers what is drawn, in closed loop; of a cost of plans `cost_guide` makes one.
+        trace: whether every `Decision.chain` shows how its plan came out of noise.
 
     Raises:
-        UserError: if no planner has this type of config, or the planner does not fit the task.
+        UserError: if no planner has this type of config, the planner does not fit the task, or it takes no
+            such part.
     """
-    for name, kind in PLANNERS.items():
-        if type(config) is kind:
-            return _FACTORIES[name](config, spec)
-    known = ", ".join(kind.__name__ for kind in PLANNERS.values())
-    raise UserError(f"no planner is made from a {type(config).__name__}; give one of {known}")
+    try:
+        hash(guide)
+    except TypeError:
+        raise UserError(
+            "a guide must be hashable, so that nothing compiles twice: give a function or a frozen dataclass"
+        ) from None
+    return registry.make("planner", config, spec, guide=guide, trace=trace or None)

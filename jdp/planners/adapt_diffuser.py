@@ -1,22 +1,33 @@
-"""AdaptDiffuser (Liang et al. 2023, arXiv 2302.01877): learn from one's own plans that pass a test."""
+"""AdaptDiffuser (Liang et al. 2023, arXiv 2302.01877): learn from one's own plans that pass a test.
 
+Beside a planner it is a self-improving method, with settings of its rounds: a longer file. The test itself is
+`jdp.planners.selection`.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from jdp.data.episodes import Episodes
 from jdp.data.segments import SegmentRows
-from jdp.errors import UserError
+from jdp.errors import UserError, check_settings
 from jdp.learning.averaged import Averaged
-from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState, diffuser
-from jdp.planners.inverse import InverseConfig, inverse, near_pair, track
-from jdp.planners.scale import clip_action
-from jdp.planners.trajectory import critic
-from jdp.types import AnyArray, Planner, Segments, Spec, named_keys
+from jdp.learning.fitting import falling_rates
+from jdp.learning.inverse import InverseConfig, begin_inverse, inverse, learn_near
+from jdp.learning.scale import Scale, clip_action
+from jdp.networks import NetworkConfig
+from jdp.planners import diffuser, presets
+from jdp.planners.assembly import Parts, ReturnsConfig, method
+from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState
+from jdp.planners.following import Planned, played, pursued
+from jdp.planners.selection import Measures, measures, select
+from jdp.planners.trajectory import Previous, nothing
+from jdp.registry import Preset, Task, register
+from jdp.types import Bound, Context, Guide, Method, Metrics, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -52,68 +63,23 @@ class AdaptDiffuserConfig:
             raise UserError(
                 f"AdaptDiffuser learns from whole plans: choose diffuser.stride 1, not {self.diffuser.stride}"
             )
-        for name in ("finetune_share", "imagined_share", "value_quantile", "error_quantile", "quantile"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is a share: choose it from 0 to 1, not {getattr(self, name)}")
+        shares = ("finetune_share", "imagined_share", "value_quantile", "error_quantile", "quantile")
+        check_settings("AdaptDiffuserConfig", **{name: (getattr(self, name), 0, 1) for name in shares})
+
+    @property
+    def replan_every(self) -> int:
+        """Steps that a plan is followed."""
+        return self.diffuser.replan_every
+
+    @property
+    def returns(self) -> ReturnsConfig:
+        """The returns to go that Diffuser's critic learns."""
+        return self.diffuser.returns
 
     def steps(self, updates: int) -> tuple[int, int]:
         """`(of a round, in all)`, gradient steps where the first training takes `updates`."""
         each = round(self.finetune_share * updates)
         return each, updates + self.rounds * each
-
-
-def trained_for(config: AdaptDiffuserConfig, updates: int) -> AdaptDiffuserConfig:
-    """`config` with the learning rates spread over the training of `updates` steps and all rounds after it.
-
-    Their cosines fall to 0 at their `steps`: without room for the rounds nothing would be learned in them.
-    """
-    total, inner = config.steps(updates)[1], config.diffuser
-    inner = replace(inner, model=replace(inner.model, steps=total), critic=replace(inner.critic, steps=total))
-    return replace(config, diffuser=inner, inverse=replace(config.inverse, steps=total))
-
-
-class Measures(NamedTuple):
-    """What segments are tested by; P entries of the observation count, those of the goal or all."""
-
-    value: (
-        Array | None
-    )  # [B], the critic's estimate, in units of discounted returns; none on tasks with goals
-    error: Array  # [B], root mean square of action minus inverse model, standardised
-    step: Array  # [B, P], longest step in each entry, standardised
-    action: Array  # [B], largest absolute action of the inverse model, in units of the task
-    miss: Array  # [B, P], distance of the last row to the goal, likewise; 0 without goals
-
-
-def select(found: Measures, real: Measures, config: AdaptDiffuserConfig) -> Array:
-    """`[B]` bool, which plans pass: bars are quantiles of the same measures of real segments `[R]`.
-
-    So the bar of the value is in the critic's own units (discounted and as cautious as its regression), and
-    moves with it; the paper's are undiscounted returns, which no discounted value attains. The error is
-    compared among the plans: give many at once.
-    """
-    step = config.slack * jnp.quantile(real.step, config.quantile, axis=0)[None]
-    action = config.slack * jnp.maximum(jnp.quantile(real.action, config.quantile), 1.0)
-    keep = found.error <= jnp.quantile(found.error, config.error_quantile)
-    keep &= jnp.all((found.step <= step) & (found.miss <= step), axis=1) & (found.action <= action)
-    if found.value is not None and real.value is not None:
-        keep &= found.value >= jnp.quantile(real.value, config.value_quantile)
-    return keep
-
-
-def kept(segments: Segments, keep: AnyArray, config: AdaptDiffuserConfig) -> Segments:
-    """The segments that passed, on the host: `[K, L, ...]`, for `jdp.data.rows_of`.
-
-    Raises:
-        UserError: if none did.
-    """
-    chosen = np.flatnonzero(np.asarray(keep))
-    if not len(chosen):
-        best = float(np.asarray(segments.value[:, 0]).max())
-        raise UserError(
-            f"AdaptDiffuser kept none of {len(keep)} plans (highest value {best:.4g}): train longer, lower "
-            f"value_quantile ({config.value_quantile:g}) or raise slack ({config.slack:g})"
-        )
-    return jax.tree.map(lambda x: np.asarray(x)[chosen], segments)
 
 
 class AdaptDiffuserState(NamedTuple):
@@ -124,9 +90,137 @@ class AdaptDiffuserState(NamedTuple):
     observation: Array  # [R, L, O]
     action: Array  # [R, L, A]
 
+    @property
+    def scale(self) -> Scale:
+        """Diffuser's."""
+        return self.planner.scale
 
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptParts(Parts[AdaptDiffuserConfig]):
+    """`level` is Diffuser's; `inverse` judges plans, and tracks them in mazes."""
+
+    diffuser: diffuser.DiffuserParts
+    reach: int  # steps ahead of the inverse model
+
+
+def init(key: Array, data: SegmentRows, *, parts: AdaptParts) -> AdaptDiffuserState:
+    """The state before training, with real segments that begin evenly spaced in the dataset."""
+    keys, count = named_keys(key, "planner", "inverse"), parts.config.reference
+    starts, last = jnp.asarray(data.starts), jnp.asarray(data.last)
+    drawn = jnp.arange(count) * starts.shape[0] // count
+    at = jnp.minimum(starts[drawn][:, None] + jnp.arange(parts.level.rows)[None], last[drawn][:, None])
+    return AdaptDiffuserState(
+        diffuser.init(keys["planner"], data, parts=parts.diffuser),
+        begin_inverse(keys["inverse"], parts.inverse, parts.spec),
+        jnp.asarray(data.observation)[at],
+        jnp.asarray(data.action)[at],
+    )
+
+
+def update(
+    key: Array, state: AdaptDiffuserState, batch: Segments, *, parts: AdaptParts
+) -> tuple[AdaptDiffuserState, Metrics]:
+    """One step of Diffuser and of the inverse model."""
+    keys = named_keys(key, "planner", "pair", "inverse")
+    planner, metrics = diffuser.update(keys["planner"], state.planner, batch, parts=parts.diffuser)
+    pair, key = keys["pair"], keys["inverse"]
+    learned, more = learn_near(pair, key, parts.inverse, state.inverse, batch, planner.scale, parts.reach)
+    return state._replace(planner=planner, inverse=learned), {**metrics, **more}
+
+
+def plan(
+    key: Array, state: AdaptDiffuserState, memory: Previous, context: Context, *, parts: AdaptParts
+) -> Planned:
+    """Diffuser's plan."""
+    return diffuser.plan(key, state.planner, memory, context, parts=parts.diffuser)
+
+
+def judge(
+    key: Array, state: AdaptDiffuserState, observation: Array, action: Array, goal: Array, parts: AdaptParts
+) -> tuple[Measures, Array]:
+    """Of segments `[B, L, ...]`, and the actions `[B, L - 1, A]` of the inverse model; goals are `[B, G]`."""
+    scale, critic, (batch, length, o) = state.scale, parts.level.critic, observation.shape
+    s, a, value = scale.observation(observation), scale.action(action), None
+    assert parts.inverse is not None
+    here, there = (x.reshape(-1, o) for x in (s[:, :-1], s[:, 1:]))
+    found = parts.inverse.act(key, state.inverse, here, there, jnp.ones(here.shape[0], jnp.int32))
+    found = found.reshape(batch, length - 1, -1)
+    if critic is not None:
+        x0, none = jnp.concatenate([s, a], axis=-1), jnp.zeros((batch, 0))
+        value = critic.value(state.planner.critic, none)(x0, jnp.zeros(batch))
+        value = parts.level.value_of(scale, value)
+    return measures(value, s, a, found, goal, scale, parts.spec), scale.action.inverse(found)
+
+
+def imagine(
+    key: Array, state: AdaptDiffuserState, observation: Array, goal: Array, *, parts: AdaptParts
+) -> tuple[Segments, Array]:
+    """Plans whose actions are those of the inverse model, and which pass (`jdp.types.Imagine`)."""
+    keys, level, batch = named_keys(key, "plan", "found", "real"), parts.level, observation.shape[0]
+    memory = nothing(jnp.zeros((batch, level.rows, level.channels)))
+    context = Context(state.scale, observation, goal, jnp.zeros(batch, jnp.int32), observation[:, None])
+    made = plan(keys["plan"], state, memory, context, parts=parts).plan
+    found, actual = judge(keys["found"], state, made.observation, made.action, goal, parts)
+    real, _ = judge(keys["real"], state, state.observation, state.action, goal[:, :0], parts)
+    value, zeros = made.value if found.value is None else found.value, jnp.zeros(made.action.shape[:2])
+    segments = Segments(
+        made.observation,
+        jnp.concatenate([clip_action(actual), made.action[:, -1:]], axis=1),
+        zeros,
+        zeros,
+        jnp.broadcast_to(value[:, None], zeros.shape),
+        goal,
+        jnp.full(batch, level.rows - 1, jnp.int32),
+    )
+    return segments, select(found, real, parts.config)
+
+
+def fit(
+    config: AdaptDiffuserConfig, episodes: Episodes, updates: int, given: Collection[str] = ()
+) -> AdaptDiffuserConfig:
+    """Learning rates fall over the training and all rounds after it: a `jdp.learning.fitting.Fit`.
+
+    Their cosines end at 0: without room for the rounds nothing would be learned in them.
+    """
+    return falling_rates(config, episodes, config.steps(updates)[1], given)
+
+
+def _presets(task: Task) -> Mapping[str, Preset]:
+    inner = diffuser.settings(task)
+    if task.horizon is None:
+        cpu = AdaptDiffuserConfig(inner, plans=1_000, rounds=1)
+        paper = presets.published(cpu)
+        paper = replace(paper, diffuser=replace(paper.diffuser, candidates=64))
+        return presets.presets_of(task, cpu, paper, smoke=_smoke(cpu))
+    small = replace(presets.SMALL, network=NetworkConfig("residual_unet", 32, 4))
+    cpu = AdaptDiffuserConfig(replace(inner, stride=1, model=small), plans=500, reference=128, rounds=1)
+    # Plans have a row for every step: fewer of them make a batch.
+    updates = 1_000 if task.horizon < 256 else 2_000
+    return presets.presets_of(task, cpu, smoke=_smoke(cpu), updates=updates, batch_size=16)
+
+
+def _smoke(cpu: AdaptDiffuserConfig) -> AdaptDiffuserConfig:
+    bars = {"value_quantile": 0.0, "error_quantile": 1.0, "quantile": 1.0}
+    return replace(presets.tiny(cpu), plans=16, reference=16, rounds=1, **bars)
+
+
+@register(
+    "planner",
+    "adapt_diffuser",
+    AdaptDiffuserConfig,
+    _presets,
+    title="AdaptDiffuser",
+    paper="arXiv 2302.01877",
+    idea="Diffuser that learns from those of its own plans that pass a test",
+    departures="tests are relative to real segments; the inverse model judges the plans' states, where the "
+    "paper has a simulator",
+    fit=fit,
+)
 @lru_cache(maxsize=64)
-def adapt_diffuser(config: AdaptDiffuserConfig, spec: Spec) -> Planner:
+def adapt_diffuser(
+    config: AdaptDiffuserConfig, spec: Spec, *, guide: Guide | None = None, trace: bool = False
+) -> Method:
     """Diffuser, an inverse model of single steps, and `imagine`, which plans and tests the plans.
 
     `imagine(key, state, observation [B, O], goal [B, G]) -> (segments [B, horizon, ...], keep [B])`: plans
@@ -138,90 +232,17 @@ def adapt_diffuser(config: AdaptDiffuserConfig, spec: Spec) -> Planner:
     `terminal` are unknown and 0; `distance` is that of the last row.
 
     A round of fine-tuning is `imagine`, `kept`, `jdp.data.rows_of`, and updates on batches mixed from data
-    and kept segments; see `trained_for` on learning rates. Departures: the tests are relative to real
-    segments; states are not rolled out in a simulator, the error of the inverse model judges them.
+    and kept segments; see `fit` on learning rates.
+
+    Args:
+        guide: acts on plans in closed loop and on those that are imagined.
+        trace: whether decisions hold the chain out of noise.
     """
-    base, horizon = diffuser(config.diffuser, spec), config.diffuser.horizon
-    if spec.goal and not 1 <= config.lookahead < horizon:
-        raise UserError(f"lookahead is {config.lookahead}: choose 1 to {horizon - 1}")
-    judge = None if spec.goal else critic(config.diffuser.critic)
+    inner = diffuser.parts_of(config.diffuser, spec, guide, trace)
+    if spec.goal and not 1 <= config.lookahead < inner.level.rows:
+        raise UserError(f"lookahead is {config.lookahead}: choose 1 to {inner.level.rows - 1}")
     reach = config.lookahead if spec.goal else 1
     control = inverse(config.inverse, spec.action_dim, reach, spec.goal)
-    entries = jnp.array(spec.goal or range(spec.observation_dim), jnp.int32)
-
-    def init(key: Array, data: SegmentRows) -> AdaptDiffuserState:
-        keys = named_keys(key, "planner", "inverse")
-        starts, last = jnp.asarray(data.starts), jnp.asarray(data.last)
-        drawn = jnp.arange(config.reference) * starts.shape[0] // config.reference
-        at = jnp.minimum(starts[drawn][:, None] + jnp.arange(horizon)[None], last[drawn][:, None])
-        s, action = jnp.zeros((1, spec.observation_dim)), jnp.zeros((1, spec.action_dim))
-        return AdaptDiffuserState(
-            base.init(keys["planner"], data),
-            control.init(keys["inverse"], s, s, action),
-            jnp.asarray(data.observation)[at],
-            jnp.asarray(data.action)[at],
-        )
-
-    def update(key: Array, state: AdaptDiffuserState, batch: Segments):
-        keys = named_keys(key, "planner", "pair", "inverse")
-        planner, metrics = base.update(keys["planner"], state.planner, batch)
-        pair = near_pair(keys["pair"], batch, state.planner.scale, reach)
-        learned, more = control.update(keys["inverse"], state.inverse, *pair)
-        return state._replace(planner=planner, inverse=learned), {**metrics, **more}
-
-    def plan(key: Array, state: AdaptDiffuserState, carry, observation: Array, goal: Array):
-        return base.plan(key, state.planner, carry, observation, goal)
-
-    def act(key: Array, state: AdaptDiffuserState, plan, elapsed: Array, observation: Array) -> Array:
-        if not spec.goal:
-            return base.act(key, state.planner, plan, elapsed, observation)
-
-        def towards(*args: Array) -> Array:
-            return control.act(key, state.inverse, *args)
-
-        return track(towards, state.planner.scale, plan, 1, elapsed, observation, reach)
-
-    def measure(key: Array, state: AdaptDiffuserState, observation: Array, action: Array, goal: Array | None):
-        """`(Measures, actions of the inverse model [B, L - 1, A])` of segments `[B, L, ...]`."""
-        scale, (batch, length, o) = state.planner.scale, observation.shape
-        s, planned = scale.observation(observation), scale.action(action)
-        here, there = (x.reshape(-1, o) for x in (s[:, :-1], s[:, 1:]))
-        found = control.act(key, state.inverse, here, there, jnp.ones(here.shape[0], jnp.int32))
-        found = found.reshape(batch, length - 1, -1)
-        actual = scale.action.inverse(found)
-        value = None
-        if judge is not None:
-            x0, none = jnp.concatenate([s, planned], axis=-1), jnp.zeros((batch, 0))
-            value = judge.value(state.planner.critic, none)(x0, jnp.zeros(batch))
-            value = scale.value.inverse(value[:, None])[:, 0]
-        step = jnp.max(jnp.abs(s[:, 1:] - s[:, :-1])[..., entries], axis=1)
-        miss = jnp.zeros_like(step) if goal is None else jnp.abs(s[:, -1, entries] - scale.goal(goal, spec))
-        measures = Measures(
-            value,
-            jnp.sqrt(jnp.mean(jnp.square(found - planned[:, :-1]), axis=(1, 2))),
-            step,
-            jnp.max(jnp.abs(actual), axis=(1, 2)),
-            miss,
-        )
-        return measures, actual
-
-    def imagine(key: Array, state: AdaptDiffuserState, observation: Array, goal: Array):
-        keys = named_keys(key, "plan", "found", "real")
-        plan = base.plan(keys["plan"], state.planner, base.start(observation)[0], observation, goal)[1]
-        aim = goal if spec.goal else None
-        found, actual = measure(keys["found"], state, plan.observation, plan.action, aim)
-        real, _ = measure(keys["real"], state, state.observation, state.action, None)
-        nothing = jnp.zeros(plan.action.shape[:2])
-        value = plan.value if found.value is None else found.value
-        segments = Segments(
-            plan.observation,
-            jnp.concatenate([clip_action(actual), plan.action[:, -1:]], axis=1),
-            nothing,
-            nothing,
-            jnp.broadcast_to(value[:, None], nothing.shape),
-            goal,
-            jnp.full(nothing.shape[:1], horizon - 1, jnp.int32),
-        )
-        return segments, select(found, real, config)
-
-    return base._replace(init=init, update=update, plan=plan, act=act, imagine=imagine)
+    parts = AdaptParts(config, spec, inner.level, control, diffuser=inner, reach=reach)
+    act = Bound(pursued, (("inverse", control), ("rows", reach), ("stride", 1))) if spec.goal else played
+    return method(parts, init, update, plan, act=act)._replace(imagine=parts.bound(imagine))

@@ -1,6 +1,10 @@
-"""Diffuser (Janner, Du, Tenenbaum and Levine 2022, arXiv 2205.09991): denoise plans, steer by a value."""
+"""Diffuser (Janner, Du, Tenenbaum and Levine 2022, arXiv 2205.09991): denoise plans, steer by a value.
 
-from dataclasses import dataclass, field
+AdaptDiffuser plans with the same functions, so they are public, and the file is somewhat long.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -8,37 +12,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.segments import SegmentRows
-from jdp.errors import UserError, check_choices
 from jdp.learning.averaged import Averaged
-from jdp.planners.inverse import InverseConfig, inverse, near_pair
-from jdp.planners.models import ModelConfig, model
-from jdp.planners.scale import Scale, clip_action, fit_scale, known_mask, with_goal
-from jdp.planners.states import pursue
-from jdp.planners.trajectory import (
-    CriticConfig,
-    Previous,
-    SamplingConfig,
-    Steering,
-    critic,
-    draw_best,
-    nothing_planned,
-    plan_schedule,
-    shifted,
-)
-from jdp.types import Plan, Planner, PyTree, Segments, Spec, named_keys
+from jdp.learning.candidates import check_candidates
+from jdp.learning.fitting import falling_rates
+from jdp.learning.inverse import inverse
+from jdp.learning.plan_critics import CriticConfig, critic
+from jdp.learning.plan_models import model
+from jdp.learning.scale import Scale, fit_scale
+from jdp.planners import presets
+from jdp.planners.assembly import Parts, PlannerConfig, first_weights, method, plan_of, study
+from jdp.planners.following import Planned
+from jdp.planners.levels import Learned, Lesson, Level, Steering, draw
+from jdp.planners.trajectory import Previous, SamplingConfig, later, planned
+from jdp.registry import Preset, Task, register
+from jdp.types import Context, Guide, Method, Metrics, PyTree, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
-class DiffuserPlannerConfig:
+class DiffuserPlannerConfig(PlannerConfig):
     """Settings of Diffuser."""
 
-    horizon: int = 32
-    """Steps that a plan spans (a multiple of `stride`)."""
     stride: int = 1
     """Steps between two rows of a plan; above 1 (a departure, for long mazes) rows hold states only, and an
     inverse model finds the actions."""
-    replan_every: int = 1
-    """Steps that a plan is followed."""
     candidates: int = 64
     """Plans drawn at a decision; the one of the highest value is followed (1 in mazes, without a value)."""
     guidance: float = 0.1
@@ -50,34 +46,14 @@ class DiffuserPlannerConfig:
     """Newton steps at each noise level; 0: one plain gradient step, cheap, and enough for a weak pull."""
     action_weight: float = 10.0
     """Weight of the first action in the loss."""
-    model: ModelConfig = field(default_factory=ModelConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
-    inverse: InverseConfig = field(default_factory=InverseConfig)
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(warm_steps=0))
     """Warm starts are for one candidate: choosing the most valued of several re-noised copies of the last
     choice, step after step, breeds plans that only the critic believes in (on hopper it falls at once)."""
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_horizon(self.horizon, self.stride, self.replan_every)
+        super().__post_init__()
         check_candidates(self.candidates)
-
-
-def check_candidates(count: int) -> None:
-    """Raises `UserError` unless there is a plan to choose from."""
-    if count < 1:
-        raise UserError(f"candidates is {count}: draw at least one plan")
-
-
-def check_horizon(horizon: int, stride: int, replan_every: int) -> None:
-    """Raises `UserError` unless rows of `stride` steps fill the horizon and a plan lasts until the next."""
-    if stride < 1 or horizon % stride or horizon < 2 * stride:
-        raise UserError(
-            f"a horizon of {horizon} steps is not divisible into two or more rows of {stride}: choose a "
-            f"multiple of the stride, for instance {max(2, round(horizon / max(stride, 1))) * max(stride, 1)}"
-        )
-    if not 1 <= replan_every <= horizon:
-        raise UserError(f"replan_every is {replan_every}: a plan of {horizon} steps lasts 1 to {horizon}")
 
 
 class DiffuserPlannerState(NamedTuple):
@@ -89,8 +65,97 @@ class DiffuserPlannerState(NamedTuple):
     inverse: PyTree  # Averaged; of plans of states, else None
 
 
+DiffuserParts = Parts[DiffuserPlannerConfig]
+
+
+def parts_of(config: DiffuserPlannerConfig, spec: Spec, guide: Guide | None, trace: bool) -> DiffuserParts:
+    """The denoiser, the critic of tasks with rewards, and the inverse model of plans of states."""
+    level = Level(
+        spec,
+        rows=config.horizon // config.stride,
+        extra=spec.action_dim if config.stride == 1 else 0,
+        model=model(config.model),
+        sampling=config.sampling,
+        critic=None if spec.goal else critic(config.critic),
+        steering=Steering(config.guidance, config.guidance_point, config.guidance_steps),
+        candidates=config.candidates,
+        guide=guide,
+        trace=trace,
+    )
+    control = None if level.extra else inverse(config.inverse, spec.action_dim, config.stride, spec.goal)
+    return Parts(config, spec, level, control, config.stride)
+
+
+def init(key: Array, data: SegmentRows, *, parts: DiffuserParts) -> DiffuserPlannerState:
+    """The state before training."""
+    return DiffuserPlannerState(
+        fit_scale(data), *first_weights(parts, named_keys(key, "model", "critic", "inverse"))
+    )
+
+
+def update(
+    key: Array, state: DiffuserPlannerState, batch: Segments, *, parts: DiffuserParts
+) -> tuple[DiffuserPlannerState, Metrics]:
+    """One step of the denoiser, of the critic, and of the inverse model of plans of states."""
+    level, scale, at = parts.level, state.scale, jnp.array(parts.at)
+    x0 = scale.observation(batch.observation[:, at])
+    if level.extra:
+        x0 = jnp.concatenate([x0, scale.action(batch.action[:, at])], axis=-1)
+    weight = jnp.ones((level.rows, level.channels))
+    weight = weight.at[0, parts.spec.observation_dim :].set(parts.config.action_weight)
+    target = scale.value(batch.value[:, :1])[:, 0]
+    lesson = Lesson(x0, level.mask()[None], weight[None], target=target)
+    return study(parts, named_keys(key, "model", "critic", "pair", "inverse"), state, lesson, batch)
+
+
+def plan(
+    key: Array, state: DiffuserPlannerState, memory: Previous, context: Context, *, parts: DiffuserParts
+) -> Planned:
+    """The most valued of the candidates; on tasks with goals their last row holds the goal."""
+    level, previous = parts.level, later(memory, parts.config.replan_every / parts.stride)
+    learned = Learned(state.model, state.critic)
+    x0, score, chain = draw(key, level, learned, level.given(context), previous, context)
+    return Planned(planned(x0), plan_of(state.scale, x0, level.value_of(state.scale, score)), chain)
+
+
+def settings(task: Task) -> DiffuserPlannerConfig:
+    """Those of the cpu preset."""
+    if task.horizon is None:
+        small, judge = presets.SMALL, presets.CRITIC
+        return DiffuserPlannerConfig(candidates=16, model=small, critic=judge, sampling=presets.COLD)
+    # Plans that end at the goal are followed to their end: drawn anew, they would take as long again.
+    return DiffuserPlannerConfig(
+        horizon=task.horizon,
+        stride=presets.maze_rows(task)[0],
+        replan_every=task.horizon,
+        candidates=1,
+        model=presets.LARGER,
+        sampling=presets.COLD,
+    )
+
+
+def _presets(task: Task) -> Mapping[str, Preset]:
+    cpu, candidates = settings(task), 64 if task.horizon is None else 1
+    return presets.presets_of(task, cpu, replace(presets.published(cpu), candidates=candidates))
+
+
+@register(
+    "planner",
+    "diffuser",
+    DiffuserPlannerConfig,
+    _presets,
+    title="Diffuser",
+    paper="arXiv 2205.09991",
+    idea="denoises states and actions; a value steers, or the goal stands in the last row",
+    departures="values are standardised, so one strength of guidance serves all datasets; the gradient acts "
+    "at the denoised plan, at the noised one on request; a goal prescribes its own entries alone, not a "
+    "velocity of zero; in mazes the presets plan states some steps apart",
+    fit=falling_rates,
+)
 @lru_cache(maxsize=64)
-def diffuser(config: DiffuserPlannerConfig, spec: Spec) -> Planner:
+def diffuser(
+    config: DiffuserPlannerConfig, spec: Spec, *, guide: Guide | None = None, trace: bool = False
+) -> Method:
     """Denoises rows `[observation, action]` given the present, steered by a value, or to a goal in mazes.
 
     On tasks with rewards, a critic of noisy plans regresses the discounted return to go; its gradient
@@ -98,93 +163,8 @@ def diffuser(config: DiffuserPlannerConfig, spec: Spec) -> Planner:
     entries of the last row are given instead (inpainting), as in the paper's mazes. Conditions are exact:
     given entries are shown without noise in training and in sampling (`jdp.diffusion.guidance.hold`).
 
-    Departures: values are standardised, so one `guidance` serves all datasets; the gradient acts at the
-    denoised plan unless `guidance_point` is "noised"; only the goal's entries of the last row are
-    given, not a velocity of zero.
+    Args:
+        guide: acts on the denoiser of plans, outside the pull to high values.
+        trace: whether decisions hold the chain out of noise.
     """
-    o, a, rows = spec.observation_dim, spec.action_dim, config.horizon // config.stride
-    dense = config.stride == 1
-    extra = a if dense else 0
-    net, judge = model(config.model), None if spec.goal else critic(config.critic)
-    control = None if dense else inverse(config.inverse, a, config.stride, spec.goal)
-    # A segment begins with consecutive steps, which the inverse model learns from.
-    near = range(config.stride + 1) if not dense else range(1)
-    offsets = tuple(sorted({*near, *range(0, config.horizon, config.stride)}))
-    at = jnp.array([offsets.index(i) for i in range(0, config.horizon, config.stride)])
-    mask = known_mask(rows, o, extra, spec)
-    weight = jnp.ones((rows, o + extra)).at[0, o:].set(config.action_weight)
-
-    def init(key: Array, data: SegmentRows) -> DiffuserPlannerState:
-        keys = named_keys(key, "model", "critic", "inverse")
-        x0, none = jnp.zeros((1, rows, o + extra)), jnp.zeros((1, 0))
-        s, action = jnp.zeros((1, o)), jnp.zeros((1, a))
-        return DiffuserPlannerState(
-            fit_scale(data),
-            net.init(keys["model"], x0, none),
-            None if judge is None else judge.init(keys["critic"], x0, none),
-            None if control is None else control.init(keys["inverse"], s, s, action),
-        )
-
-    def update(key: Array, state: DiffuserPlannerState, batch: Segments):
-        keys = named_keys(key, "model", "critic", "pair", "inverse")
-        x0, none = encode(state.scale, batch), jnp.zeros((batch.reward.shape[0], 0))
-        learned, metrics = net.update(keys["model"], state.model, x0, none, mask[None], weight[None])
-        state = state._replace(model=learned)
-        if judge is not None:
-            target = state.scale.value(batch.value[:, :1])[:, 0]
-            learned, more = judge.update(keys["critic"], state.critic, x0, none, mask[None], target)
-            state, metrics = state._replace(critic=learned), {**metrics, **more}
-        if control is not None:
-            pair = near_pair(keys["pair"], batch, state.scale, config.stride)
-            learned, more = control.update(keys["inverse"], state.inverse, *pair)
-            state, metrics = state._replace(inverse=learned), {**metrics, **more}
-        return state, metrics
-
-    def encode(scale: Scale, batch: Segments) -> Array:
-        x = scale.observation(batch.observation[:, at])
-        return jnp.concatenate([x, scale.action(batch.action[:, at])], axis=-1) if dense else x
-
-    def start(observation: Array) -> tuple[Previous, Plan]:
-        batch = observation.shape[0]
-        return nothing_planned(batch, rows, o + extra), Plan(
-            jnp.zeros((batch, rows, o)),
-            jnp.zeros((batch, rows if dense else 0, a)),
-            jnp.zeros(batch),
-            jnp.zeros((batch, 0, o)),
-        )
-
-    def plan(key: Array, state: DiffuserPlannerState, carry: Previous, observation: Array, goal: Array):
-        known, given = with_goal(
-            state.scale.observation(observation),
-            state.scale.goal(goal, spec) if spec.goal else goal,
-            rows,
-            extra,
-            spec,
-        )
-        none = jnp.zeros((known.shape[0] * config.candidates, 0))
-        x0, score = draw_best(
-            key,
-            net.denoiser(state.model, none),
-            None if judge is None else judge.value(state.critic, none),
-            known,
-            given,
-            Previous(shifted(carry.plan, config.replan_every / config.stride), carry.planned),
-            config.sampling,
-            plan_schedule(config.sampling, config.model.formulation),
-            Steering(config.guidance, config.guidance_point, config.guidance_steps),
-            config.candidates,
-        )
-        return Previous(x0, jnp.ones((), bool)), decode(state.scale, x0, score)
-
-    def decode(scale: Scale, x0: Array, score: Array) -> Plan:
-        action = clip_action(scale.action.inverse(x0[..., o:])) if dense else jnp.zeros((x0.shape[0], 0, a))
-        value = scale.value.inverse(score[:, None])[:, 0] if judge is not None else score
-        return Plan(scale.observation.inverse(x0[..., :o]), action, value, jnp.zeros((x0.shape[0], 0, o)))
-
-    def play(key: Array, state: PyTree, plan: Plan, elapsed: Array, observation: Array) -> Array:
-        return plan.action[:, jnp.minimum(elapsed, rows - 1)]
-
-    act = play if control is None else pursue(control, config.stride)
-    return Planner(
-        init, update, start, plan, act, offsets, config.horizon, config.stride, config.replan_every
-    )
+    return method(parts_of(config, spec, guide, trace), init, update, plan)

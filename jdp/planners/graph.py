@@ -180,3 +180,27 @@ def waypoints(path: Path, rows: int, stride: int, spacing: int) -> tuple[Array, 
     hit = (row[None] == jnp.arange(rows)[:, None]) & (fits & (apart | final))[None]
     latest = jnp.max(jnp.where(hit, index[None], -1), axis=1)
     return path.point[jnp.maximum(latest, 0)], latest >= 0
+
+
+def route(
+    graph: Graph, here: Array, goal: Array, *, horizon: int, rows: int, stride: int, spacing: int
+) -> tuple[Path, Array, Array, Array]:
+    """`(path, points [R, P], given [R], value [])` of one environment at `here` `[P]`, for `goal` `[P]`.
+
+    Without a goal (`[0]`) the path leads to the landmark of highest mean value that is at most `horizon`
+    steps away, and `value` is its; with one, to the nearest landmark that can be reached and, if that is
+    the nearest of all, to the goal itself; `value` is then minus the steps.
+    """
+    length = min(graph.position.shape[0], horizon)
+    source = nearest(here[None], graph.position)[0][0]
+    if goal.shape[0]:
+        target, arrives = nearest_reachable(graph, source, goal)
+        end = jnp.where(arrives, goal, graph.position[target])
+        path = walk(graph, source, target, here, end, length)
+        value = -graph.cost[source, target]
+    else:
+        within = graph.cost[source] <= horizon
+        target = jnp.argmax(jnp.where(within, graph.value, -jnp.inf)).astype(jnp.int32)
+        path = walk(graph, source, target, here, graph.position[target], length)
+        value = graph.value[target]
+    return path, *waypoints(path, rows, stride, spacing), value

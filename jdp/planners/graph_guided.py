@@ -2,10 +2,12 @@
 
 A shortest path through landmarks of the dataset stitches pieces of different episodes together; its
 waypoints stand at the rows of the plan while that is denoised, so the plan is one trajectory that goes
-the way the search found. Own design from the idea alone.
+the way the search found. Own design from the idea alone. The graph is
+`jdp.planners.graph`; the rest is longer by the two ways in which waypoints guide.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -15,20 +17,24 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data.segments import SegmentRows
-from jdp.errors import UserError, check_choices
+from jdp.errors import UserError
 from jdp.learning.averaged import Averaged
-from jdp.planners import states
-from jdp.planners.diffuser import check_horizon
-from jdp.planners.graph import Graph, Path, build_graph, nearest, nearest_reachable, walk, waypoints
-from jdp.planners.inverse import InverseConfig, inverse, near_pair
-from jdp.planners.models import ModelConfig, model
-from jdp.planners.scale import Scale, fit_scale
-from jdp.planners.trajectory import Previous, SamplingConfig, draw_plan, plan_schedule, shifted
-from jdp.types import Denoiser, Plan, Planner, Segments, Spec, bind, named_keys
+from jdp.learning.fitting import falling_rates
+from jdp.learning.inverse import inverse
+from jdp.learning.plan_models import model
+from jdp.learning.scale import Scale, fit_scale
+from jdp.planners import presets
+from jdp.planners.assembly import Parts, PlannerConfig, first_weights, method, plan_of, study
+from jdp.planners.following import Planned
+from jdp.planners.graph import Graph, Path, build_graph, route
+from jdp.planners.levels import Lesson, Level, draw_best
+from jdp.planners.trajectory import Previous, later, planned
+from jdp.registry import Preset, Task, register
+from jdp.types import Context, Denoiser, Guide, Method, Metrics, Segments, Spec, bind, named_keys
 
 
 @dataclass(frozen=True)
-class GraphGuidedConfig:
+class GraphGuidedConfig(PlannerConfig):
     """Settings of graph-guided planning."""
 
     horizon: int = 128
@@ -50,13 +56,9 @@ class GraphGuidedConfig:
     strength: float = 0.8
     """Of "pull": the share of the way to the waypoint, at every noise level; at 1 it is inpainting. (With an
     exact denoiser in two rooms .25, .5, .8 arrive from 68, 95, 100 % of the starts, without pull 45 %.)"""
-    model: ModelConfig = field(default_factory=ModelConfig)
-    inverse: InverseConfig = field(default_factory=InverseConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_horizon(self.horizon, self.stride, self.replan_every)
+        super().__post_init__()
         if self.landmarks < 2 or self.reach < 1:
             raise UserError(
                 f"a graph needs landmarks >= 2 and reach >= 1, not landmarks {self.landmarks}, "
@@ -87,32 +89,102 @@ def pulled(denoiser: Denoiser, target: Array, share: Array) -> Partial:
     return bind(_pulled, denoiser, target, share)
 
 
-def route(
-    graph: Graph, here: Array, goal: Array, *, horizon: int, rows: int, stride: int, spacing: int
-) -> tuple[Path, Array, Array, Array]:
-    """`(path, points [R, P], given [R], value [])` of one environment at `here` `[P]`, for `goal` `[P]`.
+GraphParts = Parts[GraphGuidedConfig]
 
-    Without a goal (`[0]`) the path leads to the landmark of highest mean value that is at most `horizon`
-    steps away, and `value` is its; with one, to the nearest landmark that can be reached and, if that is
-    the nearest of all, to the goal itself; `value` is then minus the steps.
-    """
-    length = min(graph.position.shape[0], horizon)
-    source = nearest(here[None], graph.position)[0][0]
-    if goal.shape[0]:
-        target, arrives = nearest_reachable(graph, source, goal)
-        end = jnp.where(arrives, goal, graph.position[target])
-        path = walk(graph, source, target, here, end, length)
-        value = -graph.cost[source, target]
+
+def entries(spec: Spec) -> Array:
+    """`[P]`, the entries of an observation that are its position: the goal's, or all."""
+    return jnp.array(spec.goal or range(spec.observation_dim), jnp.int32)
+
+
+def init(key: Array, data: SegmentRows, *, parts: GraphParts) -> GraphGuidedState:
+    """The graph of the dataset, and the state of the networks before training."""
+    keys, scale = named_keys(key, "graph", "model", "inverse"), fit_scale(data)
+    position = scale.observation(jnp.asarray(data.observation))[:, entries(parts.spec)]
+    graph = build_graph(keys["graph"], data, position, parts.config.landmarks, parts.config.reach)
+    learned, _, control = first_weights(parts, keys)
+    return GraphGuidedState(scale, graph, learned, control)
+
+
+def update(
+    key: Array, state: GraphGuidedState, batch: Segments, *, parts: GraphParts
+) -> tuple[GraphGuidedState, Metrics]:
+    """One step of the denoiser and of the inverse model."""
+    keys = named_keys(key, "known", "model", "pair", "inverse")
+    x0 = state.scale.observation(batch.observation[:, jnp.array(parts.at)])
+    given = parts.config.waypoints == "given"
+    known = shown(keys["known"], x0.shape[0], parts) if given else parts.level.mask()[None]
+    return study(parts, keys, state, Lesson(x0, known), batch)
+
+
+def shown(key: Array, batch: int, parts: GraphParts) -> Array:
+    """`[B, T, O]`: the present, and the goal's entries of some rows, a share that differs by segment."""
+    keys, (rows, dim) = named_keys(key, "share", "rows"), parts.level.mask().shape
+    share = 0.5 * jnp.square(jax.random.uniform(keys["share"], (batch, 1)))
+    drawn = jax.random.bernoulli(keys["rows"], share, (batch, rows))
+    known = jnp.zeros((batch, rows, dim), bool).at[:, :, entries(parts.spec)].set(drawn[:, :, None])
+    return known | parts.level.mask()[None]
+
+
+def routes(graph: Graph, here: Array, aim: Array, parts: GraphParts) -> tuple[Path, Array, Array, Array]:
+    """`(paths, target [B, T, O], guided [B, T, O], value [B])`: where plans from `here` `[B, O]` shall be."""
+    config, rows, at = parts.config, parts.level.rows, entries(parts.spec)
+
+    def one(here: Array, aim: Array) -> tuple[Path, Array, Array, Array]:
+        sizes = {"horizon": config.horizon, "rows": rows, "stride": config.stride}
+        return route(graph, here, aim, spacing=config.spacing, **sizes)
+
+    path, points, given, value = jax.vmap(one)(here[:, at], aim)
+    target = jnp.zeros((here.shape[0], rows, here.shape[1])).at[:, :, at].set(points)
+    target = target.at[:, 0].set(here)
+    return path, target, jnp.zeros(target.shape, bool).at[:, :, at].set(given[:, :, None]), value
+
+
+def plan(
+    key: Array, state: GraphGuidedState, memory: Previous, context: Context, *, parts: GraphParts
+) -> Planned:
+    """One plan along the waypoints of the shortest path."""
+    (config, spec, level), scale = (parts.config, parts.spec, parts.level), state.scale
+    here = scale.observation(context.observation)
+    aim = scale.goal(context.goal, spec) if spec.goal else jnp.zeros((here.shape[0], 0))
+    path, target, guided, value = routes(state.graph, here, aim, parts)
+    known, denoiser = (
+        jnp.broadcast_to(level.mask()[None], guided.shape),
+        level.model.denoiser(state.model, aim[:, :0]),
+    )
+    if config.waypoints == "given":
+        known = known | guided
     else:
-        within = graph.cost[source] <= horizon
-        target = jnp.argmax(jnp.where(within, graph.value, -jnp.inf)).astype(jnp.int32)
-        path = walk(graph, source, target, here, graph.position[target], length)
-        value = graph.value[target]
-    return path, *waypoints(path, rows, stride, spacing), value
+        denoiser = pulled(denoiser, target, config.strength * guided.astype(target.dtype))
+    previous = later(memory, config.replan_every / config.stride)
+    x0, _, chain = draw_best(key, level, denoiser, None, (target, known), previous, context)
+    return Planned(planned(x0), plan_of(scale, x0, value, state.graph.observation[path.node]), chain)
 
 
+def _presets(task: Task) -> Mapping[str, Preset]:
+    warm = GraphGuidedConfig(sampling=presets.WARM)
+    if task.horizon is None:
+        cpu = replace(warm, horizon=32, stride=4, replan_every=4, model=presets.SMALL)
+    else:
+        cpu = replace(warm, horizon=128, stride=8, replan_every=16, model=presets.LARGER)
+    return presets.presets_of(task, cpu)
+
+
+@register(
+    "planner",
+    "graph_guided",
+    GraphGuidedConfig,
+    _presets,
+    title="Graph-guided planning",
+    paper="after the idea of XDiffuser",
+    idea="the shortest path over landmarks of the dataset guides one denoising",
+    departures="own design from the idea alone",
+    fit=falling_rates,
+)
 @lru_cache(maxsize=64)
-def graph_guided(config: GraphGuidedConfig, spec: Spec) -> Planner:
+def graph_guided(
+    config: GraphGuidedConfig, spec: Spec, *, guide: Guide | None = None, trace: bool = False
+) -> Method:
     """Denoises rows of states given the present, along the waypoints of a shortest path in the dataset.
 
     `init` picks landmarks, connects those that episodes pass one after the other, and finds all shortest
@@ -121,73 +193,13 @@ def graph_guided(config: GraphGuidedConfig, spec: Spec) -> Planner:
     after. `Plan.subgoal` holds the landmarks of the path (the last one repeated), `Plan.value` minus the
     steps of the path; on tasks without goals the path leads to the landmark of highest mean return to go
     within the horizon, which is the value.
+
+    Args:
+        guide: acts on the denoiser that the waypoints pull already.
+        trace: whether decisions hold the chain out of noise.
     """
-    o, a, rows = spec.observation_dim, spec.action_dim, config.horizon // config.stride
-    entries = jnp.array(spec.goal or range(o), jnp.int32)
-    net = model(config.model)
-    control = inverse(config.inverse, a, config.stride, spec.goal)
-    offsets, at = states.row_offsets(config.horizon, config.stride)
-    present = jnp.zeros((rows, o), bool).at[0].set(True)
-    length = min(config.landmarks, config.horizon)
-
-    def init(key: Array, data: SegmentRows) -> GraphGuidedState:
-        keys = named_keys(key, "graph", "model", "inverse")
-        scale, s = fit_scale(data), jnp.zeros((1, o))
-        position = scale.observation(jnp.asarray(data.observation))[:, entries]
-        return GraphGuidedState(
-            scale,
-            build_graph(keys["graph"], data, position, config.landmarks, config.reach),
-            net.init(keys["model"], jnp.zeros((1, rows, o)), jnp.zeros((1, 0))),
-            control.init(keys["inverse"], s, s, jnp.zeros((1, a))),
-        )
-
-    def update(key: Array, state: GraphGuidedState, batch: Segments):
-        keys = named_keys(key, "known", "model", "pair", "inverse")
-        x0 = state.scale.observation(batch.observation[:, jnp.array(at)])
-        known = shown(keys["known"], x0.shape[0]) if config.waypoints == "given" else present[None]
-        none, weight = jnp.zeros((x0.shape[0], 0)), jnp.ones((1, 1, 1))
-        learned, metrics = net.update(keys["model"], state.model, x0, none, known, weight)
-        pair = near_pair(keys["pair"], batch, state.scale, config.stride)
-        followed, more = control.update(keys["inverse"], state.inverse, *pair)
-        return state._replace(model=learned, inverse=followed), {**metrics, **more}
-
-    def shown(key: Array, batch: int) -> Array:
-        """`[B, T, O]`: the present, and the goal's entries of some rows, a share that differs by segment."""
-        keys = named_keys(key, "share", "rows")
-        share = 0.5 * jnp.square(jax.random.uniform(keys["share"], (batch, 1)))
-        drawn = jax.random.bernoulli(keys["rows"], share, (batch, rows))
-        known = jnp.zeros((batch, rows, o), bool).at[:, :, entries].set(drawn[:, :, None])
-        return known | present[None]
-
-    def start(observation: Array) -> tuple[Previous, Plan]:
-        carry, nothing = states.start(rows, a)(observation)
-        return carry, nothing._replace(subgoal=jnp.zeros((observation.shape[0], length, o)))
-
-    def plan(key: Array, state: GraphGuidedState, carry: Previous, observation: Array, goal: Array):
-        here, batch = state.scale.observation(observation), observation.shape[0]
-        aim = state.scale.goal(goal, spec) if spec.goal else jnp.zeros((batch, 0))
-
-        def one(here: Array, aim: Array) -> tuple[Path, Array, Array, Array]:
-            sizes = {"horizon": config.horizon, "rows": rows, "stride": config.stride}
-            return route(state.graph, here, aim, spacing=config.spacing, **sizes)
-
-        path, points, given, value = jax.vmap(one)(here[:, entries], aim)
-        target = jnp.zeros((batch, rows, o)).at[:, :, entries].set(points)
-        target = target.at[:, 0].set(here)
-        guided = jnp.zeros((batch, rows, o), bool).at[:, :, entries].set(given[:, :, None])
-        known, denoiser = jnp.broadcast_to(present[None], guided.shape), net.denoiser(state.model, aim[:, :0])
-        if config.waypoints == "given":
-            known = known | guided
-        else:
-            denoiser = pulled(denoiser, target, config.strength * guided.astype(target.dtype))
-        last = Previous(shifted(carry.plan, config.replan_every / config.stride), carry.planned)
-        schedule = plan_schedule(config.sampling, config.model.formulation)
-        x0 = draw_plan(key, denoiser, target, known, last, config.sampling, schedule)
-        made = states.states_plan(state.scale, x0, value)
-        made = made._replace(subgoal=state.graph.observation[path.node])
-        return Previous(x0, jnp.ones((), bool)), made
-
-    act = states.pursue(control, config.stride)
-    return Planner(
-        init, update, start, plan, act, offsets, config.horizon, config.stride, config.replan_every
-    )
+    rows, net = config.horizon // config.stride, model(config.model)
+    level = Level(replace(spec, goal=()), rows, 0, net, config.sampling, guide=guide, trace=trace)
+    control = inverse(config.inverse, spec.action_dim, config.stride, spec.goal)
+    parts = Parts(config, spec, level, control, config.stride)
+    return method(parts, init, update, plan, lengths=(rows, 0, min(config.landmarks, config.horizon)))

@@ -1,42 +1,27 @@
-"""How plans are drawn and judged: samplers with known entries, warm starts, candidates, critics."""
+"""How a trajectory is drawn: samplers with known entries, cold and warm starts."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import Partial
 
 from jdp.diffusion import samplers
 from jdp.diffusion.flow_maps import hold_map
 from jdp.diffusion.formulations import formulation
-from jdp.diffusion.guidance import hold, value_guided
+from jdp.diffusion.guidance import hold
 from jdp.diffusion.schedules import flow, karras
 from jdp.diffusion.warm import warm_start
 from jdp.errors import UserError
-from jdp.learning.averaged import Averaged, begin, check_accumulate, descend
-from jdp.learning.optimiser import adam
-from jdp.networks import Precision, ValueNetworkConfig, make_value
-from jdp.types import Denoiser, Metrics, Params, bind, named_keys
-
-
-def staircase(denoiser: Denoiser, x: Array, sigmas: Array, *, key: Array | None = None) -> Array:
-    """For pictures: Euler from the first row of `x` `[B, ...]`, where row b stops at `sigmas[b]`.
-
-    So a batch of equal observations shows how one plan comes out of noise, whatever the planner.
-    """
-    del key
-    chain = samplers.euler(denoiser, jnp.broadcast_to(x[:1], x.shape), sigmas, trace=True)
-    rows = jnp.arange(x.shape[0])
-    return chain[jnp.minimum(rows, chain.shape[0] - 1), rows]
-
+from jdp.types import Denoiser, expand, named_keys
 
 LEAST = 0.02  # the last level above 0, of standardised plans
-_FLOW_SAMPLERS = {"consistency": samplers.consistency, "flow_map": samplers.flow_map}
-SAMPLERS = samplers.SAMPLERS | _FLOW_SAMPLERS | {"staircase": staircase}
+_SPECIAL = {"consistency": "consistency", "shortcut": "flow_map"}  # formulations with a sampler of their own
+FLOW_SAMPLERS = {"consistency": samplers.consistency, "flow_map": samplers.flow_map}
+SAMPLERS = samplers.SAMPLERS | FLOW_SAMPLERS
 
 
 @dataclass(frozen=True)
@@ -66,88 +51,11 @@ class SamplingConfig:
             )
 
 
-class Critic(NamedTuple):
-    """A trainable judge of (noisy) plans, as pure functions."""
-
-    init: Callable[[Array, Array, Array], Averaged]  # init(key, x0 [B, T, D], condition [B, C])
-    update: Callable[..., tuple[Averaged, Metrics]]
-    # update(key, state, x0, condition, known, target [B]), regression
-    value: Callable[[Averaged, Array], Partial]  # value(state, condition) -> (x, sigma) -> [B]
-
-
-@dataclass(frozen=True)
-class CriticConfig:
-    """A judge of plans and its training."""
-
-    network: ValueNetworkConfig = field(default_factory=ValueNetworkConfig)
-    learning_rate: float = 1e-3
-    """Peak of the same schedule as the denoiser's."""
-    steps: int = 10_000
-    """As of the denoiser."""
-    ema: float = 0.995
-    """Decay of the averaged weights."""
-    noisy: bool = True
-    """Whether it learns to judge plans under noise, as guidance at the noised point needs."""
-    precision: Precision = "float32"
-    """As of the denoiser."""
-    accumulate: int = 1
-    """As of the denoiser."""
-
-    def __post_init__(self) -> None:
-        check_accumulate(self.accumulate)
-
-
-CLEAN = 0.02  # the level at which plans without noise are judged: near 0, and within what training shows
-
-
-def _judge(params: Params, condition: Array, x: Array, sigma: Array, *, apply: Callable) -> Array:
-    level = jnp.broadcast_to(sigma, (x.shape[0], *sigma.shape[1:])).reshape(x.shape[0], -1).max(-1)
-    level = jnp.maximum(level, CLEAN)
-    scale = jax.lax.rsqrt(1 + jnp.square(level))
-    return apply(params, scale[:, None, None] * x, jnp.log(level) / 4, condition)
-
-
-@lru_cache(maxsize=64)
-def critic(config: CriticConfig) -> Critic:
-    """The judge of `config`: regression of a number on plans, at noise levels from none to pure noise."""
-    net, optimiser, form = make_value(config.network, config.precision), adam(config), formulation("edm")
-
-    def init(key: Array, x0: Array, condition: Array) -> Averaged:
-        return begin(optimiser, net.init(key, x0, jnp.zeros(x0.shape[:1], x0.dtype), condition))
-
-    def update(key: Array, state: Averaged, x0: Array, condition: Array, known: Array, target: Array):
-        keys = named_keys(key, "level", "clean", "noise")
-        level = form.levels(keys["level"], x0.shape[0], x0.dtype)
-        clean = jax.random.bernoulli(keys["clean"], 0.5 if config.noisy else 1.0, level.shape)
-        level = jnp.where(clean, CLEAN, level)
-        noise = level[:, None, None] * jax.random.normal(keys["noise"], x0.shape, x0.dtype)
-        x = x0 + jnp.where(jnp.broadcast_to(known, x0.shape), 0.0, noise)
-
-        def loss(
-            params: Params, x: Array, level: Array, condition: Array, target: Array
-        ) -> tuple[Array, Metrics]:
-            error = jnp.mean(jnp.square(_judge(params, condition, x, level, apply=net.apply) - target))
-            return error, {"critic_loss": error}
-
-        rows = (x, level, condition, target)
-        return descend(optimiser, state, loss, config.ema, rows, config.accumulate)
-
-    def value(state: Averaged, condition: Array) -> Partial:
-        return bind(_judge, state.ema, condition, apply=net.apply)
-
-    return Critic(init, update, value)
-
-
 class Previous(NamedTuple):
-    """The carry of a planner that draws one trajectory: its last plan, normalised, for the warm start."""
+    """What a planner that draws one trajectory remembers: its last plan, for the warm start."""
 
-    plan: Array  # [B, T, D]
-    planned: Array  # [] bool, False before the first plan
-
-
-def nothing_planned(batch: int, horizon: int, channels: int) -> Previous:
-    """The carry before the first plan."""
-    return Previous(jnp.zeros((batch, horizon, channels)), jnp.zeros((), bool))
+    plan: Array  # [B, T, D], standardised
+    planned: Array  # [B] bool, False before the first plan
 
 
 def shifted(plan: Array, rows: float) -> Array:
@@ -160,6 +68,21 @@ def shifted(plan: Array, rows: float) -> Array:
     return (1 - share) * plan[:, left] + share * plan[:, following]
 
 
+def later(previous: Previous, rows: float) -> Previous:
+    """`previous` as seen `rows` rows later."""
+    return Previous(shifted(previous.plan, rows), previous.planned)
+
+
+def nothing(like: Array) -> Previous:
+    """What is remembered before the first plan, of the shape of `like` `[B, T, D]`."""
+    return Previous(jnp.zeros_like(like), jnp.zeros(like.shape[0], bool))
+
+
+def planned(x0: Array) -> Previous:
+    """What is remembered of new plans `[B, T, D]`."""
+    return Previous(x0, jnp.ones(x0.shape[0], bool))
+
+
 def draw_plan(
     key: Array,
     denoiser: Denoiser,
@@ -168,92 +91,65 @@ def draw_plan(
     previous: Previous,
     config: SamplingConfig,
     schedule: Array,
+    trace: bool = False,
 ) -> Array:
     """`[B, T, D]`, a draw given the entries `known` where `mask`: cold, or warm from the shifted `previous`.
 
-    `previous.plan` is `[B, T, D]` (repeated for candidates). The warm start enters `schedule` `[n + 1]` at
-    its last `warm_steps` levels; at the highest level it is the cold start of the same key.
+    `previous` is of B plans (repeated for candidates); rows that have planned before begin warm, the others
+    cold. The warm start enters `schedule` `[n + 1]` at its last `warm_steps` levels; at the highest level it
+    is the cold start of the same key. A schedule may have levels of single entries, `[n + 1, *prefix]`: each
+    begins with noise of its own, known ones as they are. With `trace` the whole chain `[n + 1, B, T, D]`; a
+    warm one stands still until it begins.
     """
     keys = named_keys(key, "start", "sampler")
-    sampler = SAMPLERS[config.sampler]
+    sampler = functools.partial(SAMPLERS[config.sampler], key=keys["sampler"], trace=trace)
     held = (hold_map if config.sampler == "flow_map" else hold)(denoiser, known, mask)  # type: ignore[arg-type]
 
-    def cold(_: None) -> Array:
-        x = config.temperature * schedule[0] * jax.random.normal(keys["start"], known.shape, known.dtype)
-        return sampler(held, x, schedule, key=keys["sampler"])
+    def drawn(x: Array, levels: Array) -> Array:
+        x = x if levels.ndim == 1 else jnp.where(mask, known, x)  # those at level 0 are not moved
+        return sampler(held, x, levels)
 
-    def warm(_: None) -> Array:
+    def cold() -> Array:
+        noise = jax.random.normal(keys["start"], known.shape, known.dtype)
+        return drawn(config.temperature * expand(schedule[0], known) * noise, schedule)
+
+    def warm() -> Array:
         levels = schedule[-(config.warm_steps + 1) :]
         x = warm_start(keys["start"], previous.plan, levels[0], schedule[0], temperature=config.temperature)
-        return sampler(held, x, levels, key=keys["sampler"])
+        found, still = drawn(x, levels), schedule.shape[0] - levels.shape[0]
+        return jnp.concatenate([jnp.repeat(found[:1], still, axis=0), found]) if trace else found
 
     if config.warm_steps == 0:
-        return cold(None)
-    return jax.lax.cond(previous.planned, warm, cold, None)
+        return cold()
+
+    def where_any(rows: Array, draw: Callable[[], Array]) -> Array:
+        nothing = jax.eval_shape(draw)
+        return jax.lax.cond(jnp.any(rows), draw, lambda: jnp.zeros(nothing.shape, nothing.dtype))
+
+    planned = previous.planned[:, None, None]
+    begun = where_any(planned, warm), where_any(~planned, cold)
+    return jnp.where(planned[None] if trace else planned, *begun)
 
 
-def plan_schedule(config: SamplingConfig, name: str) -> Array:
-    """`[steps + 1]`, the levels of a plan from nothing."""
-    special = {"consistency": "consistency", "shortcut": "flow_map"}.get(name)
-    if (special or config.sampler) != config.sampler or (not special and config.sampler in _FLOW_SAMPLERS):
+def check_sampler(config: SamplingConfig, name: str) -> None:
+    """Raises `UserError` unless the sampler is one of models of the formulation `name`."""
+    special = _SPECIAL.get(name)
+    if (special or config.sampler) != config.sampler or (not special and config.sampler in FLOW_SAMPLERS):
         raise UserError(
             f"formulation {name} and sampler {config.sampler} do not go together: consistency models are "
             "sampled by consistency, shortcut models by flow_map, denoisers by the others"
         )
+
+
+def plan_schedule(config: SamplingConfig, name: str) -> Array:
+    """`[steps + 1]`, the levels of a plan from nothing, of models of the formulation `name`.
+
+    Raises:
+        UserError: if sampler and formulation do not go together.
+    """
+    check_sampler(config, name)
     if name == "shortcut":  # steps of equal time, which it has learned
         return flow(config.steps)
     if config.sigma_max is None:
-        return formulation("edm" if special else name).schedule(config.steps)
+        return formulation("edm" if name in _SPECIAL else name).schedule(config.steps)
     return karras(config.steps, sigma_min=LEAST, sigma_max=config.sigma_max)
-
-
-def candidates_of(x: Any, count: int) -> Any:
-    """Every row of the leaves `[B, ...]` `count` times: `[B * count, ...]`, a row's copies side by side."""
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), x)
-
-
-def best_of(x: Array, score: Array, count: int) -> tuple[Array, Array]:
-    """Of every `count` candidates `[B * count, ...]` the one of the highest `score` `[B * count]`, and it."""
-    score = score.reshape(-1, count)
-    best = jnp.argmax(score, axis=1)
-    rows = jnp.arange(score.shape[0])
-    return x.reshape((-1, count, *x.shape[1:]))[rows, best], score[rows, best]
-
-
-class Steering(NamedTuple):
-    """How a value steers the drawing of plans (see `jdp.diffusion.guidance.value_guided`)."""
-
-    strength: float  # 0: it only chooses
-    point: Literal["denoised", "noised"] = "denoised"
-    steps: int = 1  # of Newton's method; 0: one plain gradient step
-
-
-def draw_best(
-    key: Array,
-    denoiser: Denoiser,
-    value: Partial | None,
-    known: Array,
-    mask: Array,
-    previous: Previous,
-    config: SamplingConfig,
-    schedule: Array,
-    steering: Steering,
-    count: int,
-) -> tuple[Array, Array]:
-    """`([B, T, D], value [B])`: of `count` draws (`draw_plan`), steered by `value`, the one it values most.
-
-    `known`, `mask` and `previous` are of B plans; `denoiser` and `value` of `B * count`. Without a value the
-    first draw is taken, of value 0.
-    """
-    known, mask, plan = candidates_of((known, mask, previous.plan), count)
-    if value is not None and steering.strength and config.sampler in _FLOW_SAMPLERS:
-        raise UserError(
-            "a flow map has no denoised point to guide: set the guidance to 0, or train a denoiser"
-        )
-    if value is not None and steering.strength:
-        strength, point, steps = steering
-        newton = {"steps": max(steps, 1), "solver_steps": min(steps, 1)}
-        denoiser = value_guided(denoiser, value, strength, point=point, covariance="isotropic", **newton)
-    x0 = draw_plan(key, denoiser, known, mask, Previous(plan, previous.planned), config, schedule)
-    score = jnp.zeros(x0.shape[0]) if value is None else value(x0, jnp.zeros(x0.shape[:1]))
-    return best_of(x0, score, count)

@@ -1,5 +1,9 @@
-"""Diffusion Veteran (Lu et al. 2025, arXiv 2503.00535): the best of many unguided plans of states."""
+"""Diffusion Veteran (Lu et al. 2025, arXiv 2503.00535): the best of many unguided plans of states.
 
+Half of the file are settings, presets and the row of the table.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -8,37 +12,28 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.segments import FAR, Hindsight, SegmentRows
-from jdp.errors import check_choices
 from jdp.learning.averaged import Averaged
-from jdp.planners.diffuser import check_candidates, check_horizon
-from jdp.planners.inverse import InverseConfig, inverse, near_pair
-from jdp.planners.models import ModelConfig, model
-from jdp.planners.scale import Scale, Span, fit_scale, fit_span, known_mask, with_goal
-from jdp.planners.states import pursue, row_offsets, start, states_plan
-from jdp.planners.trajectory import (
-    CriticConfig,
-    Previous,
-    SamplingConfig,
-    Steering,
-    candidates_of,
-    critic,
-    draw_best,
-    plan_schedule,
-    shifted,
-)
-from jdp.types import Planner, Segments, Spec, named_keys
+from jdp.learning.candidates import check_candidates
+from jdp.learning.fitting import falling_rates
+from jdp.learning.inverse import InverseConfig, inverse
+from jdp.learning.plan_critics import CriticConfig, critic
+from jdp.learning.plan_models import model
+from jdp.learning.scale import Scale, Span, fit_scale, fit_span
+from jdp.planners import presets
+from jdp.planners.assembly import Parts, PlannerConfig, first_weights, method, plan_of, study
+from jdp.planners.following import Planned
+from jdp.planners.levels import Learned, Lesson, Level, draw
+from jdp.planners.trajectory import Previous, SamplingConfig, later, planned
+from jdp.registry import Preset, Task, register
+from jdp.types import Context, Guide, Method, Metrics, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
-class VeteranConfig:
+class VeteranConfig(PlannerConfig):
     """Settings of Diffusion Veteran."""
 
     horizon: int = 4
     """Steps that a plan spans (a multiple of `stride`)."""
-    stride: int = 1
-    """Steps between two rows of a plan."""
-    replan_every: int = 1
-    """Steps that a plan is followed."""
     candidates: int = 50
     """Plans drawn at a decision; the one that the critic values most is followed."""
     goals: Literal["condition", "last_row", "critic"] = "condition"
@@ -48,7 +43,6 @@ class VeteranConfig:
     all plans weigh the same, as they do on tasks with goals."""
     reach: float = 2.0
     """How far ahead hindsight goals lie at most, in horizons: beyond that the critic tells nothing apart."""
-    model: ModelConfig = field(default_factory=ModelConfig)
     critic: CriticConfig = field(default_factory=lambda: CriticConfig(noisy=False))
     inverse: InverseConfig = field(
         default_factory=lambda: InverseConfig(kind="diffusion", hidden=(256, 256, 256))
@@ -56,8 +50,7 @@ class VeteranConfig:
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(steps=20, warm_steps=0))
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        check_horizon(self.horizon, self.stride, self.replan_every)
+        super().__post_init__()
         check_candidates(self.candidates)
 
     @property
@@ -81,8 +74,88 @@ class VeteranState(NamedTuple):
     inverse: Averaged
 
 
+VeteranParts = Parts[VeteranConfig]
+
+
+def conditioned(parts: VeteranParts) -> bool:
+    """Whether the denoiser is shown the goal."""
+    return bool(parts.spec.goal) and parts.config.goals == "condition"
+
+
+def init(key: Array, data: SegmentRows, *, parts: VeteranParts) -> VeteranState:
+    """The state before training."""
+    keys, goals = named_keys(key, "model", "critic", "inverse"), len(parts.spec.goal)
+    learned = first_weights(parts, keys, goals if conditioned(parts) else 0, goals)
+    return VeteranState(fit_scale(data), fit_span(data), *learned)
+
+
+def update(
+    key: Array, state: VeteranState, batch: Segments, *, parts: VeteranParts
+) -> tuple[VeteranState, Metrics]:
+    """One step of the denoiser on weighted plans, of the critic, and of the inverse model."""
+    level, scale = parts.level, state.scale
+    x0 = scale.observation(batch.observation[:, jnp.array(parts.at)])
+    goal = scale.goal(batch.goal, parts.spec) if parts.spec.goal else batch.goal
+    shown, weight = goal if conditioned(parts) else goal[:, :0], weights(state, batch, parts)[:, None, None]
+    lesson = Lesson(x0, level.mask()[None], weight, shown, goal, outcome(state, batch, parts))
+    return study(parts, named_keys(key, "model", "critic", "pair", "inverse"), state, lesson, batch)
+
+
+def weights(state: VeteranState, batch: Segments, parts: VeteranParts) -> Array:
+    """`[B]`, how much the plans of a batch count for the denoiser."""
+    if conditioned(parts):  # plans say nothing of a goal of another episode
+        return (batch.distance < FAR).astype(batch.value.dtype)
+    if parts.spec.goal:
+        return jnp.ones_like(batch.value[:, 0])
+    return jnp.exp(parts.config.weighting * 2 * (state.span(batch.value[:, 0]) - 1))
+
+
+def outcome(state: VeteranState, batch: Segments, parts: VeteranParts) -> Array:
+    """`[B]`, what the critic learns: the standardised return, or minus the steps to the goal in horizons."""
+    if not parts.spec.goal:
+        return state.scale.value(batch.value[:, :1])[:, 0]
+    steps = jnp.minimum(batch.distance, parts.config.furthest).astype(batch.value.dtype)
+    return -steps / parts.config.horizon
+
+
+def plan(
+    key: Array, state: VeteranState, memory: Previous, context: Context, *, parts: VeteranParts
+) -> Planned:
+    """The plan that the critic values most."""
+    level, config, goal = parts.level, parts.config, context.goal
+    wish = state.scale.goal(goal, parts.spec) if parts.spec.goal else goal
+    shown, learned = wish if conditioned(parts) else wish[:, :0], Learned(state.model, state.critic)
+    previous = later(memory, config.replan_every / parts.stride)
+    x0, score, chain = draw(key, level, learned, level.given(context), previous, context, shown, wish)
+    value = config.horizon * score if parts.spec.goal else level.value_of(state.scale, score)
+    return Planned(planned(x0), plan_of(state.scale, x0, value), chain)
+
+
+def _presets(task: Task) -> Mapping[str, Preset]:
+    common = {"critic": presets.CLEAN_CRITIC, "sampling": presets.COLD}
+    if task.horizon is None:
+        cpu = VeteranConfig(horizon=32, stride=4, candidates=16, model=presets.SMALL, **common)
+        return presets.presets_of(task, cpu, presets.published(VeteranConfig(model=presets.SMALL, **common)))
+    time = {"horizon": task.horizon, "replan_every": task.horizon, "stride": presets.maze_rows(task)[0]}
+    return presets.presets_of(task, VeteranConfig(goals="last_row", model=presets.LARGER, **time, **common))
+
+
+@register(
+    "planner",
+    "veteran",
+    VeteranConfig,
+    _presets,
+    title="Diffusion Veteran",
+    paper="arXiv 2503.00535",
+    idea="draws many plans without guidance, follows the critic's choice; a diffusion inverse model acts",
+    departures="EDM in place of a VP SDE, and a small critic, unless asked otherwise (`model.formulation`, "
+    "`critic.network`); returns are standardised, which ranks plans as returns within -1 .. 1 do; the "
+    "penalty of -100 is added to the reward of a terminal step, where the authors' code puts it in the "
+    "reward's place; goals in hindsight as a condition, the paper's way on request",
+    fit=falling_rates,
+)
 @lru_cache(maxsize=64)
-def veteran(config: VeteranConfig, spec: Spec) -> Planner:
+def veteran(config: VeteranConfig, spec: Spec, *, guide: Guide | None = None, trace: bool = False) -> Method:
     """Draws many plans of states given the present, without guidance, and follows the critic's choice.
 
     The critic regresses what a clean plan comes to: on tasks with rewards the discounted return from its
@@ -94,85 +167,21 @@ def veteran(config: VeteranConfig, spec: Spec) -> Planner:
     plans arrive at the very end. By default the denoiser has the hindsight goal as a condition, without
     exaggeration, and candidates pass the goal sooner or later; the critic takes the soonest.
 
-    Departures: EDM in place of a VP SDE unless `model.formulation` says otherwise; the critic is the small
-    "pooled" network unless `critic.network` says "transformer"; it regresses standardised returns, which rank
-    plans as those within -1 .. 1 do.
+    Args:
+        guide: acts on the denoiser of plans, before the critic chooses.
+        trace: whether decisions hold the chain out of noise.
     """
-    o, rows = spec.observation_dim, config.horizon // config.stride
-    net, judge = model(config.model), critic(config.critic)
-    control = inverse(config.inverse, spec.action_dim, config.stride, spec.goal)
-    offsets, at = row_offsets(config.horizon, config.stride)
-    given = spec if config.goals == "last_row" else replace(spec, goal=())
-    mask = known_mask(rows, o, 0, given)
-    conditioned = bool(spec.goal) and config.goals == "condition"
-
-    def init(key: Array, data: SegmentRows) -> VeteranState:
-        keys = named_keys(key, "model", "critic", "inverse")
-        x0, goal = jnp.zeros((1, rows, o)), jnp.zeros((1, len(spec.goal)))
-        s, action = jnp.zeros((1, o)), jnp.zeros((1, spec.action_dim))
-        return VeteranState(
-            fit_scale(data),
-            fit_span(data),
-            net.init(keys["model"], x0, shown(goal)),
-            judge.init(keys["critic"], x0, goal),
-            control.init(keys["inverse"], s, s, action),
-        )
-
-    def shown(goal: Array) -> Array:
-        return goal if conditioned else goal[:, :0]
-
-    def update(key: Array, state: VeteranState, batch: Segments):
-        keys = named_keys(key, "model", "critic", "pair", "inverse")
-        x0 = state.scale.observation(batch.observation[:, jnp.array(at)])
-        goal = state.scale.goal(batch.goal, spec) if spec.goal else batch.goal
-        weight = weights(state, batch)[:, None, None]
-        learned, metrics = net.update(keys["model"], state.model, x0, shown(goal), mask[None], weight)
-        judged, more = judge.update(keys["critic"], state.critic, x0, goal, mask[None], outcome(state, batch))
-        pair = near_pair(keys["pair"], batch, state.scale, config.stride)
-        follows, most = control.update(keys["inverse"], state.inverse, *pair)
-        state = state._replace(model=learned, critic=judged, inverse=follows)
-        return state, {**metrics, **more, **most}
-
-    def weights(state: VeteranState, batch: Segments) -> Array:
-        if conditioned:  # plans say nothing of a goal of another episode
-            return (batch.distance < FAR).astype(batch.value.dtype)
-        if spec.goal:
-            return jnp.ones_like(batch.value[:, 0])
-        return jnp.exp(config.weighting * 2 * (state.span(batch.value[:, 0]) - 1))
-
-    def outcome(state: VeteranState, batch: Segments) -> Array:
-        if not spec.goal:
-            return state.scale.value(batch.value[:, :1])[:, 0]
-        steps = jnp.minimum(batch.distance, config.furthest).astype(batch.value.dtype)
-        return -steps / config.horizon
-
-    def plan(key: Array, state: VeteranState, carry: Previous, observation: Array, goal: Array):
-        wish = state.scale.goal(goal, spec) if spec.goal else goal
-        known, held = with_goal(state.scale.observation(observation), wish, rows, 0, given)
-        wishes = candidates_of(wish, config.candidates)
-        x0, score = draw_best(
-            key,
-            net.denoiser(state.model, shown(wishes)),
-            judge.value(state.critic, wishes),
-            known,
-            held,
-            Previous(shifted(carry.plan, config.replan_every / config.stride), carry.planned),
-            config.sampling,
-            plan_schedule(config.sampling, config.model.formulation),
-            Steering(0.0),
-            config.candidates,
-        )
-        value = config.horizon * score if spec.goal else state.scale.value.inverse(score[:, None])[:, 0]
-        return Previous(x0, jnp.ones((), bool)), states_plan(state.scale, x0, value)
-
-    return Planner(
-        init,
-        update,
-        start(rows, spec.action_dim),
-        plan,
-        pursue(control, config.stride),
-        offsets,
-        config.horizon,
-        config.stride,
-        config.replan_every,
+    level = Level(
+        spec if config.goals == "last_row" else replace(spec, goal=()),
+        rows=config.horizon // config.stride,
+        extra=0,
+        model=model(config.model),
+        sampling=config.sampling,
+        critic=critic(config.critic),
+        candidates=config.candidates,
+        guide=guide,
+        trace=trace,
     )
+    control = inverse(config.inverse, spec.action_dim, config.stride, spec.goal)
+    parts = Parts(config, spec, level, control, config.stride)
+    return method(parts, init, update, plan, hindsight=config.hindsight)

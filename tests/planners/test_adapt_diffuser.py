@@ -1,6 +1,5 @@
 """AdaptDiffuser: the test that plans must pass, and what learning from those that pass does."""
 
-import importlib
 from dataclasses import replace
 
 import jax
@@ -9,23 +8,21 @@ import numpy as np
 import pytest
 from two_rooms import PAIRS, SPEC, counted, exact_model, rows_of_walks, shortest_walk
 
-from jdp.data import draw_segments, rows_of, segment_rows
+from jdp.data import batches, rows_of, segment_rows
 from jdp.data.episodes import Origin, make_episodes
 from jdp.errors import UserError
-from jdp.learning.optimiser import learning_rate
+from jdp.learning.fitting import over_updates
+from jdp.learning.inverse import Inverse, InverseConfig
+from jdp.learning.optimiser import warmup_cosine
+from jdp.learning.plan_critics import CriticConfig
+from jdp.learning.plan_models import ModelConfig
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners.adapt_diffuser import (
-    AdaptDiffuserConfig,
-    Measures,
-    adapt_diffuser,
-    kept,
-    select,
-    trained_for,
-)
+from jdp.planners import SamplingConfig
+from jdp.planners import adapt_diffuser as module
+from jdp.planners import diffuser as inner_module
+from jdp.planners.adapt_diffuser import AdaptDiffuserConfig, adapt_diffuser
 from jdp.planners.diffuser import DiffuserPlannerConfig
-from jdp.planners.inverse import Inverse, InverseConfig
-from jdp.planners.models import ModelConfig
-from jdp.planners.trajectory import CriticConfig, SamplingConfig
+from jdp.planners.selection import Measures, kept, select
 from jdp.types import Segments, Spec, named_keys
 
 H, RNG = 4, np.random.default_rng(0)
@@ -77,7 +74,7 @@ def test_mistakes_are_told_in_one_line():
 
 
 UPDATES = 700
-TOY = trained_for(
+TOY = over_updates(
     AdaptDiffuserConfig(
         DiffuserPlannerConfig(
             horizon=H,
@@ -95,7 +92,7 @@ TOY = trained_for(
         finetune_share=1.0,
         value_quantile=0.7,
     ),
-    UPDATES,
+    2 * UPDATES,  # the first training and a round as long
 )
 
 
@@ -104,8 +101,8 @@ def test_the_learning_rate_is_left_for_the_rounds():
     assert TOY.steps(UPDATES) == (UPDATES, 2 * UPDATES)
     for part in (TOY.diffuser.model, TOY.diffuser.critic, TOY.inverse):
         assert part.steps == 2 * UPDATES
-        assert learning_rate(part.learning_rate, part.steps)(UPDATES) > 0.3 * part.learning_rate
-    assert learning_rate(1e-3, UPDATES)(UPDATES) == 0
+        assert warmup_cosine(part.learning_rate, part.steps)(UPDATES) > 0.3 * part.learning_rate
+    assert warmup_cosine(1e-3, UPDATES)(UPDATES) == 0
 
 
 @pytest.fixture(scope="module")
@@ -127,23 +124,24 @@ def toy():
     )
     rows = segment_rows(data, H, discount=1.0)
     planner = adapt_diffuser(TOY, Spec(1, 1))
-    draw = draw_segments(32, planner.offsets)
+    draw = batches(planner.learner.draws, 32)
 
     def train(key, state, rows, imagined):
         def body(state, key):
             keys = named_keys(key, "real", "imagined", "update")
             both = draw(keys["real"], rows), draw(keys["imagined"], imagined)
             batch = jax.tree.map(lambda x, y: jnp.concatenate([x[:16], y[:16]]), *both)
-            return planner.update(keys["update"], state, batch)
+            return planner.learner.update(keys["update"], state, batch)
 
         return jax.lax.scan(body, state, jax.random.split(key, UPDATES))
 
     run, traces = counted(train)
-    state = jax.jit(planner.init)(jax.random.key(0), rows)
+    state = jax.jit(planner.learner.init)(jax.random.key(0), rows)
     state, _ = run(jax.random.key(1), state, rows, rows)
     return planner, rows, state, run, traces
 
 
+@pytest.mark.slow
 def test_learning_from_kept_plans_raises_the_value_of_plans(toy):
     planner, rows, state, run, traces = toy
     imagine, imagined = counted(planner.imagine)
@@ -155,7 +153,7 @@ def test_learning_from_kept_plans_raises_the_value_of_plans(toy):
     assert 0.05 < np.mean(keep) < 0.6
     assert earned[keep].mean() > earned.mean() + 0.25
     # Whole plans, for the offsets of the planner: actions are those between planned states.
-    assert segments.observation.shape == (len(start), max(planner.offsets) + 1, 1)
+    assert segments.observation.shape == (len(start), max(planner.learner.draws.offsets) + 1, 1)
     moved = np.diff(np.asarray(segments.observation), axis=1)
     np.testing.assert_allclose(np.asarray(segments.action)[:, :-1], np.clip(moved, -1, 1), atol=0.1)
     assert (np.asarray(segments.reward) == 0).all()
@@ -174,14 +172,13 @@ def test_learning_from_kept_plans_raises_the_value_of_plans(toy):
 def test_the_planner_is_diffuser_between_rounds(toy):
     planner, rows, state, *_ = toy
     now, none = rows.observation[:3], np.zeros((3, 0), np.float32)
-    run, traces = counted(planner.plan)
-    carry, plan = run(jax.random.key(0), state, planner.start(now)[0], now, none)
+    run, traces = counted(planner.policy.act)
+    carry, decision = run(jax.random.key(0), state, planner.policy.init(now), now, none)
     _, again = run(jax.random.key(0), state, carry, now, none)
-    np.testing.assert_allclose(plan.action, again.action)  # always from nothing here
-    assert len(traces) == 1
-    action = planner.act(jax.random.key(0), state, plan, jnp.int32(1), now)
-    np.testing.assert_array_equal(action, plan.action[:, 1])
-    assert planner.offsets == tuple(range(H)) and planner.replan_every == 1
+    np.testing.assert_allclose(decision.plan.action, again.plan.action)  # always from nothing here
+    assert len(traces) == 1 and again.decided.all()
+    np.testing.assert_array_equal(again.action, again.plan.action[:, 0])
+    assert planner.learner.draws.offsets == tuple(range(H))
 
 
 def test_in_mazes_plans_that_jump_are_not_kept(monkeypatch):
@@ -189,21 +186,15 @@ def test_in_mazes_plans_that_jump_are_not_kept(monkeypatch):
     length, rng = 10, np.random.default_rng(0)
     walks = np.array([shortest_walk(rng, *pair, length) for pair in PAIRS])
     rows, moves = rows_of_walks(walks, length)
-    for name in ("diffuser", "adapt_diffuser"):
-        module = importlib.import_module(f"jdp.planners.{name}")
-        if name == "diffuser":
-            monkeypatch.setattr(module, "model", exact_model)
-        else:
-            monkeypatch.setattr(module, "inverse", exact_steps)
-            diffuser = importlib.import_module("jdp.planners.diffuser").diffuser.__wrapped__
-            monkeypatch.setattr(module, "diffuser", diffuser)
+    monkeypatch.setattr(inner_module, "model", exact_model)
+    monkeypatch.setattr(module, "inverse", exact_steps)
     config = AdaptDiffuserConfig(
         DiffuserPlannerConfig(horizon=length, candidates=1, sampling=SamplingConfig(steps=8)),
         quantile=1.0,
         error_quantile=1.0,
     )
     planner = adapt_diffuser.__wrapped__(config, SPEC)
-    state = jax.jit(planner.init)(jax.random.key(0), rows)
+    state = jax.jit(planner.learner.init)(jax.random.key(0), rows)
     broken = np.arange(len(PAIRS)) % 3 == 0
     walks, moves = walks.astype(np.float32), moves.copy()
     for i in np.flatnonzero(broken):  # there at once, from the fourth row on

@@ -1,27 +1,25 @@
 """Decision Diffuser: what the condition does to plans, with exact denoisers and with a tiny network."""
 
-import importlib
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from deciding import due, first_plan
 from two_rooms import counted
 
 from jdp.data.segments import SegmentRows
 from jdp.diffusion import exact
 from jdp.errors import UserError
+from jdp.learning.inverse import InverseConfig
+from jdp.learning.plan_models import Model, ModelConfig
+from jdp.learning.scale import Affine, Scale, Span
 from jdp.networks import NetworkConfig
+from jdp.planners import decision_diffuser as module
 from jdp.planners.decision_diffuser import DecisionDiffuserConfig, decision_diffuser
-from jdp.planners.inverse import InverseConfig
-from jdp.planners.models import Model, ModelConfig
-from jdp.planners.scale import Affine, Scale, Span
 from jdp.planners.trajectory import SamplingConfig
-from jdp.policies.closed_loop import follow
 from jdp.types import Segments, Spec, bind, expand
-
-module = importlib.import_module("jdp.planners.decision_diffuser")  # the package has a function of this name
 
 T, B = 4, 4096
 RNG = np.random.default_rng(0)
@@ -99,7 +97,7 @@ def planner_with(denoiser, config, spec=SPEC):
     zeros = np.zeros((8, spec.observation_dim), np.float32)
     data = SegmentRows(zeros, zeros[:, :1], *zeros.T[[0, 0, 0]], *[np.zeros(1, int)] * 3)
     # The weights of the inverse model do not matter here, and so need no compiled `init`.
-    shapes = jax.eval_shape(planner.init, jax.random.key(0), data)
+    shapes = jax.eval_shape(planner.learner.init, jax.random.key(0), data)
     state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1, leaf.dtype), shapes)
     plain = Affine(jnp.zeros(spec.observation_dim), jnp.ones(spec.observation_dim))
     return planner, state._replace(scale=Scale(plain, PLAIN, PLAIN), span=SPAN)
@@ -108,12 +106,12 @@ def planner_with(denoiser, config, spec=SPEC):
 def planned(denoiser, config, wishes, batch=2):
     """`[B, T]` plans from `PRESENT` for each return asked for; the same noise, and one program."""
     planner, state = planner_with(denoiser, config)
-    here, plan = jnp.full((batch, 1), PRESENT), jax.jit(planner.plan)
-    carry, goal, found = planner.start(here)[0], jnp.zeros((batch, 0)), []
+    here, goal, found = jnp.full((batch, 1), PRESENT), jnp.zeros((batch, 0)), []
     for wish in wishes:
         # Of a dataset whose returns span 0 to the wish over the target's share.
         state = state._replace(span=Span(jnp.float32(0), jnp.float32(wish / config.target)))
-        found.append(np.asarray(plan(jax.random.key(1), state, carry, here, goal)[1].observation[..., 0]))
+        plan = first_plan(planner, jax.random.key(1), state, here, goal)
+        found.append(np.asarray(plan.observation[..., 0]))
     return [plans.astype(np.float64) for plans in found]
 
 
@@ -153,27 +151,27 @@ def test_a_warm_start_at_the_highest_level_is_the_cold_start():
     config = replace(CONFIG, replan_every=2, sampling=replace(CONFIG.sampling, warm_steps=24))
     planner, state = planner_with(moved_denoiser, config)
     here, goal = jnp.full((3, 1), PRESENT), jnp.zeros((3, 0))
-    plan, traces = counted(planner.plan)
-    cold = planner.start(here)[0]
-    warm, found = plan(jax.random.key(1), state, cold, here, goal)
-    assert bool(warm.planned) and not bool(cold.planned)
-    warm = warm._replace(plan=5 * jnp.ones_like(warm.plan))
-    again = plan(jax.random.key(1), state, warm, here, goal)[1]
-    np.testing.assert_allclose(again.observation, found.observation, atol=1e-6)
+    act, traces = counted(planner.policy.act)
+    cold = planner.policy.init(here)
+    warm, found = act(jax.random.key(1), state, cold, here, goal)
+    assert warm.memory.planned.all() and not cold.memory.planned.any()
+    warm = due(warm._replace(memory=warm.memory._replace(plan=5 * jnp.ones_like(warm.memory.plan))))
+    again = act(jax.random.key(1), state, warm, here, goal)[1]
+    np.testing.assert_allclose(again.plan.observation, found.plan.observation, atol=1e-6)
     assert len(traces) == 1
 
 
 def test_policy_in_closed_loop_compiles_once():
     planner, state = planner_with(moved_denoiser, replace(CONFIG, replan_every=2))
-    policy = follow(planner)
+    policy = planner.policy
     act, traces = counted(policy.act)
     here, carry = jnp.ones((3, 1)), policy.init(jnp.ones((3, 1)))
     plans = []
     for step in range(4):
         here = here + 1
-        carry, action = act(jax.random.key(step), state, carry, here, jnp.zeros((3, 0)))
-        plans.append(np.asarray(carry.plan.observation))
-        assert np.abs(action).max() <= 1
+        carry, decision = act(jax.random.key(step), state, carry, here, jnp.zeros((3, 0)))
+        plans.append(np.asarray(decision.plan.observation))
+        assert np.abs(decision.action).max() <= 1
     assert len(traces) == 1
     for step, seen in zip(range(4), [2, 2, 4, 4], strict=True):  # planned at steps 0 and 2
         np.testing.assert_allclose(plans[step][:, 0], seen, atol=1e-6)
@@ -191,7 +189,7 @@ def test_a_quarter_of_the_conditions_is_not_shown(goals):
     value = jnp.broadcast_to(wish, (n, length))
     goal = wish if goals else wish[:, :0]
     batch = Segments(observation, zeros[..., None], zeros, zeros, value, goal, jnp.zeros(n, jnp.int32))
-    _, metrics = jax.jit(planner.update)(jax.random.key(1), state, batch)
+    _, metrics = jax.jit(planner.learner.update)(jax.random.key(1), state, batch)
     condition = np.asarray(metrics["condition"])
     shown = condition[:, 1] == 1
     assert shown.mean() == pytest.approx(0.75, abs=0.02)
@@ -225,22 +223,22 @@ def test_a_network_learns_to_go_where_the_goal_says():
     assert planner is decision_diffuser(config, spec)
     data = walks(jax.random.key(0), 512, 4)
     flat = [np.asarray(x).reshape(-1, *x.shape[2:]) for x in data[:5]]
-    state = jax.jit(planner.init)(jax.random.key(1), SegmentRows(*flat, *[np.zeros(1, int)] * 3))
+    state = jax.jit(planner.learner.init)(jax.random.key(1), SegmentRows(*flat, *[np.zeros(1, int)] * 3))
 
     def update(state, key):
         draw, learn = jax.random.split(key)
-        return planner.update(learn, state, walks(draw, 64, 4))
+        return planner.learner.update(learn, state, walks(draw, 64, 4))
 
     keys = jax.random.split(jax.random.key(2), steps)
     state, _ = jax.jit(lambda state: jax.lax.scan(update, state, keys))(state)
     goal = jnp.linspace(-0.8, 0.8, 9)[:, None]
     here = jnp.zeros((9, 1))
-    _, plan = jax.jit(planner.plan)(jax.random.key(3), state, planner.start(here)[0], here, goal)
+    decision = jax.jit(planner.policy.act)(jax.random.key(3), state, planner.policy.init(here), here, goal)[1]
+    plan = decision.plan
     np.testing.assert_allclose(plan.observation[:, 0], 0, atol=1e-6)
     error = np.asarray(plan.observation[:, -1] - goal)
     assert np.sqrt(np.mean(error**2)) < 0.15  # the spread of goals is .58
-    action = jax.jit(planner.act)(jax.random.key(4), state, plan, jnp.int32(0), here)
-    assert np.corrcoef(action[:, 0], goal[:, 0])[0, 1] > 0.95
+    assert np.corrcoef(decision.action[:, 0], goal[:, 0])[0, 1] > 0.95
 
 
 def test_settings_that_do_not_fit_are_refused_in_one_line():

@@ -1,23 +1,23 @@
 """Diffuser: the guided mean in closed form, exact conditions, warm starts, the closed loop."""
 
-import importlib
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from deciding import first_plan
 
 from jdp.diffusion import exact
 from jdp.errors import UserError
-from jdp.planners import DiffuserPlannerConfig, SamplingConfig, make
-from jdp.planners.models import Model
-from jdp.planners.scale import Affine, Scale
-from jdp.planners.trajectory import Critic, Previous, draw_plan, shifted
-from jdp.policies import follow
+from jdp.learning.plan_critics import Critic
+from jdp.learning.plan_models import Model
+from jdp.learning.scale import Affine, Scale
+from jdp.planners import SamplingConfig, diffuser, make
+from jdp.planners.diffuser import DiffuserPlannerConfig
+from jdp.planners.trajectory import Previous, draw_plan, shifted
 from jdp.types import Spec, bind
 
-diffuser = importlib.import_module("jdp.planners.diffuser")
 PRECISION, AIM = 3.0, 1.5
 SAMPLING = SamplingConfig(sampler="heun", steps=30, warm_steps=0, sigma_max=80.0)
 
@@ -56,9 +56,7 @@ def test_the_guided_mean_is_that_of_the_tilted_gaussian(exact_planner):
         )
         planner, state = exact_planner(config, spec)
         now = jnp.full((batch, 1), 0.7)
-        plan = jax.jit(planner.plan)(
-            jax.random.key(0), state, planner.start(now)[0], now, jnp.zeros((batch, 0))
-        )[1]
+        plan = first_plan(planner, jax.random.key(0), state, now, jnp.zeros((batch, 0)))
         following = np.asarray(plan.observation[:, 1, 0])
         mean, std = PRECISION * AIM / (1 + PRECISION), 1 / np.sqrt(1 + PRECISION)
         assert following.mean() == pytest.approx(mean, abs=0.03)
@@ -73,9 +71,7 @@ def test_of_the_candidates_the_most_valued_is_followed(exact_planner):
         config = DiffuserPlannerConfig(horizon=2, candidates=count, guidance=0.0, sampling=SAMPLING)
         planner, state = exact_planner(config, spec)
         now = jnp.zeros((256, 1))
-        plan = jax.jit(planner.plan)(
-            jax.random.key(1), state, planner.start(now)[0], now, jnp.zeros((256, 0))
-        )[1]
+        plan = first_plan(planner, jax.random.key(1), state, now, jnp.zeros((256, 0)))
         x = jnp.concatenate([plan.observation, plan.action], axis=-1)
         clipped = np.abs(np.asarray(plan.action)) > 0.999  # actions leave the box; the value saw them before
         ok = ~clipped.any((1, 2))
@@ -91,7 +87,7 @@ def test_the_goal_is_exact_and_only_in_the_last_row(exact_planner):
     config = DiffuserPlannerConfig(horizon=4, candidates=1, replan_every=4, sampling=SAMPLING)
     planner, state = exact_planner(config, spec)
     now, goal = jnp.ones((8, 3)), jnp.tile(jnp.array([[2.0, -3.0]]), (8, 1))
-    plan = jax.jit(planner.plan)(jax.random.key(0), state, planner.start(now)[0], now, goal)[1]
+    plan = first_plan(planner, jax.random.key(0), state, now, goal)
     assert np.asarray(plan.observation[:, 0]) == pytest.approx(1.0, abs=1e-6)
     last = np.asarray(plan.observation[:, -1])
     assert last[:, [0, 2]] == pytest.approx(np.tile([2.0, -3.0], (8, 1)), abs=1e-6)
@@ -115,7 +111,7 @@ def test_a_warm_start_at_the_highest_level_is_the_cold_start():
                 key, denoiser, known, mask, previous, c, schedule
             )
         )
-        previous = Previous(plan, jnp.asarray(planned))
+        previous = Previous(plan, jnp.full(4, planned))
         found.append(np.asarray(draw(jax.random.key(0), exact.gaussian(0.0, 1.0), previous)))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
     assert np.abs(found[2] - found[1]).max() > 0.1
@@ -136,13 +132,15 @@ def test_plans_are_followed_for_their_time_and_nothing_compiles_twice(exact_plan
         horizon=4, candidates=2, replan_every=3, sampling=SamplingConfig(steps=3, warm_steps=2)
     )
     planner, state = exact_planner(config, spec)
-    policy = follow(planner)
+    policy = planner.policy
     act, now, goal = jax.jit(policy.act), jnp.zeros((2, 1)), jnp.zeros((2, 0))
     carry, plans = jax.jit(policy.init)(now), []
     for step in range(7):
-        carry, action = act(jax.random.key(step), state, carry, now, goal)
-        plans.append(np.asarray(carry.plan.action))
-        assert np.asarray(action) == pytest.approx(plans[-1][:, step % 3])
+        carry, decision = act(jax.random.key(step), state, carry, now, goal)
+        plans.append(np.asarray(decision.plan.action))
+        assert np.asarray(decision.action) == pytest.approx(plans[-1][:, step % 3])
+        assert (np.asarray(decision.decided) == (step % 3 == 0)).all()
+        np.testing.assert_array_equal(decision.value, decision.plan.value)
     assert act._cache_size() == 1
     same = [np.array_equal(a, b) for a, b in itertools.pairwise(plans)]
     assert same == [True, True, False, True, True, False]

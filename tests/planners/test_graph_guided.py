@@ -1,6 +1,5 @@
 """Graph-guided planning: the graph against scipy and loops, waypoints, and two rooms crossed in pieces."""
 
-import importlib
 import itertools
 
 import jax
@@ -21,15 +20,14 @@ from two_rooms import (
     wandering,
 )
 
-from jdp.data import draw_segments
+from jdp.data import batches
 from jdp.errors import UserError
-from jdp.planners.graph import build_graph, episode_ends, farthest_points, nearest, walk, waypoints
-from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided, pulled, route
-from jdp.planners.inverse import Inverse, InverseConfig
-from jdp.planners.trajectory import SamplingConfig
+from jdp.learning.inverse import Inverse, InverseConfig
+from jdp.planners import SamplingConfig
+from jdp.planners import graph_guided as module
+from jdp.planners.graph import build_graph, episode_ends, farthest_points, nearest, route, walk, waypoints
+from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided, pulled
 from jdp.types import Spec, bind
-
-module = importlib.import_module("jdp.planners.graph_guided")  # the package has a function of this name
 
 V, H = len(CELLS), 6  # episodes of H rows: none spans both rooms from end to end
 WALKS = np.array([wandering(np.random.default_rng(i), CELLS[i % V], H) for i in range(6000)])
@@ -235,22 +233,19 @@ def arrivals(**settings):
         patch.setattr(module, "model", exact_model)
         patch.setattr(module, "inverse", exact_inverse)
         planner = graph_guided.__wrapped__(config, SPEC)
-    state = jax.jit(planner.init)(jax.random.key(0), rows)
+    state = jax.jit(planner.learner.init)(jax.random.key(0), rows)
     scale = state.scale
     bank = scale.observation(jnp.asarray(np.unique(WALKS, axis=0), jnp.float32))
     tools = scale.observation.std, scale.action.mean, scale.action.std
     state = state._replace(model=bank, inverse=tools)
     position, goal = (np.array(x, np.float32) for x in zip(*PAIRS[::3], strict=True))
-    run, traces = counted(planner.plan)
-    act, arrived = jax.jit(planner.act), np.zeros(len(goal), bool)
-    carry = planner.start(position)[0]
-    for decision in range(8):
-        carry, plan = run(jax.random.key(decision), state, carry, position, goal)
-        for elapsed in range(2):
-            action = act(jax.random.key(0), state, plan, jnp.int32(elapsed), position)
-            position, legal = move(position, np.asarray(action))
-            assert (legal | arrived).all()  # nobody rests in the data: from the goal they can only go on
-            arrived |= (position == goal).all(1)
+    run, traces = counted(planner.policy.act)
+    carry, arrived = planner.policy.init(position), np.zeros(len(goal), bool)
+    for step in range(16):
+        carry, decision = run(jax.random.key(step), state, carry, position, goal)
+        position, legal = move(position, np.asarray(decision.action))
+        assert (legal | arrived).all()  # nobody rests in the data: from the goal they can only go on
+        arrived |= (position == goal).all(1)
     return arrived.mean(), len(traces)
 
 
@@ -283,11 +278,11 @@ def test_what_the_denoiser_is_shown_in_training(waypoints, monkeypatch):
         ),
         spec,
     )
-    state = jax.eval_shape(planner.init, jax.random.key(0), rows)
+    state = jax.eval_shape(planner.learner.init, jax.random.key(0), rows)
     assert state.graph.cost.shape == (4, 4)
-    state = jax.jit(planner.init)(jax.random.key(0), rows)
-    batch = jax.jit(draw_segments(64, planner.offsets, spec.goal))(jax.random.key(1), rows)
-    known = np.asarray(jax.jit(planner.update)(jax.random.key(2), state, batch)[1]["known"])
+    state = jax.jit(planner.learner.init)(jax.random.key(0), rows)
+    batch = jax.jit(batches(planner.learner.draws, 64))(jax.random.key(1), rows)
+    known = np.asarray(jax.jit(planner.learner.update)(jax.random.key(2), state, batch)[1]["known"])
     assert known[:, 0].all() and not known[:, 1:, 0].any()
     shown = known[:, 1:, 1].mean(1)
     assert (

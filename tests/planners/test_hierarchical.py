@@ -1,24 +1,26 @@
 """Hierarchical Diffuser: subgoals joined without a gap, in two rooms and with tiny networks."""
 
-import importlib
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from deciding import due
 from two_rooms import CELLS, PAIRS, SPEC, counted, exact_model, move, rows_of_walks, shortest_walk
 
-from jdp.data import draw_segments, segment_rows
+from jdp.data import batches, segment_rows
 from jdp.data.episodes import Origin, make_episodes
 from jdp.errors import UserError
+from jdp.learning.plan_critics import Critic, CriticConfig
+from jdp.learning.plan_models import ModelConfig
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners.hierarchical import HierarchicalConfig, hierarchical, joined, segment
-from jdp.planners.models import ModelConfig
-from jdp.planners.trajectory import Critic, CriticConfig, SamplingConfig, plan_schedule
-from jdp.types import Spec, named_keys
-
-module = importlib.import_module("jdp.planners.hierarchical")  # the package has a function of this name
+from jdp.planners import Learned, SamplingConfig, draw
+from jdp.planners import hierarchical as module
+from jdp.planners.hierarchical import HierarchicalConfig, hierarchical, levels_of
+from jdp.planners.subgoals import joined
+from jdp.planners.trajectory import nothing
+from jdp.types import Context, Spec, named_keys
 
 K, H = 3, 12
 MAZE = HierarchicalConfig(
@@ -28,14 +30,14 @@ MAZE = HierarchicalConfig(
 
 @pytest.fixture(scope="module")
 def maze():
-    """The planner, its state with exact denoisers of both levels, the pairs, and a plan for each."""
+    """The planner, its state with exact denoisers of both levels, the pairs, and a decision for each."""
     rng = np.random.default_rng(0)
     walks = np.array([shortest_walk(rng, *pair, H) for pair in PAIRS for _ in range(2)])
     rows, moves = rows_of_walks(walks, H)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "model", exact_model)
         planner = hierarchical.__wrapped__(MAZE, SPEC)
-    state = jax.jit(planner.init)(jax.random.key(0), rows)
+    state = jax.jit(planner.learner.init)(jax.random.key(0), rows)
     windows = np.concatenate([walks, moves], axis=-1).astype(np.float32)
     windows = np.concatenate([windows[:, i : i + K + 1] for i in range(H - K)])
     windows = jnp.asarray(np.unique(windows, axis=0))
@@ -45,40 +47,51 @@ def maze():
         low=jnp.concatenate([scale.observation(windows[..., :2]), scale.action(windows[..., 2:])], axis=-1),
     )
     start, goal = (np.array(x, np.float32) for x in zip(*PAIRS, strict=True))
-    run, traces = counted(planner.plan)
-    carry, plan = run(jax.random.key(1), state, planner.start(start)[0], start, goal)
-    return planner, state, start, goal, run, traces, carry, plan
+    run, traces = counted(planner.policy.act)
+    carry, decision = run(jax.random.key(1), state, planner.policy.init(start), start, goal)
+    return planner, state, start, goal, run, traces, carry, decision
 
 
 def test_plans_reach_every_goal_from_every_cell(maze):
-    planner, state, start, goal, *_, plan = maze
-    position, key = start.copy(), jax.random.key(0)
-    act = jax.jit(planner.act)
+    _, state, start, goal, act, traces, carry, decision = maze
+    position, plan = start.copy(), decision.plan
     for step in range(H - K):
-        position, legal = move(position, np.asarray(act(key, state, plan, jnp.int32(step), position)))
+        if step > 0:
+            carry, decision = act(jax.random.key(0), state, carry, position, goal)
+            assert not decision.decided.any()
+        position, legal = move(position, np.asarray(decision.action))
         assert legal.all()
         np.testing.assert_allclose(plan.observation[:, step + 1], position, atol=0.3)
-    assert (position == goal).all()
+    assert (position == goal).all() and len(traces) == 1
     cells = {tuple(c) for c in np.rint(np.asarray(plan.observation)).reshape(-1, 2)}
     assert cells <= {(float(x), float(y)) for x, y in CELLS}
 
 
 def test_segments_join_at_the_subgoals(maze):
-    planner, _, start, goal, *_, plan = maze
-    assert plan.observation.shape == (len(start), H - K + 1, 2) and planner.stride == 1
+    _, _, start, goal, *_, decision = maze
+    plan = decision.plan
+    assert plan.observation.shape == (len(start), H - K + 1, 2)
     np.testing.assert_allclose(plan.observation[:, ::K], plan.subgoal, atol=1e-6)
     np.testing.assert_allclose(plan.observation[:, 0], start, atol=1e-6)
     np.testing.assert_allclose(plan.observation[:, -1], goal, atol=1e-6)
 
 
 def test_the_batch_of_segments_is_each_by_itself(maze):
-    _, state, *_, plan = maze
+    _, state, start, goal, *_, decision = maze
+    plan = decision.plan
     ends = state.scale.observation(plan.subgoal)
-    denoiser, schedule = exact_model(None).denoiser(state.low, None), plan_schedule(MAZE.low_sampling, "edm")
-    keys = jax.random.split(named_keys(jax.random.key(1), "high", "low")["low"], H // K - 1)
-    one = jax.jit(
-        lambda key, pair: segment(key, denoiser, None, pair, schedule, config=MAZE, extra=2, count=1)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "model", exact_model)
+        low = levels_of(MAZE, SPEC, None, False)[1]
+    plan_key = named_keys(jax.random.key(1), "plan", "act")["plan"]
+    keys = jax.random.split(named_keys(plan_key, "high", "low")["low"], H // K - 1)
+    context = Context(state.scale, start, goal, jnp.zeros(len(start), jnp.int32), start[:, None])
+
+    @jax.jit
+    def one(key, pair):
+        known = low.known(pair[:, 0], pair[:, 1])
+        return draw(key, low, Learned(state.low), known, nothing(known[0]), context).x0
+
     parts = jnp.stack([one(key, ends[:, i : i + 2]) for i, key in enumerate(keys)])
     np.testing.assert_allclose(parts[:-1, :, -1, :2], parts[1:, :, 0, :2], atol=1e-6)  # no gap
     np.testing.assert_allclose(parts[0, :, 0, :2], ends[:, 0], atol=1e-6)
@@ -89,11 +102,13 @@ def test_the_batch_of_segments_is_each_by_itself(maze):
 
 def test_a_carry_and_other_weights_compile_nothing(maze):
     planner, state, start, goal, run, traces, carry, _ = maze
-    assert not planner.start(start)[0].planned and carry.planned
-    again, other = run(jax.random.key(2), state._replace(high=state.high[::-1]), carry, start, goal)
+    first = planner.policy.init(start)
+    assert not first.memory.planned.any() and carry.memory.planned.all()
+    again, _ = run(jax.random.key(2), state._replace(high=state.high[::-1]), due(carry), start, goal)
     assert len(traces) == 1
     assert jax.tree.structure(again) == jax.tree.structure(carry)
-    assert jax.tree.map(jnp.shape, planner.start(start)) == jax.tree.map(jnp.shape, (again, other))
+    assert jax.tree.map(jnp.shape, first) == jax.tree.map(jnp.shape, again)
+    assert all(leaf.shape[0] == len(start) for leaf in jax.tree.leaves(first))
 
 
 LOCO = HierarchicalConfig(
@@ -138,9 +153,9 @@ def test_what_the_levels_learn_from(loco, monkeypatch):
     monkeypatch.setattr(module, "model", exact_model)
     monkeypatch.setattr(module, "critic", lambda config: judge)
     planner = hierarchical.__wrapped__(replace(LOCO, follow="actions"), Spec(3, 2))
-    state = planner.init(jax.random.key(0), loco)
-    batch = jax.jit(draw_segments(40, planner.offsets))(jax.random.key(1), loco)
-    seen = jax.device_get(jax.jit(planner.update)(jax.random.key(2), state, batch)[1])
+    state = planner.learner.init(jax.random.key(0), loco)
+    batch = jax.jit(batches(planner.learner.draws, 40))(jax.random.key(1), loco)
+    seen = jax.device_get(jax.jit(planner.learner.update)(jax.random.key(2), state, batch)[1])
     s, a = (
         np.asarray(x) for x in (state.scale.observation(batch.observation), state.scale.action(batch.action))
     )
@@ -162,22 +177,22 @@ def test_what_the_levels_learn_from(loco, monkeypatch):
 def test_with_networks_the_best_candidate_is_refined_and_nothing_compiles_twice(loco):
     planner = hierarchical(LOCO, Spec(3, 2))
     assert planner is hierarchical(LOCO, Spec(3, 2))
-    state = jax.jit(planner.init)(jax.random.key(0), loco)
-    draw, (update, updates) = jax.jit(draw_segments(16, planner.offsets)), counted(planner.update)
+    state = jax.jit(planner.learner.init)(jax.random.key(0), loco)
+    pick, (update, updates) = jax.jit(batches(planner.learner.draws, 16)), counted(planner.learner.update)
     for i in range(2):
-        state, metrics = update(jax.random.key(i), state, draw(jax.random.key(i), loco))
+        state, metrics = update(jax.random.key(i), state, pick(jax.random.key(i), loco))
     assert all(np.isfinite(x) for x in metrics.values()) and len(updates) == 1
     assert {"loss", "low_loss", "critic_loss", "low_critic_loss", "inverse_loss"} <= set(metrics)
-    run, runs = counted(planner.plan)
+    run, runs = counted(planner.policy.act)
     now, none = loco.observation[:5], np.zeros((5, 0), np.float32)
-    carry, plan = run(jax.random.key(3), state, planner.start(now)[0], now, none)
-    carry, plan = run(jax.random.key(4), state, carry, now, none)
+    carry, _ = run(jax.random.key(3), state, planner.policy.init(now), now, none)
+    carry, decision = run(jax.random.key(4), state, carry, now, none)
+    plan = decision.plan
     assert len(runs) == 1 and plan.observation.shape == (5, 3, 3)
     np.testing.assert_allclose(plan.observation[:, ::2], plan.subgoal[:, :2], atol=1e-5)
-    value = module.critic(LOCO.critic).value(state.critic, jnp.zeros((5, 0)))(carry.plan, jnp.zeros(5))
+    value = module.critic(LOCO.critic).value(state.critic, jnp.zeros((5, 0)))(carry.memory.plan, jnp.zeros(5))
     np.testing.assert_allclose(plan.value, state.scale.value.inverse(value[:, None])[:, 0], rtol=1e-4)
-    action = jax.jit(planner.act)(jax.random.key(5), state, plan, jnp.int32(0), now)
-    assert action.shape == (5, 2) and np.abs(action).max() <= 1
+    assert decision.action.shape == (5, 2) and np.abs(decision.action).max() <= 1
 
 
 def test_mistakes_are_told_in_one_line():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jdp.errors import UserError
-from jdp.planners.inverse import InverseConfig, inverse, near_pair, track
-from jdp.planners.scale import Affine, Scale
+from jdp.learning.inverse import InverseConfig, inverse, near_pair
+from jdp.learning.scale import Affine, Scale
+from jdp.planners.following import track
 from jdp.types import Plan, Segments
 
 STRIDE, DIM, A = 3, 3, 2
@@ -118,7 +119,7 @@ def test_the_next_row_of_the_plan_is_aimed_at_for_every_elapsed_step():
 
     here = jnp.full((batch, DIM), 9.0)
     for elapsed in range(STRIDE * rows + 2):
-        action = track(towards, scale, plan, STRIDE, jnp.int32(elapsed), here)
+        action = track(towards, scale, plan, STRIDE, jnp.full(batch, elapsed), here)
         row = elapsed // STRIDE + 1
         ahead = row * STRIDE - elapsed
         assert 1 <= ahead <= STRIDE
@@ -137,7 +138,7 @@ def test_a_plan_is_arrived_at_on_time_however_far_ahead_is_aimed(length, rows):
 
     here = jnp.zeros((1, 1))
     for elapsed in range(length - 1):
-        action = track(towards, scale, plan, 1, jnp.int32(elapsed), here, rows)
+        action = track(towards, scale, plan, 1, jnp.full(1, elapsed), here, rows)
         np.testing.assert_allclose(action, 0.1, atol=1e-5)
         here = here + action
     np.testing.assert_allclose(here, planned[:, -1], atol=1e-5)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jdp import loops
+from jdp.diffusion import exact
 from jdp.errors import UserError
+from jdp.learning.plan_models import ModelConfig, model
 from jdp.networks import NetworkConfig
-from jdp.planners import ModelConfig, SamplingConfig
-from jdp.planners.models import model
-from jdp.planners.trajectory import draw_plan, nothing_planned, plan_schedule
+from jdp.planners import SamplingConfig
+from jdp.planners.trajectory import Previous, draw_plan, nothing, plan_schedule
 
 SLOPE, SPREAD, STEPS = 0.8, 0.5, 300
 KNOWN = jnp.zeros((2, 1), bool).at[0].set(True)
@@ -27,6 +28,7 @@ def learn(key, state, x0, *, net):
     return net.update(key, state, x0, jnp.zeros((x0.shape[0], 0)), KNOWN[None], jnp.ones((1, 1, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sampler", "steps"),
     [
@@ -51,7 +53,7 @@ def test_draws_have_the_conditional_of_the_data(name, sampler, steps):
         denoiser = net.denoiser(state, jnp.zeros((batch, 0)))
         mask = jnp.broadcast_to(KNOWN[None], known.shape)
         schedule = plan_schedule(sampling, name)
-        return draw_plan(key, denoiser, known, mask, nothing_planned(batch, 2, 1), sampling, schedule)
+        return draw_plan(key, denoiser, known, mask, nothing(known), sampling, schedule)
 
     x = np.asarray(jax.jit(plans)(jax.random.key(2), state))[..., 0]
     assert x[:, 0] == pytest.approx(np.asarray(present)[:, 0], abs=1e-6)  # the present is exact
@@ -67,3 +69,46 @@ def test_a_sampler_of_another_kind_of_model_is_refused():
             plan_schedule(SamplingConfig(sampler=sampler, warm_steps=0), name)
     with pytest.raises(UserError, match="formulation"):
         model(ModelConfig(formulation="vp_epz"))
+
+
+def test_a_plan_is_drawn_with_a_level_for_each_row():
+    """`T = D`: equal rows are the plain schedule; else every row starts with noise of its own."""
+    denoiser, key = exact.gaussian(0.2, 0.5), jax.random.key(3)
+    known = jax.random.normal(jax.random.key(0), (5, 3, 3))
+    mask = jnp.zeros((1, 3, 3), bool).at[:, 0, :2].set(True)
+    config = SamplingConfig(sampler="euler", steps=4, warm_steps=2, temperature=0.5)
+    sigmas = plan_schedule(config, "edm")
+    draw = jax.jit(
+        lambda planned, sigmas: draw_plan(
+            key, denoiser, known, mask, Previous(known[::-1], planned), config, sigmas
+        )
+    )
+    for planned in (False, True):
+        planned = jnp.full(5, planned)
+        plain, rows = draw(planned, sigmas), jnp.broadcast_to(sigmas[:, None, None], (5, 1, 3))
+        np.testing.assert_allclose(draw(planned, rows), plain, rtol=1e-5, atol=1e-6)
+        matrix = sigmas[:, None, None] * jnp.array([[1.0, 0.0, 0.3]])[None]
+        found = np.asarray(draw(planned, matrix))
+        for t, scale in enumerate([1.0, 0.0, 0.3]):
+            alone = draw(planned, scale * sigmas) if scale else (known[::-1] if planned.any() else 0 * known)
+            np.testing.assert_allclose(found[:, t], alone[:, t], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(found[:, 0, :2], known[:, 0, :2])
+
+
+@pytest.mark.parametrize("kind", ["residual_unet", "diffuser_unet"])
+def test_a_level_per_step_is_shown_to_the_network(kind):
+    """By its shape: `[B, T]` is embedded step by step, `[B]` and `[B, T, D]` are one level and flags."""
+    net = model(ModelConfig(network=NetworkConfig(kind, 8, 1), steps=10))
+    x, none = jax.random.normal(jax.random.key(0), (2, 4, 3)), jnp.zeros((2, 0))
+    state = net.init(jax.random.key(1), x, none)
+    ema = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(jax.random.key(9), p.shape), state.ema)
+    denoiser, rows = jax.jit(net.denoiser(state._replace(ema=ema), none)), jnp.array([0.5, 2.0])
+    one = denoiser(x, rows)
+    each = jnp.repeat(rows[:, None], 4, 1)
+    np.testing.assert_allclose(denoiser(x, each), one, atol=1e-5)
+    np.testing.assert_allclose(denoiser(x, jnp.repeat(each[..., None], 3, -1)), one, atol=1e-5)
+    lower = denoiser(x, each.at[0, 1].set(0.1))
+    assert np.abs(np.asarray(lower - one))[0].max() > 1e-3
+    np.testing.assert_array_equal(lower[1], denoiser(x, each)[1])
+    clean = denoiser(x, each.at[:, 1].set(0.0))
+    np.testing.assert_array_equal(clean[:, 1], x[:, 1])

@@ -1,32 +1,24 @@
 """Diffusion Veteran: the critic ranks plans, the best is followed, and who knows of the goal."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from deciding import first_plan
 from two_rooms import counted
 
 from jdp.data.segments import FAR, SegmentRows
 from jdp.errors import UserError
+from jdp.learning.candidates import repeated
+from jdp.learning.inverse import InverseConfig
+from jdp.learning.plan_critics import CriticConfig, critic
+from jdp.learning.plan_models import Model, ModelConfig, model
+from jdp.learning.scale import Affine, Scale, Span, fit_scale, fit_span
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners.inverse import InverseConfig
-from jdp.planners.models import Model, ModelConfig, model
-from jdp.planners.scale import Affine, Scale, Span, fit_scale, fit_span
-from jdp.planners.trajectory import (
-    CriticConfig,
-    SamplingConfig,
-    candidates_of,
-    critic,
-    draw_plan,
-    plan_schedule,
-)
+from jdp.planners import veteran as module
+from jdp.planners.trajectory import SamplingConfig, draw_plan, nothing, plan_schedule
 from jdp.planners.veteran import VeteranConfig, veteran
-from jdp.policies.closed_loop import follow
-from jdp.types import Segments, Spec
-
-module = importlib.import_module("jdp.planners.veteran")  # the package has a function of this name
+from jdp.types import Segments, Spec, named_keys
 
 T, DIM, B, N = 4, 2, 3, 6
 SPEC, MAZE = Spec(DIM, 1), Spec(DIM, 1, goal=(0,))
@@ -55,28 +47,28 @@ def untrained(planner, spec):
     def fill(leaf):
         return jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype)
 
-    state = jax.tree.map(fill, jax.eval_shape(planner.init, jax.random.key(0), rows(spec)))
+    state = jax.tree.map(fill, jax.eval_shape(planner.learner.init, jax.random.key(0), rows(spec)))
     return state._replace(scale=fit_scale(rows(spec)), span=fit_span(rows(spec)))
 
 
 @pytest.fixture(scope="module")
 def maze():
-    """By who knows of the goal: the planner of untrained networks, its state, and its jitted `plan`."""
+    """By who knows of the goal: the planner of untrained networks, and its state."""
     made = {}
     for goals in ("condition", "last_row", "critic"):
         planner = veteran(VeteranConfig(**TINY, goals=goals), MAZE)
-        made[goals] = planner, untrained(planner, MAZE), *counted(planner.plan)
+        made[goals] = planner, untrained(planner, MAZE)
     return made
 
 
 def plan_of(made, goal, here=None):
-    planner, state, run, _ = made
+    planner, state = made
     here = jnp.asarray(np.arange(B * DIM).reshape(B, DIM), jnp.float32) if here is None else here
-    return run(jax.random.key(5), state, planner.start(here)[0], here, jnp.full((B, 1), goal))[1], here
+    return first_plan(planner, jax.random.key(5), state, here, jnp.full((B, 1), goal)), here
 
 
 def test_the_best_of_the_candidates_is_followed(maze):
-    planner, state, *_ = maze["critic"]
+    _, state = maze["critic"]
     config = VeteranConfig(**TINY, goals="critic")
     found, here = plan_of(maze["critic"], 1.5)
     goal = state.scale.goal(jnp.full((B, 1), 1.5), MAZE)
@@ -84,11 +76,11 @@ def test_the_best_of_the_candidates_is_followed(maze):
     def draws(state):
         known = jnp.zeros((B, T, DIM)).at[:, 0].set(state.scale.observation(here))
         mask = jnp.zeros((B, T, DIM), bool).at[:, 0].set(True)
-        known, mask, carry = candidates_of((known, mask, planner.start(here)[0].plan), N)
+        known, mask, previous = repeated((known, mask, nothing(known)), N)
         denoiser = model(config.model).denoiser(state.model, jnp.zeros((B * N, 0)))
-        previous = planner.start(here)[0]._replace(plan=carry)
         schedule = plan_schedule(config.sampling, config.model.formulation)
-        x0 = draw_plan(jax.random.key(5), denoiser, known, mask, previous, config.sampling, schedule)
+        key = named_keys(jax.random.key(5), "plan", "act")["plan"]
+        x0 = draw_plan(key, denoiser, known, mask, previous, config.sampling, schedule)
         value = critic(config.critic).value(state.critic, jnp.repeat(goal, N, axis=0))
         return x0, value(x0, jnp.zeros(B * N))
 
@@ -112,10 +104,9 @@ def test_the_present_is_exact_and_the_goal_where_it_is_given(maze, goals):
 def test_plans_that_do_not_know_the_goal_are_judged_by_it(maze):
     """One candidate of the same key, so that the critic has no choice."""
     for goals in ("critic", "condition"):
-        planner, state, *_ = maze[goals]
+        _, state = maze[goals]
         alone = veteran(VeteranConfig(**{**TINY, "candidates": 1}, goals=goals), MAZE)
-        run = jax.jit(alone.plan)
-        plans = [plan_of((planner, state, run, None), goal)[0] for goal in (1.5, -1.0)]
+        plans = [plan_of((alone, state), goal)[0] for goal in (1.5, -1.0)]
         moved = np.abs(plans[0].observation - plans[1].observation).max()
         assert (moved == 0) if goals == "critic" else (moved > 1e-3)
         assert np.abs(plans[0].value - plans[1].value).min() > 1e-4
@@ -147,7 +138,7 @@ def lessons(config, spec, batch):
     value = Affine(jnp.array([1.0]), jnp.array([2.0]))
     span = Span(jnp.float32(-3), jnp.float32(5))
     state = state._replace(scale=Scale(wide, PLAIN, value), span=span)
-    return jax.device_get(jax.jit(planner.update)(jax.random.key(1), state, batch)[1])
+    return jax.device_get(jax.jit(planner.learner.update)(jax.random.key(1), state, batch)[1])
 
 
 def batch_of(values, goals, distance):
@@ -218,16 +209,16 @@ def test_the_critic_ranks_held_out_plans_as_their_returns_do(kind):
 
 
 def test_policy_in_closed_loop_compiles_once(maze):
-    planner, state, *_ = maze["condition"]
-    policy = follow(planner)
+    planner, state = maze["condition"]
+    policy = planner.policy
     act, traces = counted(policy.act)
     here = jnp.ones((B, DIM))
     carry = policy.init(here)
     for step in range(4):
-        carry, action = act(jax.random.key(step), state, carry, here, jnp.ones((B, 1)))
-        assert action.shape == (B, 1) and np.abs(action).max() <= 1
+        carry, decision = act(jax.random.key(step), state, carry, here, jnp.ones((B, 1)))
+        assert decision.action.shape == (B, 1) and np.abs(decision.action).max() <= 1
     assert len(traces) == 1
-    assert int(carry.elapsed) == 2
+    assert (carry.elapsed == 2).all() and (carry.age == 4).all()
     assert planner is veteran(VeteranConfig(**TINY, goals="condition"), MAZE)
 
 
@@ -239,4 +230,4 @@ def test_a_horizon_that_the_stride_does_not_divide_is_refused_in_one_line():
 
 def test_offsets_hold_consecutive_steps_and_the_rows_of_the_plan():
     planner = veteran(VeteranConfig(**{**TINY, "horizon": 12}, stride=3), MAZE)
-    assert planner.offsets == (0, 1, 2, 3, 6, 9)
+    assert planner.learner.draws.offsets == (0, 1, 2, 3, 6, 9)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jdp.data import segment_rows
 from jdp.data.episodes import Origin, make_episodes
-from jdp.planners.models import Model
+from jdp.learning.plan_models import Model
 from jdp.types import Spec, bind, expand
 
 SPEC = Spec(2, 2, goal=(0, 1))

@@ -1,0 +1,236 @@
+"""A level of planning: how trajectories of one kind are learned and drawn. Planners have one or two.
+
+Its parts are a denoiser, a critic that steers and chooses where there is one, and a user's guide.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import Partial
+
+from jdp.diffusion.guidance import value_guided
+from jdp.errors import UserError
+from jdp.learning.averaged import Averaged
+from jdp.learning.candidates import choose, repeated
+from jdp.learning.plan_critics import Critic
+from jdp.learning.plan_models import Model
+from jdp.learning.scale import Scale
+from jdp.planners.trajectory import (
+    FLOW_SAMPLERS,
+    Previous,
+    SamplingConfig,
+    check_sampler,
+    draw_plan,
+    plan_schedule,
+)
+from jdp.types import Context, Denoiser, Guide, Metrics, PyTree, Spec
+
+
+class Steering(NamedTuple):
+    """How a critic steers the drawing of plans (see `jdp.diffusion.guidance.value_guided`)."""
+
+    strength: float  # 0: it only chooses
+    point: Literal["denoised", "noised"] = "denoised"
+    steps: int = 1  # of Newton's method; 0: one plain gradient step
+
+
+@dataclass(frozen=True)
+class Level:
+    """What trajectories `[B, T, O + E]` are learned and drawn with, but for the weights; hashable.
+
+    Raises:
+        UserError: if sampler and formulation do not go together, or a flow map is to be steered or guided.
+    """
+
+    spec: Spec  # its `goal` are the entries of the last row that are given
+    rows: int  # T
+    extra: int  # E, entries of a row beside the observation: actions
+    model: Model
+    sampling: SamplingConfig
+    critic: Critic | None = None
+    steering: Steering = Steering(0.0)  # noqa: RUF009 (an immutable tuple)
+    candidates: int = 1
+    guide: Guide | None = None
+    trace: bool = False  # whether the chains out of noise are kept
+
+    def __post_init__(self) -> None:
+        check_sampler(self.sampling, self.model.formulation)
+        steered = self.guide is not None or (self.critic is not None and self.steering.strength)
+        if steered and self.sampling.sampler in FLOW_SAMPLERS:
+            raise UserError(
+                "a flow map has no denoised point to guide: set the guidance to 0, or train a denoiser"
+            )
+
+    @property
+    def channels(self) -> int:
+        """`O + E`."""
+        return self.spec.observation_dim + self.extra
+
+    def mask(self) -> Array:
+        """`[T, O + E]` bool, the entries that `known` knows."""
+        mask = jnp.zeros((self.rows, self.channels), bool).at[0, : self.spec.observation_dim].set(True)
+        return mask.at[-1, jnp.array(self.spec.goal)].set(True) if self.spec.goal else mask
+
+    def known(self, here: Array, aim: Array) -> tuple[Array, Array]:
+        """`(known, mask)` `[B, T, O + E]`: the present `[B, O]` in row 0, the goal `[B, G]` in the last.
+
+        Both are standardised. Without goals only row 0 is known.
+        """
+        known = jnp.zeros((here.shape[0], self.rows, self.channels), here.dtype)
+        known = known.at[:, 0, : here.shape[1]].set(here)
+        if self.spec.goal:
+            known = known.at[:, -1, jnp.array(self.spec.goal)].set(aim)
+        return known, jnp.broadcast_to(self.mask()[None], known.shape)
+
+    def given(self, context: Context) -> tuple[Array, Array]:
+        """`known` of what a context says in the units of the task."""
+        scale, goal = context.scale, context.goal
+        aim = scale.goal(goal, self.spec) if self.spec.goal else goal
+        return self.known(scale.observation(context.observation), aim)
+
+    def value_of(self, scale: Scale, score: Array) -> Array:
+        """The critic's scores `[B]` of standardised returns in the units of the task; 0 without a critic."""
+        return score if self.critic is None else scale.value.inverse(score[:, None])[:, 0]
+
+
+class Learned(NamedTuple):
+    """The weights of a level."""
+
+    model: Averaged
+    critic: PyTree = None  # Averaged, where there is one
+
+
+class Lesson(NamedTuple):
+    """What a level learns from a batch."""
+
+    x0: Array  # [B, T, O + E], standardised
+    known: Array  # bool, broadcasts to x0: shown without noise
+    weight: Array | None = None  # broadcasts to x0, of the denoiser's loss; None: 1
+    condition: Array | None = None  # [B, C], of the denoiser; None: C = 0
+    judged_by: Array | None = None  # [B, J], likewise, of the critic
+    target: Array | None = None  # [B], what the critic regresses
+
+
+def _or_none(condition: Array | None, rows: int) -> Array:
+    return jnp.zeros((rows, 0)) if condition is None else condition
+
+
+def begin(
+    level: Level, model_key: Array, critic_key: Array | None, condition: int = 0, judged_by: int = 0
+) -> Learned:
+    """The first weights, for conditions of these widths; the keys are consumed."""
+    x0 = jnp.zeros((1, level.rows, level.channels))
+    model = level.model.init(model_key, x0, jnp.zeros((1, condition)))
+    if level.critic is None:
+        return Learned(model)
+    assert critic_key is not None
+    return Learned(model, level.critic.init(critic_key, x0, jnp.zeros((1, judged_by))))
+
+
+def learn(
+    level: Level, model_key: Array, critic_key: Array | None, learned: Learned, lesson: Lesson
+) -> tuple[Learned, Metrics]:
+    """One update of the denoiser, and of the critic where there is one; the keys are consumed."""
+    x0, known, weight, condition, judged_by, target = lesson
+    seen, asked = (_or_none(x, x0.shape[0]) for x in (condition, judged_by))
+    weight = jnp.ones((1, 1, 1)) if weight is None else weight
+    model, metrics = level.model.update(model_key, learned.model, x0, seen, known, weight)
+    if level.critic is None:
+        return Learned(model), metrics
+    assert critic_key is not None and target is not None
+    critic, more = level.critic.update(critic_key, learned.critic, x0, asked, known, target)
+    return Learned(model, critic), {**metrics, **more}
+
+
+class Drawn(NamedTuple):
+    """Plans in standardised coordinates."""
+
+    x0: Array  # [B, T, O + E]
+    score: Array  # [B], the critic's; 0 without one
+    chain: Array | None  # [n + 1, B, T, O + E], how they came out of noise, where the level keeps it
+
+
+def denoiser_and_value(
+    level: Level,
+    learned: Learned,
+    rows: int,
+    condition: Array | None = None,
+    judged_by: Array | None = None,
+) -> tuple[Denoiser, Partial | None]:
+    """Of the candidates of `rows` plans, `B * candidates`; the value is None without a critic.
+
+    `condition` `[B, C]` is the denoiser's and `judged_by` `[B, J]` the critic's; None: C = 0, J = 0.
+    """
+    seen, asked = (repeated(_or_none(x, rows), level.candidates) for x in (condition, judged_by))
+    denoiser = level.model.denoiser(learned.model, seen)
+    return denoiser, None if level.critic is None else level.critic.value(learned.critic, asked)
+
+
+def steered(level: Level, denoiser: Denoiser, value: Partial | None, context: Context) -> Denoiser:
+    """`denoiser`, pulled to high values and then by the guide."""
+    strength, point, steps = level.steering
+    if value is not None and strength:
+        denoiser = value_guided(
+            denoiser, value, strength, point=point, steps=max(steps, 1), solver_steps=min(steps, 1)
+        )
+    if level.guide is None:
+        return denoiser
+    rows = Context((), *repeated(context[1:], level.candidates))
+    return level.guide(rows._replace(scale=context.scale))(denoiser)
+
+
+def draw_candidates(
+    key: Array,
+    level: Level,
+    denoiser: Denoiser,
+    value: Partial | None,
+    known: tuple[Array, Array],
+    previous: Previous,
+    context: Context,
+) -> tuple[Array, Array]:
+    """`(x0 [B * candidates, T, D], score [B * candidates])`, steered by `value` and by the guide.
+
+    `known` (`Level.known`), `previous` and `context` are of B plans; `denoiser` and `value` of all their
+    candidates. Without a value all have the score 0. Where the level keeps chains `x0` is one, of n + 1.
+    """
+    guided = steered(level, denoiser, value, context)
+    (entries, mask), previous = repeated((known, previous), level.candidates)
+    schedule = plan_schedule(level.sampling, level.model.formulation)
+    x0 = draw_plan(key, guided, entries, mask, previous, level.sampling, schedule, level.trace)
+    last = x0[-1] if level.trace else x0
+    return x0, jnp.zeros(last.shape[0]) if value is None else value(last, jnp.zeros(last.shape[:1]))
+
+
+def draw_best(
+    key: Array,
+    level: Level,
+    denoiser: Denoiser,
+    value: Partial | None,
+    known: tuple[Array, Array],
+    previous: Previous,
+    context: Context,
+) -> Drawn:
+    """The most valued of `draw_candidates`; without a value the first."""
+    x0, score = draw_candidates(key, level, denoiser, value, known, previous, context)
+    if not level.trace:
+        return Drawn(*choose(x0, score, level.candidates), None)
+    chain = jax.vmap(lambda x: choose(x, score, level.candidates)[0])(x0)
+    return Drawn(chain[-1], choose(x0[-1], score, level.candidates)[1], chain)
+
+
+def draw(
+    key: Array,
+    level: Level,
+    learned: Learned,
+    known: tuple[Array, Array],
+    previous: Previous,
+    context: Context,
+    condition: Array | None = None,
+    judged_by: Array | None = None,
+) -> Drawn:
+    """`draw_best` of the level's own denoiser and critic, under conditions `[B, C]` and `[B, J]`."""
+    own = denoiser_and_value(level, learned, context.observation.shape[0], condition, judged_by)
+    return draw_best(key, level, *own, known, previous, context)
