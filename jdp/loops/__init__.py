@@ -1,5 +1,47 @@
 """Loops that train and play: typed, public, without files or a screen."""
 
+from jdp.loops.check import check_method
+from jdp.loops.evaluation import play_in_turn, play_together
 from jdp.loops.fit import block_program, chunk_program, fit, fit_blocks
+from jdp.loops.journal import Journal, Memory, Progress, ProgressBar, training_seconds
+from jdp.loops.latency import Latency, latency
+from jdp.loops.model_based import train_model_based
+from jdp.loops.play import Environment, Played, play, seeded
+from jdp.loops.recorder import Recorder
+from jdp.loops.rounds import train_in_rounds
+from jdp.loops.self_improvement import improve
+from jdp.loops.train import INIT, continue_training, train, vmapped
+from jdp.loops.world_models import make_world_model, termination_rule, train_diffuser, train_world_model
 
-__all__ = ["block_program", "chunk_program", "fit", "fit_blocks"]
+__all__ = [
+    "INIT",
+    "Environment",
+    "Journal",
+    "Latency",
+    "Memory",
+    "Played",
+    "Progress",
+    "ProgressBar",
+    "Recorder",
+    "block_program",
+    "check_method",
+    "chunk_program",
+    "continue_training",
+    "fit",
+    "fit_blocks",
+    "improve",
+    "latency",
+    "make_world_model",
+    "play",
+    "play_in_turn",
+    "play_together",
+    "seeded",
+    "termination_rule",
+    "train",
+    "train_diffuser",
+    "train_in_rounds",
+    "train_model_based",
+    "train_world_model",
+    "training_seconds",
+    "vmapped",
+]

@@ -1,39 +1,32 @@
-"""Synthetic experience: target policies, generation, transitions, mixing with real data."""
+"""Synthetic experience: diffused (guided to policies), or rolled out in a world model."""
 
-from jdp.synthesis.experience import (
-    Experience,
-    Pool,
-    draw_batches,
-    draw_windows,
-    experience,
-    pool,
-    to_transitions,
-    window_lookup,
-)
+from jdp.synthesis.branches import branches, histories_at, recorded
+from jdp.synthesis.diffused import chained_experience, synthetic_experience
 from jdp.synthesis.generate import SamplerConfig, generate
 from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
-from jdp.synthesis.imagined import branches, empty_rings, imagine, recorded, refill
+from jdp.synthesis.imagined import TrainedModel, imagine, rolled_out_experience
 from jdp.synthesis.policy import target_log_prob, target_policy
+from jdp.synthesis.rings import empty_rings, refill
+from jdp.synthesis.spread import fit_sampler, window_spread
 
 __all__ = [
-    "Experience",
     "GuidanceConfig",
-    "Pool",
     "SamplerConfig",
+    "TrainedModel",
     "branches",
+    "chained_experience",
     "check_guidance",
-    "draw_batches",
-    "draw_windows",
     "empty_rings",
-    "experience",
+    "fit_sampler",
     "generate",
     "guide",
+    "histories_at",
     "imagine",
-    "pool",
     "recorded",
     "refill",
+    "rolled_out_experience",
+    "synthetic_experience",
     "target_log_prob",
     "target_policy",
-    "to_transitions",
-    "window_lookup",
+    "window_spread",
 ]

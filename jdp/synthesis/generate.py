@@ -1,7 +1,7 @@
 """Sampling many trajectories from a denoiser, in batches that fit the device."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Literal
 
@@ -18,6 +18,8 @@ from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
 from jdp.types import Denoiser, named_keys
 
+LEAST_SIGMA_MAX = 20.0  # for windows whose widest direction is narrow: single steps, independent channels
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
@@ -26,10 +28,11 @@ class SamplerConfig:
     name: Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "churned_heun", "churned_euler"] = "dpmpp_2m"
     """dpmpp_2m: second order, one network call a step; dpmpp_2m_sde: with noise, for 30 steps and more;
     heun: two calls a step; euler: DDIM."""
-    steps: int = 20
-    """Noise levels of the Karras schedule."""
-    sigma_max: float = 20.0
-    """Where sampling begins, in units of the data's standard deviation."""
+    steps: int = 32
+    """Noise levels of the Karras schedule. Of a flag of probability 1/460, 20 from 42 keep 84 %, 32 97 %."""
+    sigma_max: float | None = None
+    """Where sampling begins, in units of the data's standard deviation; none: from the data, four times the
+    spread of its windows along their widest direction (see `for_windows`)."""
     sigma_min: float = 0.002
     """The last level before 0."""
     eta: float = 1.5
@@ -38,13 +41,33 @@ class SamplerConfig:
     """Trajectories sampled at once."""
 
     def __post_init__(self) -> None:
-        if self.steps < 3 or self.batch < 1 or not 0 < self.sigma_min < self.sigma_max:
+        highest = LEAST_SIGMA_MAX if self.sigma_max is None else self.sigma_max
+        if self.steps < 3 or self.batch < 1 or not 0 < self.sigma_min < highest:
             raise UserError(
                 "sampler needs steps >= 3, batch >= 1 and 0 < sigma_min < sigma_max, not "
                 f"{self.steps}, {self.batch}, {self.sigma_min} and {self.sigma_max}"
             )
 
+    def for_windows(self, spread: float) -> "SamplerConfig":
+        """This sampler beginning where windows of that `spread` (`window_spread`) keep theirs.
+
+        At `4 sqrt(lambda_1)` the widest direction loses 3 % of its std. A `sigma_max` that was given stays.
+        """
+        if self.sigma_max is not None:
+            return self
+        return replace(self, sigma_max=max(LEAST_SIGMA_MAX, round(4 * spread, 1)))
+
     def sigmas(self) -> Array:
+        """`[steps + 1]`, the noise levels.
+
+        Raises:
+            UserError: if `sigma_max` is neither given nor found from the data.
+        """
+        if self.sigma_max is None:
+            raise UserError(
+                "the sampler's sigma_max depends on the data: give it, or take "
+                "SamplerConfig(...).for_windows(jdp.synthesis.window_spread(data, normaliser, horizon))"
+            )
         return karras(self.steps, self.sigma_min, self.sigma_max)
 
     def sampler(self) -> Sampler:

@@ -1,6 +1,5 @@
 """Which guidance a synthetic set is made with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,12 +9,16 @@ from jdp.data import Normaliser
 from jdp.diffusion.guidance import policy_guided, reference_guided
 from jdp.errors import UserError
 from jdp.synthesis.policy import target_log_prob, target_policy
-from jdp.types import ActionDistribution, Denoiser, PyTree
+from jdp.types import Denoiser, PyTree, Target
 
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """Policy guidance of the guided arm (`jdp.diffusion.guidance.policy_guided`)."""
+    """Policy guidance of the guided arm (`jdp.diffusion.guidance.policy_guided`).
+
+    The defaults approximate the product of data and policy; exact on Gaussians are covariance jacobian,
+    solver_steps as many as a trajectory has action entries, and state_gradient.
+    """
 
     coefficient: float = 1.0
     """The power that the policy's likelihood is raised to; 0 is no guidance."""
@@ -39,7 +42,7 @@ class GuidanceConfig:
 
 def guide(
     denoiser: Denoiser,
-    act: Callable[[PyTree, Array], ActionDistribution],
+    target: Target,
     states: PyTree,
     normaliser: Normaliser,
     config: GuidanceConfig,
@@ -50,7 +53,7 @@ def guide(
     if config.at == "reference":
         return reference_guided(
             denoiser,
-            target_log_prob(act, states, normaliser, config.policy_std),
+            target_log_prob(target, states, normaliser, config.policy_std),
             config.coefficient,
             sigmas,
             point=config.point,
@@ -59,7 +62,7 @@ def guide(
         )
     return policy_guided(
         denoiser,
-        target_policy(act, states, normaliser, config.policy_std),
+        target_policy(target, states, normaliser, config.policy_std),
         config.coefficient,
         at=config.at,
         covariance=config.covariance,

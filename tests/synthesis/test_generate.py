@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.data import Normaliser
+from jdp.data import Normaliser, experience, to_transitions
 from jdp.devices import count_compilations, data_mesh
 from jdp.diffusion import edm, exact, samplers
 from jdp.diffusion.guidance import policy_guided
 from jdp.diffusion.schedules import karras
 from jdp.networks import NetworkConfig, make
-from jdp.synthesis import SamplerConfig, experience, generate, target_log_prob, target_policy, to_transitions
+from jdp.synthesis import SamplerConfig, generate, target_log_prob, target_policy
 from jdp.types import Normal, bind
 
 O, A, T = 2, 1, 8  # noqa: E741
@@ -24,7 +24,7 @@ NORMALISER = Normaliser(
     observation_dim=O,
     action_dim=A,
 )
-CONFIG = SamplerConfig(steps=6, batch=16)
+CONFIG = SamplerConfig(steps=6, sigma_max=20.0, batch=16)
 NET = make(NetworkConfig("mixer", features=8, blocks=1))
 
 
@@ -167,9 +167,10 @@ def test_a_flag_keeps_its_share_through_sampling(p):
 
 
 @pytest.mark.parametrize(("p", "kept"), [(0.5, 0.980), (0.1, 0.973), (0.01, 0.917), (0.002, 0.857)])
-def test_what_the_default_sampler_costs_a_rare_flag(p, kept):
+@pytest.mark.parametrize("spread", [1.0, 10.4])
+def test_what_the_default_sampler_costs_a_rare_flag(p, kept, spread):
     """The price of 20 steps from level 20, which a change of the defaults may only lower."""
-    share = share_of_ones(SamplerConfig().sigmas(), p) / p
+    share = share_of_ones(SamplerConfig().for_windows(spread).sigmas(), p) / p
     assert kept - 0.01 < share < 1.01
 
 
@@ -182,7 +183,7 @@ def test_terminals_keep_their_rate_through_sampling_and_unstacking():
     """A flag of probability p at each step: p is the hazard of every transition before the last."""
     p, count = 0.05, 4_000
     flag = exact.mixture(np.array([1 - p, p]), np.array([[0.0], [1.0]]), np.zeros(2))
-    config = SamplerConfig(batch=4_000)
+    config = SamplerConfig(sigma_max=20.0, batch=4_000)
     x = generate(jax.random.key(0), bind(_flagged, flag), config, count=count, length=T, channels=D)[0]
     transitions, cuts = to_transitions(experience(x, NORMALISER))
     ended = (x[..., -1] > 0.5).any(-1).sum()

@@ -7,55 +7,45 @@ import pytest
 
 import jdp
 from jdp import loops
-from jdp.agents import TD3BCConfig, td3_bc
+from jdp.agents.td3_bc import TD3BCConfig, td3_bc
 from jdp.evaluation import interval
-from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
+from jdp.learning.diffuser import DiffuserConfig
 from jdp.networks import NetworkConfig
-from jdp.synthesis import GuidanceConfig, SamplerConfig, guide
+from jdp.synthesis import GuidanceConfig, SamplerConfig, synthetic_experience
 
 LENGTH, COUNT = 8, 128
-SAMPLER = SamplerConfig(steps=16, batch=COUNT)
+SAMPLER = SamplerConfig(steps=16, sigma_max=20.0, batch=COUNT)
+
+
+pytestmark = pytest.mark.slow  # a diffuser is trained
 
 
 @pytest.fixture(scope="module")
 def trained():
     data = jdp.data.load("hopper-medium", source="bundled")
-    normaliser = jdp.data.fit_normaliser(data)
-    rows, _ = jdp.data.training_rows(data, normaliser)
-    windows = jdp.data.windows(data, LENGTH)
-    diffuser = trajectory_diffuser(
-        NetworkConfig("residual_unet", 16, 2), DiffuserConfig(steps=800, batch_size=64)
-    )
-    state = loops.fit(
-        diffuser.update,
-        jdp.synthesis.draw_windows(64, LENGTH),
-        jax.jit(diffuser.init)(jax.random.key(0), jnp.zeros((64, LENGTH, rows.shape[1]))),
-        (rows, windows.starts, windows.last),
+    diffuser = loops.train_diffuser(
+        data,
+        NetworkConfig("residual_unet", 16, 2),
+        DiffuserConfig(steps=800, batch_size=64),
+        LENGTH,
         key=jax.random.key(1),
-        stop=800,
     )
     agent = td3_bc(TD3BCConfig(hidden=(16, 16)), data.spec)
     sample = jax.tree.map(lambda x: jnp.asarray(x[:2000]), jdp.data.transitions(data))
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(jax.random.split(jax.random.key(2), 1), sample)
-    return data, normaliser, diffuser.denoiser(state), agent, states
+    init = jax.jit(jax.vmap(agent.learner.init, in_axes=(0, None)))
+    return diffuser, agent, init(jax.random.split(jax.random.key(2), 1), sample)
 
 
 def log_likelihoods(trained, coefficient: float | None) -> np.ndarray:
     """One mean a trajectory, of actions under N(pi(s), 1)."""
-    _, normaliser, denoiser, agent, states = trained
-    if coefficient is not None:
-        config = GuidanceConfig(coefficient=coefficient)
-        denoiser = guide(denoiser, agent.act, states, normaliser, config, SAMPLER.sigmas())
-    x = jdp.synthesis.generate(
-        jax.random.key(3),
-        denoiser,
-        SAMPLER,
-        count=COUNT,
-        length=LENGTH,
-        channels=normaliser.mean.shape[0],
-    )[0]
-    made = jdp.synthesis.experience(x, normaliser)
-    mean = np.asarray(agent.act(jax.tree.map(lambda s: s[0], states), jnp.asarray(made.observation)).mean)
+    diffuser, agent, states = trained
+    guidance = GuidanceConfig(coefficient=coefficient or 0.0)
+    guided = () if coefficient is None else (agent, states)
+    made = synthetic_experience(
+        jax.random.key(3), diffuser, *guided, count=COUNT, length=LENGTH, sampler=SAMPLER, guidance=guidance
+    )
+    made = jax.tree.map(lambda x: x[0], made)
+    mean = np.asarray(agent.target(jax.tree.map(lambda s: s[0], states), jnp.asarray(made.observation)).mean)
     log_prob = -0.5 * np.square(made.action - mean).sum(-1) - 1.5 * np.log(2 * np.pi)
     return np.array([row[ok].mean() for row, ok in zip(log_prob, made.valid, strict=True) if ok.any()])
 
