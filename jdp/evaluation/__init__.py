@@ -1,12 +1,9 @@
 """Policies in the simulator, generated data against it, and statistics over seeds."""
 
-from jdp.evaluation.closed_loop import Latency, Played, latency, play
 from jdp.evaluation.dynamics import DynamicsError, dynamics_error
-from jdp.evaluation.environments import make_env
-from jdp.evaluation.goal_tasks import GoalEnv, Step, make_goal_env, protocol
+from jdp.evaluation.goal_tasks import GoalEnv, Step, environment_maker, make_goal_env, protocol
 from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
 from jdp.evaluation.published import Published, published
-from jdp.evaluation.rollout import Returns, evaluate, make_policy_step
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.simulator import Simulator, supports
 from jdp.evaluation.statistics import (
@@ -20,40 +17,59 @@ from jdp.evaluation.statistics import (
     performance_profile,
     probability_of_improvement,
     score_by_evaluations,
+    share_interval,
     success_interval,
 )
+from jdp.evaluation.summary import (
+    behaviour_score,
+    control_score_name,
+    has_behaviour,
+    is_success,
+    last_scores,
+    score_name,
+    scores_of,
+    summary_of_seeds,
+    with_interval,
+)
+from jdp.evaluation.task_check import check_task
+from jdp.tasks.environments import make_env
 
 __all__ = [
     "Band",
     "DynamicsError",
     "GoalEnv",
     "Interval",
-    "Latency",
     "Likelihood",
-    "Played",
     "Published",
-    "Returns",
     "Simulator",
     "Step",
     "action_log_likelihood",
     "barnard",
+    "behaviour_score",
     "bootstrap_interval",
+    "check_task",
+    "control_score_name",
     "difference",
     "dynamics_error",
-    "evaluate",
+    "environment_maker",
+    "has_behaviour",
     "interval",
     "iqm",
-    "latency",
+    "is_success",
+    "last_scores",
     "make_env",
     "make_goal_env",
-    "make_policy_step",
     "normalised_score",
     "performance_profile",
-    "play",
     "probability_of_improvement",
     "protocol",
     "published",
     "score_by_evaluations",
+    "score_name",
+    "scores_of",
+    "share_interval",
     "success_interval",
+    "summary_of_seeds",
     "supports",
+    "with_interval",
 ]

@@ -1,6 +1,8 @@
 """Tasks with goals behind one small interface: flat observations, goals beside them, success said."""
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -9,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from jdp.errors import UserError
 from jdp.evaluation import goal_wrappers
-from jdp.evaluation.environments import make_env
 from jdp.tasks import families, maze2d, mazes
+from jdp.tasks.environments import Task, make_env
 from jdp.types import Spec
 
 
@@ -28,8 +30,8 @@ class Step(NamedTuple):
 class GoalEnv:
     """One environment. Observations are laid out as in the datasets; make one with `make_goal_env`."""
 
-    def __init__(self, env: gym.Env, env_id: str, kind: goal_wrappers.Kind):
-        self.env, self.env_id, self._kind = env, env_id, kind
+    def __init__(self, env: gym.Env, env_id: str, kind: goal_wrappers.Kind, maze: mazes.Maze | None = None):
+        self.env, self.env_id, self._kind, self.maze = env, env_id, kind, maze
         first, info = env.reset(seed=0)
         self._box = _action_box(env, env_id)
         self.observation_dim = len(_vector(kind.observe(first), env_id))
@@ -72,10 +74,10 @@ class GoalEnv:
         return _vector(self._kind.observe(raw), self.env_id), self._goal
 
     def _check_place(self, point: ArrayLike, name: str) -> None:
-        maze = mazes.maze_of(self.env_id)
-        if maze is None:
+        if self.maze is None:
             raise UserError(f"{self.env_id} takes no {name}: jdp knows no maze of it")
-        mazes.check_place(maze, point, f"the {name}", maze.scale / 10 if name == "start" else 0.0)
+        radius = self.maze.scale / 10 if name == "start" else 0.0
+        mazes.check_place(self.maze, point, f"the {name}", radius)
 
     def step(self, action: ArrayLike) -> Step:
         """One step with `action` `[A]`, clipped to the task's bounds."""
@@ -100,14 +102,14 @@ class GoalEnv:
 
 
 def make_goal_env(
-    env_id: str | None,
+    env_id: Task,
     *,
     task: str | int | None = None,
     max_episode_steps: int | None = None,
     render_mode: str | None = None,
     **settings: Any,
 ) -> GoalEnv:
-    """The task `env_id` as a `GoalEnv`.
+    """The task `env_id`, or that of a dataset's `Spec`, as a `GoalEnv`.
 
     PointMaze and AntMaze (an episode ends at success, unless `continuing_task=True`), FrankaKitchen,
     OGBench's tasks by the name of the task or of a dataset, and any other Gymnasium task with vectors as
@@ -123,29 +125,41 @@ def make_goal_env(
     Raises:
         UserError: if there is no such task, or what it needs is not installed.
     """
-    if (old := maze2d.parse(env_id)) is not None:
-        env_id, task = mazes.POINT_ENV_IDS[old.maze], "maze2d"
-    name = env_id or ""
+    spec = env_id if isinstance(env_id, Spec) else Spec(0, 0, env_id)
+    if (old := maze2d.parse(spec.env_id)) is not None:
+        spec, task = replace(spec, env_id=mazes.POINT_ENV_IDS[old.maze]), "maze2d"
+    name = spec.env_id or ""
     if name.startswith("visual-"):
         raise UserError(f"observations of {name} are pictures; jdp takes vectors")
     maze = re.match(r"PointMaze_(UMaze|Medium|Large)-", name)
     if task == "maze2d" and not maze:
-        raise UserError(f"task 'maze2d' is for PointMaze_UMaze-v3, _Medium-v3 and _Large-v3, not {env_id}")
+        raise UserError(f"task 'maze2d' is for PointMaze_UMaze-v3, _Medium-v3 and _Large-v3, not {name}")
     if task is not None and task != "maze2d" and not families.is_ogbench(name):
-        raise UserError(f"{env_id} has no task {task!r}: choose 'maze2d' in PointMaze, 1 to 5 in OGBench")
-    if name.startswith(("PointMaze_", "AntMaze_")):
+        raise UserError(f"{name} has no task {task!r}: choose 'maze2d' in PointMaze, 1 to 5 in OGBench")
+    if name.startswith(("PointMaze_", "AntMaze_")) and spec.env_spec is None:
         settings = {"continuing_task": task == "maze2d"} | settings
-    env = make_env(env_id, max_episode_steps=max_episode_steps, render_mode=render_mode, **settings)
+    env = make_env(spec, max_episode_steps=max_episode_steps, render_mode=render_mode, **settings)
     if task == "maze2d" and maze:
         env = goal_wrappers.Maze2DTask(env, maze[1].lower())
     elif families.is_ogbench(name):
         env = goal_wrappers.OGBenchTask(env, task)
-    return GoalEnv(env, name, goal_wrappers.kind_of(name))
+    return GoalEnv(env, name, goal_wrappers.kind_of(name), mazes.maze_of(spec))
 
 
 def protocol(spec: Spec) -> str | None:
     """The `task` of `make_goal_env` on whose returns `spec.score_range` is: "maze2d", or None."""
-    return "maze2d" if (spec.env_id or "").startswith("PointMaze_") and spec.score_range is not None else None
+    if spec.env_spec is not None or not (spec.env_id or "").startswith("PointMaze_"):
+        return None
+    return "maze2d" if spec.score_range is not None else None
+
+
+def environment_maker(spec: Spec) -> Callable[[], GoalEnv]:
+    """Makes environments of a dataset's task, for `jdp.loops.play`."""
+
+    def make() -> GoalEnv:
+        return make_goal_env(spec, task=protocol(spec))
+
+    return make
 
 
 def _action_box(env: gym.Env, env_id: str) -> gym.spaces.Box:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jdp.errors import UserError
-from jdp.evaluation.environments import make_env
+from jdp.tasks.environments import Task, make_env
 from jdp.types import Spec
 
 CHECK_STEPS = 20
@@ -15,7 +15,7 @@ NEAR_LIMIT = 0.99  # a velocity beyond this share of the limit shown may have be
 
 
 class Simulator:
-    """Sets the task `env_id` to an observation and steps it with an action.
+    """Sets the task `env_id`, or that of a dataset's `Spec`, to an observation and steps it with an action.
 
     For tasks whose observation begins `[qpos[k:], qvel]`: Hopper, HalfCheetah, Walker2d, Swimmer, Ant
     and others, v4 and v5. The k coordinates that it hides are where the root stands in the world, on
@@ -32,11 +32,11 @@ class Simulator:
         UserError: if there is no such task or its observation does not determine its state.
     """
 
-    def __init__(self, env_id: str, *, render_mode: str | None = None):
-        self.env_id = env_id
-        self._env: Any = make_env(
-            env_id, render_mode=render_mode
-        ).unwrapped  # without wrappers: they cost half of the time
+    def __init__(self, env_id: Task, *, render_mode: str | None = None):
+        self._spec = env_id if isinstance(env_id, Spec) else Spec(0, 0, env_id)
+        self.env_id = env_id = str(self._spec.env_id)
+        made = make_env(self._spec, render_mode=render_mode)
+        self._env: Any = made.unwrapped  # without wrappers: they cost half of the time
         if not hasattr(self._env, "set_state") or not hasattr(self._env, "model"):
             raise UserError(f"{env_id} is not a MuJoCo task: it cannot be set to an observation")
         self._nq, self._nv = self._env.model.nq, self._env.model.nv
@@ -64,7 +64,7 @@ class Simulator:
         for _ in range(CHECK_STEPS):
             action = 0.1 * rng.uniform(self._action_low, self._action_high)
             following, *_ = self._env.step(action)
-            real.append((observation, action, following))
+            real.append((observation, self._spec.unit_actions(action), following))
             observation = following
         observations, actions, following = (np.stack(x) for x in zip(*real, strict=True))
         again, _, _ = self.steps(observations, actions)
@@ -80,10 +80,14 @@ class Simulator:
         return shown if shown < 1e3 else np.inf
 
     def determined(self, observations: ArrayLike) -> np.ndarray:
-        """`[...]` bool: whether observations `[..., O]` show all velocities, none being (nearly) clipped."""
+        """`[...]` bool: whether observations `[..., O]` show all velocities, none being (nearly) clipped.
+
+        A velocity well beyond the limit is none that the task shows, and so none that it clipped.
+        """
         start = self._nq - (self._hidden or 0)
         velocities = np.asarray(observations)[..., start : start + self._nv]
-        return np.asarray((np.abs(velocities) < NEAR_LIMIT * self._shown).all(axis=-1))
+        speed = np.abs(velocities) / self._shown
+        return np.asarray(((speed < NEAR_LIMIT) | (speed > 2 - NEAR_LIMIT)).all(axis=-1))
 
     def _place(self, observation: np.ndarray) -> None:
         qpos = np.zeros(self._nq)
@@ -99,7 +103,7 @@ class Simulator:
     def step(self, observation: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, float, bool]:
         """`(next observation [O], reward, terminated)` after `action` `[A]` in `observation` `[O]`."""
         self._place(observation)
-        action = np.clip(action, self._action_low, self._action_high)
+        action = np.clip(self._spec.task_actions(action), self._action_low, self._action_high)
         following, reward, terminated, _, _ = self._env.step(action)
         return following, float(reward), bool(terminated)
 
@@ -121,9 +125,9 @@ class Simulator:
         self._env.close()
 
 
-def supports(env_id: str | None, spec: Spec) -> bool:
+def supports(env_id: Task, spec: Spec) -> bool:
     """Whether `Simulator(env_id)` exists and its observations have the dataset's size."""
-    if env_id is None:
+    if env_id is None or (isinstance(env_id, Spec) and env_id.env_id is None):
         return False
     try:
         simulator = Simulator(env_id)

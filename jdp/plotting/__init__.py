@@ -3,7 +3,7 @@
 from jdp.plotting.comparisons import aggregates, evaluations, improvement, profiles
 from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, marginals
 from jdp.plotting.frames import render, strip
-from jdp.plotting.plans import Episode, cost, denoising, draw_maze, film, plans, save_film
+from jdp.plotting.plans import Episode, cost, denoising, draw_maze, episodes, film, plans, save_film
 
 __all__ = [
     "Episode",
@@ -15,6 +15,7 @@ __all__ = [
     "denoising",
     "draw_maze",
     "dynamics_by_position",
+    "episodes",
     "evaluations",
     "film",
     "improvement",

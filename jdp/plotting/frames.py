@@ -5,8 +5,10 @@ import os
 import numpy as np
 from matplotlib.figure import Figure
 
+from jdp.types import Spec
 
-def render(env_id: str, observations: np.ndarray) -> np.ndarray | None:
+
+def render(env_id: str | Spec | None, observations: np.ndarray) -> np.ndarray | None:
     """`[n, H, W, 3]` frames of MuJoCo states given as observations `[n, O]`; None without a renderer.
 
     The hidden coordinates (the position along the track) are 0, so the body stays in the middle.

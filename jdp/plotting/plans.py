@@ -10,7 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from jdp.errors import UserError
+from jdp.loops import Played, Recorder
 from jdp.tasks import Maze
+from jdp.types import Spec
 
 WALL, PLAN, PATH, GOAL = "#3d4450", "#4878a8", "#c44e52", "#e0a030"
 
@@ -23,6 +25,24 @@ class Episode(NamedTuple):
     goal: np.ndarray  # [2]
     success: bool
     subgoals: Sequence[np.ndarray] = ()  # each [K, 2], of the plans
+    made: Sequence[int] = ()  # at which steps the plans were made
+
+
+def episodes(spec: Spec, played: Played, recorder: Recorder) -> list[Episode]:
+    """The first episodes in a maze, with their plans, as `jdp.loops.play_in_turn` gives them."""
+    xy = list(spec.goal)
+    assert played.observation is not None, "play with observations=True"
+    return [
+        Episode(
+            path=played.observation[: played.lengths[i] + 1, i][:, xy],
+            plans=[plan[:, xy] for plan in recorder.plans[i]],
+            goal=played.goal[i],
+            success=bool(played.success[i]),
+            subgoals=[s[:, xy] for s in recorder.subgoals[i] if len(s)],
+            made=np.flatnonzero(played.decided[:, i]).tolist(),
+        )
+        for i in range(recorder.count)
+    ]
 
 
 def draw_maze(axis: Axes, maze: Maze) -> None:
@@ -109,11 +129,8 @@ def denoising(
     return figure
 
 
-def film(maze: Maze, episode: Episode, every: int, *, title: str, frames: int = 60) -> np.ndarray:
-    """`[F, H, W, 3]` uint8: the episode step by step, each moment with the plan made last.
-
-    `every` is how many steps a plan was followed.
-    """
+def film(maze: Maze, episode: Episode, *, title: str, frames: int = 60) -> np.ndarray:
+    """`[F, H, W, 3]` uint8: the episode step by step, each moment with the plan made last."""
     figure = Figure(
         figsize=(3.0, 3.0 * maze.free.shape[0] / maze.free.shape[1] + 0.3), layout="constrained", dpi=110
     )
@@ -126,7 +143,7 @@ def film(maze: Maze, episode: Episode, every: int, *, title: str, frames: int = 
     (ball,) = axis.plot([], [], "o", color=PATH, markersize=6)
     pictures = []
     for step in np.unique(np.linspace(0, len(episode.path) - 1, frames).round().astype(int)):
-        made = min(step // every, len(episode.plans) - 1)
+        made = min(int(np.searchsorted(episode.made, step, side="right")), len(episode.plans)) - 1
         if made >= 0:
             plan.set_data(*episode.plans[made].T)
         path.set_data(*episode.path[: step + 1].T)

@@ -41,7 +41,7 @@ def test_nothing_on_real_data(env_id):
     if "Cheetah" not in env_id:  # a clipped velocity hides the state
         valid &= np.abs(o[:, :-1]).max(-1) < 10
     found = dynamics_error(Simulator(env_id), o, a, r, valid, o.std((0, 1)), r.std(), terminals=d)
-    assert found.transitions == valid.sum() > 80
+    assert found.transitions + found.undetermined == valid.sum() > 80
     assert found.median < 1e-12 and found.mean < 1e-11
     assert found.reward_median < 1e-10 and found.terminal_mismatch_rate == 0
 
@@ -125,3 +125,20 @@ def test_a_task_that_clips_nothing_is_determined_everywhere():
     fast = np.zeros((2, 5, 17))
     fast[..., -1] = 500.0
     assert simulator.determined(fast).shape == (2, 5) and simulator.determined(fast).all()
+
+
+def test_states_that_the_observation_clips_do_not_count(hopper):
+    """Walker2d and Hopper show velocities up to 10: real data from clipped states would seem wrong."""
+    data = jdp.data.load("walker2d-medium", source="bundled")
+    simulator, rows = Simulator("Walker2d-v5"), np.random.default_rng(1).integers(len(data), size=200)
+    o = np.stack([data.observations[rows], data.next_observations[rows]], axis=1)
+    a, r = (np.repeat(x[rows][:, None], 2, axis=1) for x in (data.actions, data.rewards))
+    std, valid = data.observations.std(0), np.ones((200, 1), bool)
+    found = dynamics_error(simulator, o, a, r, valid, std, 1.0)
+    clipped = (np.abs(o[:, 0, 8:]) >= 9.9).any(axis=1)
+    assert found.undetermined == clipped.sum() > 20 and found.transitions == (~clipped).sum()
+    assert np.isnan(found.per_transition[clipped]).all() and found.mean < 1e-9
+    i, j = np.flatnonzero(~clipped)[:2]
+    o[i, 0, 9], o[j, 0, 9] = 60.0, np.nan  # no velocities that the task shows: they count
+    wrong = dynamics_error(simulator, o, a, r, valid, std, 1.0)
+    assert wrong.per_transition[i, 0] > 1e-3 and np.isinf(wrong.per_transition[j, 0])

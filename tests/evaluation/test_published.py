@@ -4,20 +4,19 @@ import re
 
 import numpy as np
 
-from jdp.agents import AGENTS
 from jdp.data.names import BUNDLED, reference_table
 from jdp.evaluation import published
 from jdp.evaluation.published import published_scores
-from jdp.planners import PLANNERS
-from jdp.policies import POLICIES
+from jdp.registry import entries
 
 
 def test_every_row_has_a_source_a_method_and_a_dataset():
     rows = published_scores()
     assert len({(row.method, row.dataset) for row in rows}) == len(rows) > 100  # one source a cell
+    known = {name for kind in ("agent", "policy", "planner") for name in entries(kind)}
     for row in rows:
         assert row.dataset in reference_table(), row
-        assert row.method in {*AGENTS, *PLANNERS, *POLICIES}, row
+        assert row.method in known, row
         assert re.search(r"arXiv \d{4}\.\d{5}|github\.com/\S+", row.paper), row
         assert row.table and row.read_in and row.printed_as
         assert -10 < row.score < 130

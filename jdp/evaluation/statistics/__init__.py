@@ -16,6 +16,7 @@ from jdp.evaluation.statistics.intervals import (
     barnard,
     difference,
     interval,
+    share_interval,
     success_interval,
     welch,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "performance_profile",
     "probability_of_improvement",
     "score_by_evaluations",
+    "share_interval",
     "success_interval",
     "welch",
 ]

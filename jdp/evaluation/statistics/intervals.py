@@ -81,9 +81,15 @@ def success_interval(success: ArrayLike, *, level: float = 0.95) -> Interval:
         UserError: for values other than 0 and 1.
     """
     played = _won(success)
-    share = 100.0 * played.mean()
-    exact = stats.binomtest(int(played.sum()), played.size).proportion_ci(level, method="exact")
-    return Interval(float(share), 100.0 * exact.low, 100.0 * exact.high)
+    return share_interval(int(played.sum()), played.size, level=level)
+
+
+def share_interval(count: int, total: int, *, level: float = 0.95) -> Interval:
+    """`count` of `total` in percent, and Clopper and Pearson's exact interval; NaN of nothing."""
+    if not total:
+        return Interval(np.nan, np.nan, np.nan)
+    exact = stats.binomtest(count, total).proportion_ci(level, method="exact")
+    return Interval(100.0 * count / total, 100.0 * exact.low, 100.0 * exact.high)
 
 
 def barnard(a: ArrayLike, b: ArrayLike) -> float:

@@ -1,0 +1,89 @@
+"""Scores of returns, and what the records of a run say of its last checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jdp.data import Episodes
+from jdp.evaluation.goal_tasks import protocol
+from jdp.evaluation.scores import normalised_score
+from jdp.evaluation.statistics import interval, success_interval
+from jdp.types import Spec
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def scores_of(returns: ArrayLike, spec: Spec) -> np.ndarray:
+    """Normalised scores of returns; the returns themselves where the task has no reference scores."""
+    returns = np.asarray(returns, np.float64)
+    return returns if spec.score_range is None else normalised_score(returns, spec.score_range)
+
+
+def is_success(spec: Spec) -> bool:
+    """Whether the score is the share of successes: tasks with goals, without a scale of their own."""
+    return bool(spec.goal) and spec.score_range is None
+
+
+def score_name(spec: Spec) -> str:
+    """What the scores of agents are: "return" or "normalised score"."""
+    return "return" if spec.score_range is None else "normalised score"
+
+
+def control_score_name(spec: Spec) -> str:
+    """What the scores of planners and policies are: also "success %"."""
+    return "success %" if is_success(spec) else score_name(spec)
+
+
+def behaviour_score(data: Episodes) -> float:
+    """The mean score of the dataset's own episodes."""
+    return float(scores_of(data.returns, data.spec).mean())
+
+
+def has_behaviour(data: Episodes) -> bool:
+    """Whether the dataset's episodes are played to the same rules as ours: maze2d's are one long walk."""
+    return not is_success(data.spec) and protocol(data.spec) is None
+
+
+def last_scores(records: Records, spec: Spec, updates: int) -> dict[str, Any]:
+    """Every return of every seed's last checkpoint, the scores and their interval over seeds.
+
+    `records` are those of a phase "<phase>/evaluation" (`jdp.loops.play_together`).
+    """
+    record = [r for r in records if r["step"] == updates][-1]
+    scores = scores_of(record["returns"], spec).mean(axis=1)
+    return {
+        "returns": record["returns"],
+        "seeds": list(scores),
+        "interval": list(interval(scores)),
+    }
+
+
+def summary_of_seeds(records: Records, spec: Spec) -> dict[str, Any]:
+    """What the records of `jdp.loops.play_in_turn`, one a seed, say: scores, interval, latency."""
+    returns = np.array([r["returns"] for r in records])
+    success = np.array([r["success"] for r in records], bool)
+    scores = scores_of(returns, spec).mean(axis=1)
+    found = interval(scores)
+    if is_success(spec):
+        scores, found = 100.0 * success.mean(axis=1), success_interval(success)
+    took = {name: float(np.median([r["latency"][name] for r in records])) for name in records[0]["latency"]}
+    return {
+        "returns": returns.tolist(),
+        "success": success.astype(int).tolist(),
+        "lengths": [r["lengths"] for r in records],
+        "seeds": [float(s) for s in scores],
+        "interval": list(found),
+        "latency": took,
+        "play_seconds": sum(r["seconds"] for r in records),
+    }
+
+
+def with_interval(score: float | None, low: float | None, high: float | None, digits: int = 1) -> str:
+    """ "mean [low, high]", without bounds where there are none; "" where there is no score."""
+    if score is None or not np.isfinite(score):
+        return ""
+    if low is None or high is None or not np.isfinite([low, high]).all():
+        return f"{score:.{digits}f}"
+    return f"{score:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,0 +1,35 @@
+"""Whether a dataset's task can be played, asked before anything is trained."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jdp.data import Episodes
+from jdp.errors import UserError
+from jdp.evaluation.goal_tasks import environment_maker
+
+
+def check_task(data: Episodes, *, goals: bool = True, place: Mapping[str, Any] | None = None) -> None:
+    """Raises `UserError` unless the dataset's task can be made, ends its episodes, and has the data's shapes.
+
+    Args:
+        goals: whether the method is told goals; agents are not.
+        place: where episodes in a maze are to begin and lead; it must be free.
+    """
+    spec, name = data.spec, data.origin.name
+    if spec.env_id is None:
+        raise UserError(f"{name} names no task to play in: give --env-id, e.g. Hopper-v5")
+    if spec.goal and not goals:
+        raise UserError(f"{spec.env_id} has goals, of which agents know nothing: use plan.py or policies.py")
+    env = environment_maker(spec)()
+    try:
+        if env.max_episode_steps is None:
+            raise UserError(f"{spec.env_id} has no time limit: give --max-episode-steps")
+        env.reset(0, **(place or {}))
+    finally:
+        env.close()
+    shapes, wanted = (env.observation_dim, env.action_dim), (spec.observation_dim, spec.action_dim)
+    if shapes != wanted:
+        raise UserError(
+            f"{spec.env_id} has {shapes[0]} observations and {shapes[1]} actions, the dataset {wanted[0]} "
+            f"and {wanted[1]}: give the task it was collected in with --env-id"
+        )
