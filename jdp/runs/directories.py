@@ -2,19 +2,14 @@
 
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,19 +17,8 @@ import numpy as np
 
 from jdp.devices import distributed
 from jdp.errors import StorageError, UserError
+from jdp.runs.provenance import changes, check_settings_of_jax, provenance
 from jdp.runs.sinks import Sink
-
-PACKAGES = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "gymnasium",
-    "mujoco",
-    "minari",
-    "numpy",
-)
 
 
 def to_json(value: Any) -> Any:
@@ -67,6 +51,7 @@ class Run:
     lock: IO[str]
     sinks: tuple[Sink, ...] = ()
     shared: Path | None = None  # the run directory, where `path` is a copy
+    notice: str = ""  # what is other than when the run began, where it goes on
 
     def folder(self, name: str) -> Path:
         return (self.shared or self.path) / "checkpoints" / name
@@ -144,34 +129,6 @@ def replace_text(path: Path, text: str) -> None:
         file.write(text)
 
 
-def provenance() -> dict[str, Any]:
-    """What a number depends on besides the configuration: versions, commit, machine, devices."""
-    import jax
-
-    def version(package: str) -> str | None:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "packages": {package: version(package) for package in PACKAGES},
-        "python": platform.python_version(),
-        "commit": git.stdout.strip() or None,
-        "devices": [f"{d.platform}: {d.device_kind}" for d in jax.devices()],
-        "processes": jax.process_count(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    }
-
-
 def _hold(path: Path) -> Run:
     lock = (path / ".lock").open("w")
     try:
@@ -181,9 +138,20 @@ def _hold(path: Path) -> Run:
     return Run(path, lock)
 
 
+def dataset_folder(dataset: str) -> str:
+    """The name of a folder for a dataset: a path or an id as one plain name.
+
+    It begins with a letter or digit. A hash tells names apart of which letters outside ASCII were left out.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-._")
+    if dataset.isascii() and plain:
+        return plain
+    return "-".join(filter(None, (plain, hashlib.sha256(dataset.encode()).hexdigest()[:8])))
+
+
 def _parent(out: str | Path, experiment: str, dataset: str) -> Path:
-    """Where the runs of an experiment on a dataset lie; a path or a Minari id becomes one plain name."""
-    return Path(out) / experiment / re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-")
+    """Where the runs of an experiment on a dataset lie."""
+    return Path(out).expanduser() / experiment / dataset_folder(dataset)
 
 
 def start_run(
@@ -196,18 +164,35 @@ def start_run(
     """
     parent = _parent(out, experiment, dataset)
     digest = config_hash(config)
-    base = f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}"
-    names = [base, *(f"{base}-{i}" for i in range(2, 100))]
-    path = next(p for p in (parent / name for name in names) if not p.exists())
+    path = _made(parent, f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}")
     try:
-        path.mkdir(parents=True)
         run = _hold(path)
         run.write("config.json", {"config": config, "hash": digest, **facts, **provenance()})
     except (OSError, StorageError) as error:
-        shutil.rmtree(path, ignore_errors=True)  # nothing to go on with
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write to {path}: {reason}; choose another --out") from error
+        shutil.rmtree(path, ignore_errors=True)  # it is ours, and nothing to go on with
+        raise _not_writable(path, error) from error
     return run
+
+
+def _made(parent: Path, base: str) -> Path:
+    """A directory that this process made: `base`, or that name with a number where another was first."""
+    for name in (base, *(f"{base}-{i}" for i in range(2, 1000))):
+        path = parent / name
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path
+        except FileExistsError as error:
+            if not path.exists():  # something else is in the way of the parents
+                raise _not_writable(path, error) from error
+        except OSError as error:
+            raise _not_writable(path, error) from error
+    raise UserError(f"{parent} has a thousand runs that began in one second: choose another --out")
+
+
+def _not_writable(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"cannot write to {path}: {reason}; choose another --out")
 
 
 def finished_run(
@@ -246,10 +231,13 @@ def resume_run(
 ) -> Run:
     """The unfinished run `which` (a path), or the newest one of the same config for "latest".
 
-    `facts` (the dataset's SHA-256 and the like) must be those that the run began with.
+    `facts` (the dataset's SHA-256 and the like) must be those that the run began with, and so must JAX's
+    settings. Every process is recorded in `config.json` (the first at its top, the others in "resumed"), and
+    `notice` of the run says which packages, devices or cores are others: digits may then change.
 
     Raises:
-        UserError: if there is none, it is of another configuration or other data, or it is in use.
+        UserError: if there is none, it is of another configuration or other data, it began under other
+            settings of JAX, or it is in use.
     """
     if which == "latest":
         found = unfinished_run(out, experiment, dataset, config)
@@ -258,7 +246,7 @@ def resume_run(
             raise UserError(f"no unfinished run of this configuration in {parent}: start without --resume")
         path = found
     else:
-        path = Path(which)
+        path = Path(which).expanduser()
         if not (path / "config.json").exists():
             raise UserError(
                 f"{path} is no run directory (it has no config.json): name one, or plain --resume"
@@ -273,9 +261,12 @@ def resume_run(
             f"{key}: {_short(began.get(key))} there, {_short(facts[key])} here" for key in differ
         )
         raise UserError(f"{path} began with other data ({named}): put those back, or start without --resume")
+    now = provenance()
+    check_settings_of_jax(path, began, now)
     run = _hold(path)
     run._rewrite(run.records())  # else the next line would be joined to a half-written last one
-    return run
+    run.write("config.json", {**began, "resumed": [*began.get("resumed", []), now]})
+    return replace(run, notice=changes(began, now))
 
 
 def follow_run(path: Path) -> Run:
@@ -287,7 +278,8 @@ def follow_run(path: Path) -> Run:
 
 
 def _other_facts(began: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    return [key for key, value in facts.items() if began.get(key) != to_json(value)]
+    # What is None now was not asked when an older run began.
+    return [key for key, value in facts.items() if _differences(began.get(key), to_json(value))]
 
 
 def _short(value: Any) -> str:
@@ -296,7 +288,8 @@ def _short(value: Any) -> str:
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if isinstance(new, Mapping) and (old is None or isinstance(old, Mapping)):
+        old = old or {}
         keys = sorted(set(old) | set(new))
         return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{name}.{k}".strip("."))]
     return [] if old == new else [f"{name}: {old} there, {new} here"]

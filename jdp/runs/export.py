@@ -16,7 +16,6 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.errors import StorageError, UserError
-from jdp.types import Agent, Bound, Policy, PyTree, Spec
+from jdp.types import Policy, PyTree, Spec
 
 FORMAT = "jdp policy 1"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # what an export can be made for
@@ -37,22 +36,6 @@ class ExportedPolicy(NamedTuple):
     card: Mapping[str, Any]
     start: Callable[..., Any]
     act: Callable[..., Any]
-
-
-def _nothing(observation: Array) -> tuple[()]:
-    del observation
-    return ()
-
-
-def _mean_action(key: Array, state: PyTree, carry: tuple[()], observation: Array, goal: Array, *, act: Any):
-    del key, goal
-    return carry, act(state, observation).mean
-
-
-@lru_cache
-def mean_policy(agent: Agent) -> Policy:
-    """The mean action of `agent`, as it is evaluated: a policy that remembers nothing and draws nothing."""
-    return Policy(_nothing, Bound(_mean_action, (("act", agent.act),)))
 
 
 def export_policy(
@@ -68,6 +51,7 @@ def export_policy(
     """Writes `policy` with the weights `state` to the file `path`, and returns its card.
 
     Args:
+        policy: of a method, for instance `method.policy`.
         state: of one seed.
         platforms: that the file is to run on; none of them need be here.
         batch: how many environments it acts in at once; None: any number, chosen when it is called.
@@ -129,8 +113,8 @@ def _flat(policy: Policy, state: PyTree, spec: Spec, batch: int | None) -> tuple
     def act(key_data: Array, carry: tuple[Array, ...], observation: Array, *goal: Array):
         key, bound = jax.random.wrap_key_data(key_data), jax.tree.map(jnp.asarray, weights)
         reach = goal[0] if goal else jnp.zeros((observation.shape[0], 0), observation.dtype)
-        carried, action = policy.act(key, bound, jax.tree.unflatten(tree, carry), observation, reach)
-        return tuple(jax.tree.leaves(carried)), action
+        carried, decision = policy.act(key, bound, jax.tree.unflatten(tree, carry), observation, reach)
+        return tuple(jax.tree.leaves(carried)), spec.task_actions(decision.action)
 
     arguments: dict[str, Any] = {
         "key_data": jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))),
@@ -151,7 +135,7 @@ def _signatures(policy: Policy, arguments: Mapping[str, Any], spec: Spec) -> dic
         "key_data": f"{_kind(arguments['key_data'])}: jax.random.key_data of a key, a new one for every call",
         "carry": [f"{jax.tree_util.keystr(where).strip('.')}: {_kind(leaf)}" for where, leaf in carry],
         "observation": f"{_kind(observation)}: in the units of the task",
-        "action": f"float32 [{rows}, {spec.action_dim}]: to be clipped to the task's action space",
+        "action": f"float32 [{rows}, {spec.action_dim}]: in the units of the task, to be clipped to its box",
     }
     if spec.goal:
         entries = ", ".join(map(str, spec.goal))

@@ -2,14 +2,28 @@
 
 import json
 import math
+import re
 import resource
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 
 from jdp.errors import StorageError, UserError
-from jdp.runs import finished_run, follow_run, resume_run, start_run, unfinished_run
+from jdp.runs import (
+    dataset_folder,
+    finished_run,
+    follow_run,
+    provenance,
+    resume_run,
+    start_run,
+    unfinished_run,
+)
 from jdp.runs.directories import config_hash, to_json
+from jdp.runs.provenance import SETTINGS
 
 CONFIG = {"env": "hopper", "agent": {"rate": 3e-4, "widths": (256, 256)}, "seed": 0}
 FACTS = {"sha256": "abc"}
@@ -134,6 +148,89 @@ def test_a_half_written_last_line_is_dropped_and_spoils_no_other(tmp_path, left)
     assert [r["step"] for r in found.records("diffuser")] == [10, 20]
     for line in (run.path / "metrics.jsonl").read_text().splitlines():
         json.loads(line)
+
+
+def test_a_late_starter_takes_the_next_name_and_removes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda *_: "20260101-000000")  # all begin in one second
+    first = start_run(tmp_path, "pgd", "hopper", CONFIG, FACTS)
+    first.log("agent", 1, {"loss": 1.0})
+    runs = [start_run(tmp_path, "pgd", "hopper", CONFIG, FACTS) for _ in range(3)]
+    assert len({run.path for run in (first, *runs)}) == 4
+    assert all((run.path / ".lock").exists() and run.read("config.json") for run in (first, *runs))
+    assert first.records() == [{"phase": "agent", "step": 1, "loss": 1.0}]
+
+
+def test_many_processes_that_begin_at_once_have_a_run_each(tmp_path):
+    gate = threading.Barrier(8)
+
+    def start(_):
+        gate.wait()
+        return start_run(tmp_path, "pgd", "hopper", CONFIG, FACTS)
+
+    with ThreadPoolExecutor(8) as threads:
+        runs = list(threads.map(start, range(8)))
+    assert len({run.path for run in runs}) == 8 and all((run.path / ".lock").exists() for run in runs)
+
+
+def test_a_file_in_the_way_is_one_line_and_stays(tmp_path):
+    (tmp_path / "pgd").write_text("mine")
+    with pytest.raises(UserError, match="cannot write to"):
+        begin(tmp_path)
+    assert (tmp_path / "pgd").read_text() == "mine"
+
+
+def test_folders_of_datasets_begin_with_a_letter_or_digit_and_differ():
+    assert dataset_folder("hopper-medium") == "hopper-medium"
+    assert dataset_folder("mujoco/hopper/medium-v0") == "mujoco-hopper-medium-v0"
+    names = ["./mine.hdf5", "../mine.hdf5", "~/.data/x.npz", "数据.hdf5", "данные", "набор", "a b", "..."]
+    found = [dataset_folder(name) for name in names]
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) for name in found)
+    assert len(set(found)) == len(names) - 1  # the first two are files of one name
+
+
+def config_of(run):
+    found = run.read("config.json")
+    assert found is not None
+    return found
+
+
+def test_every_process_of_a_run_is_recorded_and_what_differs_is_said(tmp_path, monkeypatch):
+    run = begin(tmp_path)
+    assert again(tmp_path).notice == ""
+    written = config_of(run)
+    written |= {"python": "3.9.0", "commit": "0123456789ab", "devices": ["cpu: cpu"] * 7}
+    written["packages"]["jax"] = "0.1.0"
+    run.write("config.json", written)
+    found = again(tmp_path)
+    for said in ("jax 0.1.0 there", "python 3.9.0", "commit 0123456789ab", "7 x cpu: cpu there"):
+        assert said in found.notice
+    last = config_of(found)
+    assert last["packages"]["jax"] == "0.1.0" and len(last["resumed"]) == 2
+    assert last["resumed"][-1]["packages"]["jax"] == jax.__version__ and last["resumed"][-1]["time"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("jax_enable_x64", True), ("jax_default_prng_impl", "rbg")])
+def test_other_settings_of_jax_are_refused(tmp_path, name, value):
+    run = begin(tmp_path)
+    written = config_of(run)
+    written["settings"][name] = value
+    run.write("config.json", written)
+    with pytest.raises(UserError, match=f"{SETTINGS[name]}: {value} there"):
+        again(tmp_path)
+    del written["settings"]  # as older runs have it
+    run.write("config.json", written)
+    assert again(tmp_path).path == run.path
+
+
+def test_a_checkout_without_git_has_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert provenance()["commit"] is None
+
+
+def test_what_older_runs_were_not_asked_is_no_other_data(tmp_path):
+    begin(tmp_path)
+    asked = {**FACTS, "spec": {"action_low": None, "env_spec": None}, "diffuser_from": None}
+    assert again(tmp_path, facts=asked).path.exists()
 
 
 def test_hashes_see_values_and_not_containers():

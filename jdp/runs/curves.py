@@ -1,0 +1,102 @@
+"""What a run logged (`metrics.jsonl`) as a tidy pandas table, and as curves with few points."""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from jdp.evaluation.scores import normalised_score
+from jdp.evaluation.statistics import interval
+
+POINTS = 200  # of a curve, at most
+SCORE = "score"
+# What a damaged file can raise while it is read.
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
+Record: TypeAlias = dict[str, Any]  # values as JSON has them
+
+
+def logged(path: str | Path) -> Iterator[Record]:
+    """The whole lines of `metrics.jsonl`; one half-written, as a kill leaves it, is passed over."""
+    path = Path(path)
+    if not path.exists():
+        return
+    with path.open(errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+                yield record | {"phase": str(record["phase"]), "step": int(record["step"])}
+            except UNREADABLE:
+                continue
+
+
+def read_curves(run: str | Path) -> pd.DataFrame:
+    """Everything a run logged, one value a row: `phase`, `metric`, `step`, `seed`, `value`.
+
+    Phases of one seed each ("diffuser 0", "diffuser 1") are one phase of many seeds. The metric "score" is
+    the mean over the episodes of an evaluation in training, normalised where the task has reference scores.
+    """
+    try:
+        scale = json.loads((Path(run) / "config.json").read_text())["spec"]["score_range"]
+    except UNREADABLE:
+        scale = None
+    rows = []
+    for record in logged(Path(run) / "metrics.jsonl"):
+        phase, step = record["phase"], record["step"]
+        if phase == "evaluation":  # of the last checkpoint alone: its steps count seeds
+            continue
+        alone = re.search(r" (\d+)$", phase)
+        name = phase.removesuffix("/evaluation").removesuffix(alone[0] if alone else "")
+        for metric, values in _metrics(record, scale):
+            seeds = enumerate(values, start=int(alone[1]) if alone else 0)
+            rows += [(name, metric, step, seed, value) for seed, value in seeds]
+    return pd.DataFrame(rows, columns=["phase", "metric", "step", "seed", "value"])
+
+
+def _metrics(record: Record, scale: tuple[float, float] | None) -> Iterator[tuple[str, list[float]]]:
+    """`(metric, one value a seed)` of a record; of an evaluation the score alone."""
+    if record["phase"].endswith("/evaluation"):
+        returns = np.asarray([np.mean(np.asarray(episodes, np.float64)) for episodes in record["returns"]])
+        yield SCORE, (returns if scale is None else normalised_score(returns, (scale[0], scale[1]))).tolist()
+        return
+    for metric, value in record.items():
+        if metric not in ("phase", "step", "seconds") and not isinstance(value, str | dict):
+            yield metric, np.asarray(value, np.float64).ravel().tolist()
+
+
+def summarise(curves: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
+    """Curves of at most `points` steps: `phase`, `metric`, `step`, `mean`, `low`, `high`.
+
+    The bounds of the score are Student's t over the seeds; those of other metrics are the range over seeds
+    and over the steps that a point stands for, so that no spike is lost.
+    """
+    found = []
+    for (phase, metric), lines in curves.groupby(["phase", "metric"], sort=False):
+        steps = np.unique(lines.step)
+        if metric == SCORE:
+            chosen = steps[np.unique(np.linspace(0, len(steps) - 1, points).astype(int))]
+            by_step = lines[lines.step.isin(chosen)].groupby("step").value
+            bounds = pd.DataFrame({step: interval(values) for step, values in by_step}).T
+        else:
+            parts = np.array_split(steps, min(points, len(steps)))
+            last = np.repeat([part[-1] for part in parts], [len(part) for part in parts])
+            finite = lines.value.where(np.isfinite(lines.value))
+            bounds = finite.groupby(last[np.searchsorted(steps, lines.step)]).agg(["mean", "min", "max"])
+        bounds.columns = ["mean", "low", "high"]
+        found.append(bounds.rename_axis("step").reset_index().assign(phase=str(phase), metric=str(metric)))
+    columns = ["phase", "metric", "step", "mean", "low", "high"]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def training_minutes(run: str | Path, others: Collection[str] = ()) -> float | None:
+    """Minutes of training as logged, without those of the phases in `others`; None where none is logged."""
+    spent = [
+        seconds
+        for record in logged(Path(run) / "metrics.jsonl")
+        if record["phase"] not in others and not record["phase"].endswith("evaluation")
+        if isinstance(seconds := record.get("seconds"), int | float) and np.isfinite(seconds)
+    ]
+    return sum(spent) / 60 if spent else None

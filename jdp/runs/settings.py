@@ -1,0 +1,55 @@
+"""Configurations as frozen dataclasses, out of the JSON in which a run keeps them."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from jdp.errors import UserError
+
+T = TypeVar("T")
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], ignored: list[str] | None = None) -> T:
+    """A dataclass from its JSON form: lists become tuples; what is missing has its default.
+
+    Args:
+        ignored: gets the names of settings that this version does not know ("model.width"); they are left
+            out.
+
+    Raises:
+        UserError: if the values are none that the dataclass takes.
+    """
+    hints = typing.get_type_hints(kind)
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in names:
+            if ignored is not None:
+                ignored.append(name)
+            continue
+        inner = _dataclass_in(hints[name])
+        if isinstance(value, Mapping) and inner is not None:
+            below: list[str] = []
+            value = from_dict(inner, value, below)
+            if ignored is not None:
+                ignored += [f"{name}.{unknown}" for unknown in below]
+        known[name] = _tuples(value)
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise UserError(f"these are no settings of {kind.__name__} ({error})") from error
+
+
+def _dataclass_in(hint: Any) -> type | None:
+    """The dataclass of an annotation, also of `X | None`."""
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return hint
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next((found for arg in typing.get_args(hint) if (found := _dataclass_in(arg))), None)
+    return None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
