@@ -1,34 +1,39 @@
-"""A grid of runs, methods x datasets x seeds x settings, on this machine or on Slurm.
+"""A grid of runs, methods x datasets x seeds x settings, on this machine or on a cluster.
 
     python experiments/sweep.py                    # the example: two agents on two datasets, minutes
     python experiments/sweep.py readme-planning --dry-run
-    python experiments/sweep.py my_grid.toml --slurm --partition gpu --gpus 1
+    python experiments/sweep.py my_grid.toml --cluster slurm --request timeout_min 600 gpus_per_node 1
 
-A grid is one small TOML file (docs/sweeps.md); those in experiments/grids/ are known by their names. Each
-cell is one command of a training script with some seeds of one setting, trained at once. Interrupt the
-sweep whenever you like: the same command goes on, and does not repeat what is finished. What is known of
-the cells stands in results/sweeps/<grid>/cells.json, what they print in logs/ beside it;
-experiments/table.py --sweep <grid> makes the tables.
+A grid is a small TOML file (docs/sweeps.md), each cell one command of a script. Interrupt the sweep whenever
+you like: the same command goes on. results/sweeps/<grid>/ has cells.json, and what cells print in logs/.
 """
 
-import fcntl
+import json
+import os
+import re
 import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Literal
 
-import sweep_grid
 import tyro
-from common import run_main, table
-from sweep_costs import Estimate, estimates, shipped
-from sweep_launch import Slot, Slurm, slots
-from sweep_probe import probe
-from sweep_run import Sweep, Work, run, take_up
+from command_line import parse, run_main
+from grid import check, read
 
 from jdp.errors import UserError
+from jdp.runs.directories import replace_text
+from jdp.runs.sweeps import read_cells
+
+MISTAKE, AGAIN = 2, os.EX_TEMPFAIL  # a script's status after a user's mistake, and after SIGTERM
+SOON = 60.0  # seconds: a cell that was preempted earlier has not gone on, and uses a retry
+Place = tuple[list[int], dict[str, str]]  # the cores of this machine and the environment that a cell gets
 
 
 @dataclass(frozen=True)
@@ -36,135 +41,182 @@ class Config:
     """Run a grid of experiments."""
 
     grid: tyro.conf.Positional[str] = "example"
-    """A TOML file, or the name of a shipped grid."""
+    """A TOML file, or the name of one in experiments/grids/."""
     dry_run: bool = False
-    """Show the cells, their commands, what is finished, and what the rest will take; start nothing."""
+    """Print all commands and how many are to do; start nothing."""
     jobs: int | None = None
-    """Cells at once; without it one for every two cores or every GPU, on Slurm 256."""
-    slurm: bool = False
-    """Submit the cells to Slurm as an array job; this process watches them."""
-    asked: Annotated[Slurm, tyro.conf.arg(name="")] = field(default_factory=Slurm)
+    """Cells at once; without it one for every GPU or every two cores, on a cluster 256."""
+    retries: int = 1
+    """How often a cell is started again that crashed (not after a user's mistake, status 2)."""
+    cluster: Literal["slurm", "local"] | None = None
+    """Submit the cells as an array job of submitit and wait for them; local: a trial of that."""
+    request: dict[str, int | float | str] = field(default_factory=dict)
+    """What a job asks of the cluster, by submitit's names: timeout_min 600 gpus_per_node 1 slurm_qos high."""
     out: Path = Path("results")
-    """Where results are written."""
+
+
+@dataclass
+class Cell:
+    """One command of a grid, and what is known of it; `cells.json` has these fields."""
+
+    name: str
+    command: list[str]  # which may be repeated until it exits with 0
+    status: str = "waiting"  # running, finished, failed
+    run: str | None = None  # directory
+    error: str | None = None
+
+
+@dataclass
+class Runner:
+    """Runs a cell to its end, here or (pickled by submitit) in a job; what it prints is appended to logs."""
+
+    logs: Path
+    retries: int
+    places: list[Place | None]  # that are free; None in a job of a cluster, which gets all there is
+    scripts: list[subprocess.Popen] = field(default_factory=list)
+    stopped: int = 0  # the signal that came
+
+    def __call__(self, cell: Cell) -> Cell:
+        """The cell, finished or failed; waiting, if it was stopped."""
+        place, tries = self.places.pop(), 0
+        cell.status = "waiting" if self.stopped else "running"
+        while cell.status == "running":
+            began = time.monotonic()
+            code, error = self.attempt(cell, place)
+            tries += code != AGAIN or time.monotonic() - began < SOON
+            if code == 0:
+                cell.status = "finished"
+            elif self.stopped or (code == AGAIN and not place):  # the cluster ends this job
+                cell.status = "waiting"
+            elif code == MISTAKE or tries > self.retries:
+                cell.status, cell.error = "failed", error
+        self.places.append(place)
+        return cell
+
+    def attempt(self, cell: Cell, place: Place | None) -> tuple[int, str]:
+        """Exit status and last words of the command."""
+        cores, environment = place or ([], {})
+        if cores:
+            os.sched_setaffinity(0, cores)  # of this thread; the script, XLA and BLAS inherit it
+        paths = self.logs / f"{cell.name}.out", self.logs / f"{cell.name}.err"
+        with paths[0].open("ab") as out, paths[1].open("ab") as err:
+            script = subprocess.Popen(
+                [sys.executable, *cell.command[1:]],
+                stdout=out,
+                stderr=err,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+                start_new_session=True,  # a Ctrl-C in the terminal is not for the scripts
+            )
+        self.scripts.append(script)
+        if self.stopped:
+            script.terminate()
+        code = script.wait()
+        said, wrong = (path.read_text(errors="replace") for path in paths)
+        # Scripts say `run        <path>` when they open one, `finished   <path>` of one that was done before.
+        runs = re.findall(r"^(?:run|finished)\s+(.+)$", said, re.MULTILINE)
+        cell.run = next((path for path in reversed(runs) if Path(path, "config.json").is_file()), None)
+        last = [f"exit code {code}", *wrong.strip().splitlines()][-1].removeprefix("error: ")
+        return code, f"killed by {signal.Signals(-code).name}" if code < 0 else last
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Scripts write a checkpoint and end; told again, seconds later, they end at once."""
+        self.stopped = self.stopped or number
+        for script in self.scripts:
+            script.terminate()
+
+
+def places(jobs: int | None) -> list[Place]:
+    """`--jobs` shares of this machine; by default one for every GPU, or without GPUs for every two cores."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    found = ",".join(sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")))
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", found).split(",") if gpu]
+    n = jobs or len(gpus) or max(1, len(cores) // 2)
+    shares = [cores[i * len(cores) // n : (i + 1) * len(cores) // n] or cores for i in range(n)]
+    return [(shares[i], {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}) for i in range(n)]
+
+
+def submit(config: Config, runner: Runner, cells: list[Cell], folder: Path) -> list:
+    """Jobs, with the methods of futures; raises `UserError` where submitit or Slurm take them not."""
+    try:
+        import submitit
+
+        executor = submitit.AutoExecutor(folder, cluster=config.cluster)
+        executor.update_parameters(name=folder.parent.name, timeout_min=24 * 60)
+        executor.update_parameters(slurm_array_parallelism=config.jobs or 256)
+        executor.update_parameters(**config.request)
+        return executor.map_array(runner, cells)
+    except ImportError as error:
+        raise UserError('--cluster needs submitit: pip install -e ".[sweeps]"') from error
+    except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"--cluster {config.cluster}: {str(error).splitlines()[0]}") from error
+
+
+def run(config: Config, cells: list[Cell], folder: Path, file: Path) -> bool:
+    """Runs all cells that are not finished; whether Ctrl-C ended that."""
+    here = [None] if config.cluster else places(config.jobs)
+    runner, jobs, shown = Runner(folder / "logs", config.retries, [*here]), [], ""
+    todo = [i for i, cell in enumerate(cells) if cell.status != "finished"]
+
+    def stop(number: int, _: object) -> None:
+        runner.stop(number)
+        for job in jobs if config.cluster else ():
+            job.cancel(check=False)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop)
+    with ThreadPoolExecutor(len(here)) as pool, ExitStack() as end:  # the pool waits for its scripts
+        end.callback(runner.stop)  # also where cells.json cannot be written
+        if config.cluster and todo:
+            jobs += submit(config, runner, [cells[i] for i in todo], folder / "submitit")
+        else:
+            jobs += [pool.submit(runner, cells[i]) for i in todo]
+        going = True
+        while going:
+            going = not all(job.done() for job in jobs)
+            for i, job in zip(todo, jobs, strict=True):
+                if job.done() and (error := job.exception()):
+                    cells[i].status = "waiting" if runner.stopped else "failed"
+                    cells[i].error = str(error).strip().splitlines()[-1]
+                elif job.done():
+                    cells[i] = job.result()
+            counts = Counter(cell.status for cell in cells)
+            told = ", ".join(f"{counts[status]} {status}" for status in ("finished", "failed", "running"))
+            line = f"{folder.name}: {told} of {len(cells)}"
+            if line != shown or not going:
+                known = {"name": folder.name, "file": str(file), "cells": [asdict(cell) for cell in cells]}
+                replace_text(folder / "cells.json", json.dumps(known, indent=1) + "\n")
+                print(line, end="  \r" if going and sys.stdout.isatty() else "\n", flush=True)
+            shown = line
+            time.sleep(2.0 if config.cluster else 0.1)
+    return runner.stopped == signal.SIGINT
 
 
 def main() -> None:
-    config = tyro.cli(Config, description=__doc__)
-    asked = config.asked
-    for name, value in (("jobs", config.jobs), ("minutes", asked.minutes), ("cpus", asked.cpus)):
-        if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}: it must be at least 1")
-    for name in ("partition", "memory_gb", "account", "setup"):
-        if getattr(asked, name) and not config.slurm:
-            raise UserError(f"--{name.replace('_', '-')} is an option of Slurm: add --slurm, or leave it out")
-    path = sweep_grid.find(config.grid)
-    cells = sweep_grid.read(path)
-    print(f"grid       {path} ({len(cells)} cells)", flush=True)
-    device, configs = probe(cells)
-    slurm, places = None, slots(config.jobs, device)
-    if config.slurm:
-        slurm = asked
-        device = {"platform": "gpu" if asked.gpus else "cpu", "kind": None, "count": asked.gpus or 1}
-        places = [Slot(tuple(range(asked.cpus)), ("",) * asked.gpus or None)] * (config.jobs or 256)
-    folder = config.out / "sweeps" / path.stem
-    costs = estimates(cells, configs, device, config.out)
-    works = [
-        Work(cell.name, cell.command(config.out), minutes(costs[cell.name], places[0])) for cell in cells
-    ]
-    sweep = Sweep(folder, path, works, places, slurm)
-    take_up(sweep)
+    config = parse(Config, None, __doc__ or "")
+    if (config.jobs or 1) < 1 or config.retries < 0:
+        raise UserError("--jobs must be at least 1, and --retries at least 0")
+    file, commands = read(config.grid, config.out)
+    check(commands)
+    cells, folder = [Cell(*both) for both in commands.items()], (config.out / "sweeps" / file.stem).absolute()
+    known = read_cells(config.out, file.stem) if (folder / "cells.json").exists() else []
+    runs = {cell["command"]: cell["run"] for cell in known if cell["status"] == "finished"}
+    for cell in cells:
+        cell.run = runs.get(shlex.join(cell.command))
+        if cell.run and Path(cell.run, "scores.json").exists():
+            cell.status = "finished"
+    print(f"to do      {sum(c.status != 'finished' for c in cells)} of {len(cells)} cells", flush=True)
     if config.dry_run:
-        print(plan(sweep, costs))
-    print(summary(sweep, costs, device), flush=True)
-    if not config.dry_run:
-        with alone(folder):
-            take_up(sweep)  # anew: another process may have ended since
-            signal = run(sweep)
-        sys.exit(closing(sweep, signal))
-
-
-def minutes(cost: Estimate, place: Slot) -> float | None:
-    """What a cell takes in its place."""
-    return cost.minutes(len(place.gpus or place.cores) or 1, shipped()[0])
-
-
-@contextmanager
-def alone(folder: Path) -> Any:
-    """The sweep's lock, which ends with this process."""
-    try:
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-        lock: IO[str] = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process runs the sweep {folder}: wait for it, or stop it") from error
-        yield
-
-
-def plan(sweep: Sweep, costs: dict[str, Estimate]) -> str:
-    """The cells, what is known of them and of their cost, and their commands."""
-    rows = [["cell", "status", "minutes", "estimated from"]]
-    for work in sweep.works:
-        known = "?" if work.minutes is None else f"{work.minutes:.1f}"
-        rows.append([work.name, work.status, known, costs[work.name].source])
-    commands = "\n".join(shlex.join(work.command) for work in sweep.works)
-    return f"\n{table(rows)}\n\n{commands}\n"
-
-
-def summary(sweep: Sweep, costs: dict[str, Estimate], device: dict[str, Any]) -> str:
-    """How much there is to do, what it will take, and how many of the estimates come from where."""
-    todo = [work for work in sweep.works if work.status != "finished"]
-    place, jobs = sweep.places[0], min(len(sweep.places), max(1, len(todo)))
-    unit, count = ("core", len(place.cores) or 1) if place.gpus is None else ("GPU", len(place.gpus))
-    unit = "TPU" if device["platform"] == "tpu" else unit
-    known = [work.minutes for work in todo if work.minutes is not None]
-    longest = max(known, default=0.0)
-    wall, hours = max(longest, sum(known) / jobs), sum(known) * count / 60
-    about = f"{wall:.0f} minute{'s' * (round(wall) != 1)}" if wall < 90 else f"{wall / 60:.1f} hours"
-    where = "Slurm" if sweep.slurm else "this machine"
-    at_once = f"{jobs} at once with {count} {unit}{'s' * (count > 1)} each"
-    lines = [f"to do      {len(todo)} of {len(sweep.works)} cells, on {where}, {at_once}"]
-    if known:
-        least = "at least " if len(known) < len(todo) else "about "
-        lines.append(f"estimate   {least}{about}, {hours:.2g} {unit}-hours")
-        lines.append(f"           {sources([costs[work.name] for work in todo])}")
-    elif todo:
-        lines.append("estimate   unknown: nothing like it has been measured on such a device")
-    return "\n".join(lines)
-
-
-def sources(costs: list[Estimate]) -> str:
-    kinds: dict[str, Callable[[Estimate], bool]] = {
-        "from finished runs": lambda c: c.work is not None and not c.source.startswith("costs.toml"),
-        "from experiments/grids/costs.toml": lambda c: c.source.startswith("costs.toml"),
-        "unknown": lambda c: c.work is None,
-    }
-    counts = {name: sum(map(test, costs)) for name, test in kinds.items()}
-    found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"{found}; scaled by updates x seeds"
-
-
-def closing(sweep: Sweep, signal: int | None) -> int:
-    """Says how it ended; the exit status."""
-    failed = [work for work in sweep.works if work.status == "failed"]
-    done = sum(work.status == "finished" for work in sweep.works)
-    print(
-        f"\n{done} of {len(sweep.works)} cells finished, {len(failed)} failed; {sweep.folder / 'cells.json'}"
-    )
-    for work in failed:
-        print(f"failed: {work.name}: {work.error}\n        {sweep.log(work)}.err", file=sys.stderr)
-    if signal is not None:
-        going = "its jobs go on in Slurm; " if sweep.slurm else ""
-        print(f"stopped; {going}the same command goes on", file=sys.stderr)
-        return 130 if signal == 2 else 75
-    if not failed:
-        out = sweep.folder.parent.parent
-        where = [] if out == Config.out else ["--out", str(out)]
-        print(f"tables     python experiments/table.py --sweep {shlex.join([sweep.folder.name, *where])}")
-    return 1 if failed else 0
+        print(*(shlex.join(cell.command) for cell in cells), sep="\n")
+        return
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    interrupted = run(config, cells, folder, file)
+    for cell in [cell for cell in cells if cell.status == "failed"]:
+        print(f"failed: {cell.name}: {cell.error}\n  {folder}/logs/{cell.name}.err", file=sys.stderr)
+    left = {cell.status for cell in cells}
+    if "waiting" in left:
+        print("not all is finished; the same command goes on", file=sys.stderr)
+    sys.exit((130 if interrupted else AGAIN) if "waiting" in left else int("failed" in left))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """The figures beside a table: aggregates, profiles, improvement, and what tuning online would give."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from table_cells import Cell
-from table_grids import SEEDS_FOR_BOOTSTRAP, by_method, by_task, label
-from tables import plain
+import pandas as pd
+from matplotlib.figure import Figure
 
 from jdp import plotting
 from jdp.evaluation import (
@@ -17,37 +14,36 @@ from jdp.evaluation import (
     score_by_evaluations,
 )
 from jdp.evaluation.statistics import iqm, mean, median, optimality_gap
+from jdp.runs.directories import dataset_folder
+from jdp.runs.tables import SEEDS_FOR_BOOTSTRAP, columns_of, rows_of, tasks
 
 CURVES = 8  # methods in a figure of curves: the best ones
 EVALUATIONS = 200  # episodes played online
 
 
-def draw(cells: Sequence[Cell], target: Path) -> list[str]:
+def draw(cells: pd.DataFrame, target: Path) -> list[str]:
     """Draws `cells`, which have one score name, into `target`; the lines that show them in Markdown."""
-    unit = cells[0].first["score_name"]
-    figures = across_datasets(cells)
-    datasets = list(dict.fromkeys(cell.data for cell in cells))
-    for data in datasets:
-        on = [cell for cell in cells if cell.data == data]
-        if (figure := online(on, label(data, datasets))) is not None:
-            figures[f"evaluations-{plain(label(data, datasets))}"] = figure
+    unit, figures = cells.score_name.iloc[0], across_datasets(cells)
+    for dataset, found in cells.groupby(columns_of(cells), sort=False):
+        if (figure := online(found, str(dataset))) is not None:
+            figures[f"evaluations-{dataset_folder(str(dataset))}"] = figure
     lines = []
     target.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        stem = f"{plain(unit)}-{name}"
+        stem = f"{dataset_folder(unit)}-{name}"
         figure.savefig(target / f"{stem}.png")
         figure.savefig(target / f"{stem}.pdf", metadata={"CreationDate": None})  # the same bytes every time
         lines += [f"![{unit}, {name}]({stem}.png)", ""]
     return lines
 
 
-def across_datasets(cells: Sequence[Cell]) -> dict[str, Any]:
+def across_datasets(cells: pd.DataFrame) -> dict[str, Figure]:
     """Of the methods with seeds enough on every dataset; nothing where there are not two of them."""
-    unit, count = cells[0].first["score_name"], len({cell.data for cell in cells})
+    unit, count = cells.score_name.iloc[0], columns_of(cells).nunique()
     scores = {
-        method: by_task(found)
-        for method, found in by_method(cells).items()
-        if len(found) == count and min(len(cell.seeds) for cell in found.values()) >= SEEDS_FOR_BOOTSTRAP
+        str(method): tasks(found)
+        for method, found in cells.groupby(rows_of(cells), sort=False)
+        if len(found) == count and found.seeds.min() >= SEEDS_FOR_BOOTSTRAP
     }
     if len(scores) < 2 or unit == "return":
         return {}
@@ -72,25 +68,25 @@ def across_datasets(cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def online(cells: Sequence[Cell], dataset: str) -> Any:
+def online(cells: pd.DataFrame, dataset: str) -> Figure | None:
     """Score against online evaluations, of the methods with three policies or more (settings and seeds)."""
-    policies: dict[str, list[np.ndarray]] = {}
-    for cell in cells:
-        policies.setdefault(cell.first["method"], []).extend(cell.episodes)
-    policies = {method: found for method, found in policies.items() if len(found) > 2}
+    policies = {
+        m: np.concatenate(found.episodes_of.tolist()) for m, found in cells.groupby("method", sort=False)
+    }
+    policies = {str(method): found for method, found in policies.items() if len(found) > 2}
     if not policies:
         return None
-    unit, behaviour = cells[0].first["score_name"], cells[0].first.get("behaviour")
-    values = np.concatenate([scores for found in policies.values() for scores in found])
-    scale = float(np.ptp(values)) if unit == "return" else 100.0
+    first = cells.iloc[0]
+    values = np.concatenate([found.ravel() for found in policies.values()])
+    scale = float(np.ptp(values)) if first.score_name == "return" else 100.0
     bands = {
-        method: score_by_evaluations(found, EVALUATIONS, scale=scale) for method, found in policies.items()
+        method: score_by_evaluations(list(found), EVALUATIONS, scale=scale)
+        for method, found in policies.items()
     }
     order = sorted(bands, key=lambda method: -bands[method].estimate[-1])[:CURVES]
-    title = f"{dataset}: policy picked of up to 8; band: 95 % of single choices"
     return plotting.evaluations(
         {f"{m} ({len(policies[m])} policies)": bands[m] for m in order},
-        behaviour=behaviour,
-        score=unit,
-        title=title,
+        behaviour=first.behaviour,
+        score=first.score_name,
+        title=f"{dataset}: policy picked of up to 8; band: 95 % of single choices",
     )

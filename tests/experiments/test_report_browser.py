@@ -1,5 +1,6 @@
 """The page of runs in a real browser: it sorts, filters, opens, compares, fits a phone, and logs no error."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -7,16 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from made_runs import HOSTILE, make_results
-
-from jdp.evaluation import difference
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 import report
 
-NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+RUN, IQL = "20261101-100000-aaaaaaaa", "20261102-100000-bbbbbbbb"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +57,7 @@ class Page:
     def go(self, hash: str) -> None:
         self.driver.get("about:blank")  # else only the part after the # changes
         self.driver.get(self.url + hash)
+        self.wait(lambda: self.js("document.querySelector('.dt-container') !== null"))
 
     def size(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -67,21 +66,41 @@ class Page:
     def js(self, code: str, *arguments):
         return self.driver.execute_script(f"return {code}", *arguments)
 
+    def all(self, selector: str) -> list:
+        return [e for e in self.driver.find_elements("css selector", selector) if e.is_displayed()]
+
     def click(self, selector: str) -> None:
         self.driver.find_element("css selector", selector).click()
 
+    def type(self, words: str) -> None:
+        box = self.driver.find_element("css selector", "input.dt-input")
+        box.clear()
+        box.send_keys(words)
+
     def wait(self, condition) -> None:
-        end = time.monotonic() + 5
+        end = time.monotonic() + 20
         while not condition():
             assert time.monotonic() < end, "timed out"
             time.sleep(0.02)
 
     def column(self, name: str) -> list[str]:
         cells = f"[...document.querySelectorAll('#runs tbody tr > .{name}')]"
-        return self.js(f"{cells}.map(cell => (cell.querySelector('a,b') ?? cell).textContent)")
+        return self.js(f"{cells}.map(cell => (cell.querySelector('a,b') ?? cell).textContent.trim())")
+
+    def shows(self, name: str, wanted: list[str]) -> None:
+        """Sorting and searching end a little after the click."""
+        with contextlib.suppress(AssertionError):
+            self.wait(lambda: self.column(name) == wanted)
+        assert self.column(name) == wanted
 
     def text(self, selector: str) -> str:
         return self.driver.find_element("css selector", selector).text
+
+    def open(self, run: str) -> None:
+        """Follows the link of the row whose run directory this is."""
+        self.type(run)
+        self.wait(lambda: len(self.column("method")) < 3)
+        self.click("#runs td.method a")
 
 
 @pytest.fixture
@@ -93,121 +112,134 @@ def page(browser, url):
     assert not errors
 
 
-def test_headings_sort_numbers_as_numbers_with_missing_ones_last(page):
-    page.go("#experiment=offline_rl")
-    assert page.column("score") == [NONE, "98.0", "10.0"], "newest first"
-    page.click("#sort-score")
-    assert page.column("score") == ["98.0", "10.0", NONE]
+def test_headings_sort_numbers_as_numbers(page):
+    page.type("offline_rl")
+    page.shows("score", ["", "98.0 [80.1, 115.9]", "10.0 [-2.7, 22.7]"])  # newest first
+    page.click("#runs th.score")
+    page.shows("score", ["98.0 [80.1, 115.9]", "10.0 [-2.7, 22.7]", ""])
     assert page.js("document.querySelector('th.score').ariaSort") == "descending"
+    page.click("#runs th.method .dt-column-order")
+    page.shows("method", ["iql", "td3_bc", "td3_bc"])
     page.driver.switch_to.active_element.send_keys("\n")  # by keyboard: the heading kept the focus
-    assert page.column("score") == ["10.0", "98.0", NONE]
-    assert page.js("document.querySelectorAll('[aria-sort]').length") == 1
-    page.click("#sort-method")
-    assert page.column("method") == ["iql", "td3_bc", "td3_bc"]
-    page.go(page.js("location.hash"))
-    assert page.column("method") == ["iql", "td3_bc", "td3_bc"], "the address keeps the order"
+    page.shows("method", ["td3_bc", "td3_bc", "iql"])
+    page.click("#runs th.updates")
+    page.shows("updates", ["400", "200", "200"])
 
 
-def test_filters_narrow_the_table_and_smoke_runs_are_hidden_at_first(page):
+def test_search_and_lists_narrow_the_table_and_smoke_runs_are_hidden_at_first(page):
+    page.wait(lambda: "bc" not in page.column("method"))
     total = len(page.column("method"))
-    assert total == 11 and "bc" not in page.column("method")
-    assert "1 of the smoke preset hidden" in page.text("#count")
-    page.click("input[name=smoke]")
-    assert len(page.column("method")) == total + 1 and "bc" in page.column("method")
-    assert page.js("document.querySelector('tr.smoke .pill.smoke') !== null")
-    page.driver.find_element("css selector", "select[name=experiment]").send_keys("pgd_d4rl")
-    assert page.column("method") == ["td3_bc, dataset", "td3_bc, guided"]
-    page.driver.find_element("css selector", "input[name=q]").send_keys("GUIDED")
-    assert page.column("method") == ["td3_bc, guided"]
-    page.go(page.js("location.hash"))
-    assert page.column("method") == ["td3_bc, guided"], "the address keeps the filters"
-    page.driver.find_element("css selector", "input[name=q]").send_keys(" nothing")
-    assert "No run matches" in page.text("#runs tbody")
-    page.click("button[type=reset]")
-    assert len(page.column("method")) == total
+    assert total == 11
+    page.click("#smoke")
+    page.wait(lambda: len(page.column("method")) == total + 1 and "bc" in page.column("method"))
+    page.click("#runs th.experiment .dtcc-button_dropdown")
+    options = {e.text: e for e in page.all(".dtcc-dropdown .dtcc-list-buttons button")}
+    assert set(options) == {"broken", "offline_rl", "pgd_d4rl", "plan"}
+    options["pgd_d4rl"].click()
+    page.shows("method", ["td3_bc (guided arm)", "td3_bc (dataset arm)"])
+    page.type("GUIDED")
+    page.shows("method", ["td3_bc (guided arm)"])
+    page.type("nothing like it")
+    page.wait(lambda: "No matching" in page.text("#runs tbody"))
+    page.go("")
+    page.type("experiments/offline_rl.py")
+    page.wait(lambda: len(page.column("method")) == 1)  # commands and directories are searched too
+    page.go("")
+    page.click("#runs th.method .dtcc-button_dropdown")
+    options = {e.text: e for e in page.all(".dtcc-dropdown .dtcc-list-buttons button")}
+    options["iql"].click()
+    page.shows("method", ["iql"])  # the list chooses, its link does not lead away
 
 
 def test_a_run_opens_with_its_curves_figures_command_and_settings(page):
-    page.go("#q=2026-11-01")
-    page.click("#runs tbody a")
-    assert page.text("#view h2") == "td3_bc on hopper-medium (bundled)"
-    assert page.js("document.activeElement.tagName") == "H2"
-    titles = page.js("[...document.querySelectorAll('#view figcaption')].map(e => e.textContent)")
-    assert {"normalised score by update", "critic_loss · agent", "plans.png"} <= set(titles)
-    assert page.js("document.querySelector('#view img').naturalWidth") == 1
-    assert "large.png is not shown: larger than 0.002 MB" in page.text("#view")
-    assert "score <b>" in page.text("#view") and "alpha 2.5" in page.text(".fold")
-    assert page.js("[...document.querySelectorAll('#view path.seed')].length") == 2
-    label = page.js("document.querySelector('#view .plot:not(.seeds) svg').getAttribute('aria-label')")
-    assert "agent from 24.5 to 40.6 after 200 steps" in label
-    page.click(".copy")
-    page.wait(lambda: page.text(".copy") == "Copied")
+    page.open(RUN)
+    (article,) = page.all("article")
+    assert article.find_element("css selector", "h2").text == "td3_bc on hopper-medium (bundled)"
+    assert not page.all("#overview")
+    titles = [e.text for e in article.find_elements("css selector", "figcaption")]
+    assert titles == ["score", "critic_loss, agent", "plans.png"]
+    page.wait(
+        lambda: page.js("[...document.querySelectorAll('article:target img')].every(i => i.naturalWidth > 0)")
+    )
+    assert "large.png is not shown: larger than 0.002 MB" in article.text
+    assert "score <b>" in article.text and "python experiments/offline_rl.py --agent td3_bc" in article.text
+    article.find_elements("css selector", "summary")[0].click()
+    assert "settings.alpha 2.5" in article.text
     page.driver.back()
-    assert page.column("method") == ["td3_bc"]
+    assert page.column("method") == ["td3_bc"] and not page.all("article")
 
 
-def test_two_runs_compare_by_their_scores_settings_and_curves(page):
-    page.go("#experiment=offline_rl")
-    for name in ("20261105-100000-eeeeeeee", "20261102-100000-bbbbbbbb", "20261101-100000-aaaaaaaa"):
-        page.click(f"tr[data-id$='{name}'] input")  # the third takes the place of the first
-    page.click("#compare")
-    mean, low, high = difference([100.0, 104.0, 90.0], [9.0, 11.0])
-    assert f"A {MINUS} B = {mean:.1f} [{low:.1f}, {high:.1f}]" in page.text("#difference")
-    assert "different numbers of updates" in page.text("#view")
-    keys = page.js(
-        "[...document.querySelectorAll('#differences tbody tr')].map(r => r.innerText.split(/\\s+/))"
-    )
-    assert sorted(keys) == [["agent", "iql", "td3_bc"], ["updates", "400", "200"]]
-    assert "1 settings that only one" in page.text("details.fold summary")
-    assert page.js("document.querySelector('#others tbody').textContent") == "settings.expectile0.7" + NONE
-    plots = page.js(
-        "[...document.querySelectorAll('.plots .plot')].map(p => p.querySelectorAll('path.mean').length)"
-    )
-    assert plots == [2, 2], "score and critic_loss, a line for each"
-    page.driver.find_element("link text", "Swap A and B").click()
-    assert f"A {MINUS} B = {-mean:.1f}" in page.text("#difference")
+def test_two_results_compare_by_their_scores_settings_and_curves(page):
+    page.type("offline_rl")
+    for name in ("20261105-100000-eeeeeeee", IQL, RUN):  # the third takes the place of the first
+        page.type(name)
+        page.wait(lambda: len(page.column("method")) == 1)
+        page.click("#runs tbody input")
+    assert page.text("#tray span").split() == ["A:", "iql", "B:", "td3_bc"]
+    page.click("#tray a")
+    (view,) = page.all("article")
+    assert "different numbers of updates: 400 and 200" in view.text and "different data" not in view.text
+    first, second, only = [
+        [row.text for row in table.find_elements("css selector", "tr")] if table.is_displayed() else []
+        for table in view.find_elements("css selector", "table")
+    ]
+    assert first[0] == "A: iql B: td3_bc"
+    assert "normalised score 98.0 [80.1, 115.9] 10.0 [-2.7, 22.7]" in first
+    assert sorted(second[1:]) == ["agent iql td3_bc", "updates 400 200"]
+    assert only == []
+    view.find_element("css selector", "summary").click()
+    assert "settings.expectile 0.7 \N{EN DASH}" in view.text
+    assert f"table.py --out {page.js('COMMAND').split()[3]} --compare" in view.text and RUN in view.text
+    pairs = [[e.text for e in pair.find_elements("css selector", "figcaption")] for pair in page.all(".pair")]
+    assert pairs[:2] == [["score", "score"], ["critic_loss, agent", "critic_loss, agent"]]
 
 
-def test_the_interval_of_a_difference_is_that_of_the_library(page):
-    rng = np.random.default_rng(0)
-    for n, m, spread in [(2, 2, 1.0), (2, 9, 0.01), (3, 5, 4.0), (30, 40, 1.0), (300, 300, 2.0)]:
-        a, b = rng.normal(50, 10, n), rng.normal(48, 10 * spread, m)
-        found = page.js("welch(arguments[0], arguments[1], DATA.t)", a.tolist(), b.tolist())
-        np.testing.assert_allclose(found, difference(a, b), rtol=1e-5)
-    assert page.js("welch([1], [2, 3], DATA.t)") == [-1.5, None, None]
-    assert page.js("welch([3, 3], [2, 2], DATA.t)") == list(difference([3, 3], [2, 2])) == [1, 1, 1]
+def test_arms_of_one_run_compare_and_two_must_be_ticked(page):
+    page.go("#compare")
+    assert "Tick two results" in page.text("#compare")
+    page.go("")
+    page.type("pgd_d4rl")
+    page.wait(lambda: len(page.column("method")) == 2)
+    boxes = page.all("#runs tbody input")
+    boxes[0].click()
+    assert "tick one more" in page.text("#tray") and not page.all("#tray a")
+    boxes[1].click()
+    page.click("#tray a")
+    assert "arm guided dataset" in page.text("#compare")
 
 
 def test_text_of_runs_is_text_and_errors_are_shown(page):
     assert HOSTILE in page.js("document.querySelector('#runs').textContent.replace(/\\s+/g, ' ')")
-    page.go("#run=plan/evil/20261104-100000-dddddddd")
-    assert HOSTILE in page.text(".command pre") and HOSTILE in page.text("#view h2")
-    assert not page.js("document.querySelector('#view img') || document.querySelector('script[src]')")
-    page.go("#experiment=broken")
-    assert page.column("status") == ["broken"] * 5
-    page.go("#run=broken/set/half")
-    assert "config.json: JSONDecodeError" in page.text(".notice.error")
+    page.click("#runs th.dataset .dtcc-button_dropdown")
+    assert HOSTILE in [e.text for e in page.all(".dtcc-dropdown .dtcc-list-buttons button")]
+    page.go("")
+    page.open("20261104-100000-dddddddd")
+    assert HOSTILE in page.text("article:target pre.command") and HOSTILE in page.text("article:target h2")
+    assert not page.js("document.querySelector('script[src], img[src=x]')")
+    page.go("")
+    page.type("broken/set")
+    page.shows("status", ["broken"] * 5)
+    page.open("broken/set/half")
+    assert "config.json: JSONDecodeError" in page.text("article:target .notice.error")
 
 
 def test_on_a_phone_nothing_scrolls_sideways_but_the_tables(page):
     page.size(390, 844)
-    a, b = (
-        "offline_rl/hopper-medium/20261101-100000-aaaaaaaa",
-        "pgd_d4rl/hopper-medium/20261103-100000-cccccccc~guided",
-    )
-    for address in (
-        "",
-        f"#run={a}",
-        f"#a={a}&b={b}&compare=1",
-        "#run=plan/evil/20261104-100000-dddddddd",
-        f"#a={a}&b={b}",
-    ):
-        page.go(address)
-        assert page.js("document.documentElement.scrollWidth") <= 390, address
+    for run in (None, RUN, "20261104-100000-dddddddd", "pgd_d4rl"):
+        page.go("")
+        if run:
+            page.open(run)
+        assert page.js("document.documentElement.scrollWidth") <= 390, run
+    page.go("")
+    for box in page.all("#runs tbody input")[:2]:
+        page.js("arguments[0].click()", box)
     assert page.js("document.querySelector('#tray').getBoundingClientRect().bottom") <= 845
+    page.click("#tray a")
+    assert page.js("document.documentElement.scrollWidth") <= 390
     for scheme in ("dark", "light"):
         page.driver.execute_cdp_cmd(
             "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         )
+        page.go("")
         dark = page.js("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 23, 27)"
         assert dark == (scheme == "dark")

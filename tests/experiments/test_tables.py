@@ -7,16 +7,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scripts import EXPERIMENTS, check_mistakes, run
 
-from jdp.evaluation import bootstrap_interval, interval, success_interval
+from jdp.evaluation import bootstrap_interval, difference, interval, success_interval
+from jdp.runs.cells import pool_seeds
+from jdp.runs.directories import dataset_folder
+from jdp.runs.frame import read_runs
+from jdp.runs.texts import Grid, escape, latex, markdown
 
 sys.path.insert(0, str(EXPERIMENTS))
 import table
 import table_figures
-from table_text import Grid, escape, latex, markdown
-from tables import without_place
 
 HOPPER, MAZE = "hopper-medium (bundled, d4rl-style)", "pointmaze-umaze (bundled, d4rl-style)"
 SCALE = (0.0, 1000.0)  # so that a return of 10 is a score of 1
@@ -67,8 +70,14 @@ def tables(out: Path, *arguments: str, name: str = "all") -> tuple[str, list[dic
 
 
 def line(text: str, start: str) -> list[str]:
-    (found,) = [row for row in text.split("## Cells")[0].splitlines() if row.startswith(f"| {start} |")]
-    return [cell.strip() for cell in found.strip("|").split("|")]
+    (found,) = [row for row in rows_of(text.split("## Cells")[0]) if row[0] == start]
+    return found
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of every row of the tables in `text`, heads and all."""
+    rows = [re.split(r"(?<!\\)\|", row)[1:-1] for row in text.splitlines() if row.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows]
 
 
 def shown(found) -> str:
@@ -130,7 +139,8 @@ def test_no_cell_is_lost_to_another_of_a_like_name(tmp_path):
     text, rows = tables(tmp_path)
     assert sorted(row["score"] for row in rows)[-3:] == ["97.0", "98.0", "99.0"]
     matrix = text.split("## Cells")[0]
-    assert all(f"| {score}.0 |" in matrix for score in (97, 98, 99)) and matrix.count("| iql |") == 1
+    cells = [cell for row in rows_of(matrix) for cell in row]
+    assert all(f"{score}.0" in cells for score in (97, 98, 99)) and cells.count("iql") == 1
     assert [row["seeds"] for row in rows if row["method"] == "iql"] == ["2"]
 
 
@@ -200,7 +210,8 @@ def test_the_same_name_on_other_data_is_another_column(tmp_path):
 def test_published_numbers_stand_beside_d4rls_data_alone(tmp_path):
     d4rl = "hopper-medium-v2 (D4RL)"
     make_run(tmp_path, "offline_rl", d4rl, "td3_bc", [50.0, 60.0])
-    make_run(tmp_path, "offline_rl", d4rl, "morel", [50.0, 60.0], name="b")
+    model = {"settings": {"rollouts": {"length": 5}}, "world_model": "ensemble"}
+    make_run(tmp_path, "offline_rl", d4rl, "morel", [50.0, 60.0], name="b", config=model)
     make_run(tmp_path, "offline_rl", HOPPER, "td3_bc", [30.0, 40.0])
     text, rows = tables(tmp_path)
     assert line(text, "method") == ["method", HOPPER, d4rl, "published", "IQM of 2 datasets"]
@@ -211,7 +222,14 @@ def test_published_numbers_stand_beside_d4rls_data_alone(tmp_path):
 
 
 def test_the_arms_of_policy_guided_diffusion(tmp_path):
-    folder = make_run(tmp_path, "offline_rl", HOPPER, "td3_bc", [30.0], config={"agent": "td3_bc"})
+    folder = make_run(
+        tmp_path,
+        "offline_rl",
+        HOPPER,
+        "td3_bc",
+        [30.0],
+        config={"agent": "td3_bc", "arms": ["dataset", "guided"]},
+    )
     arm = {"returns": [[300.0] * 10] * 2, "seeds": [30.0, 32.0], "interval": [31.0, 0.0, 62.0]}
     found = {"dataset": HOPPER, "task": "Hopper-v5", "behaviour": 48.2, "seconds_of_last_process": 600.0}
     found["arms"] = {"dataset": arm, "guided": arm}
@@ -253,7 +271,7 @@ def test_one_dataset_and_the_readme(tmp_path):
     assert [row["method"] for row in rows] == ["bc"]
     once = (tmp_path / "README.md").read_text()
     assert once.startswith("Words before.") and "Preset cpu; 100 updates; 2 seeds a cell." in once
-    assert "(tables/hopper-medium/table.csv)" in once and "| bc | 35.0" in once
+    assert "(tables/hopper-medium/table.csv)" in once and line(once, "bc")[1].startswith("35.0")
     tables(tmp_path, "--env", "hopper-medium", "--readme", name="hopper-medium")
     assert (tmp_path / "README.md").read_text() == once
 
@@ -291,7 +309,7 @@ def test_smoke_rows_are_left_out_and_the_figures_drawn(tmp_path):
     folder = tmp_path / "tables/all"
     text = (folder / "table.md").read_text()
     linked = set(re.findall(r"\]\((.*?)\.png\)", text))
-    names = {"aggregates", "profiles", "improvement", f"evaluations-{table.plain(HOPPER)}"}
+    names = {"aggregates", "profiles", "improvement", f"evaluations-{dataset_folder(HOPPER)}"}
     assert linked == {f"normalised-score-{name}" for name in names}
     for stem in linked:
         assert (folder / f"{stem}.png").stat().st_size > 5000 and (folder / f"{stem}.pdf").exists()
@@ -300,13 +318,14 @@ def test_smoke_rows_are_left_out_and_the_figures_drawn(tmp_path):
 def test_no_bootstrap_and_no_curve_of_two_seeds(tmp_path):
     for method, middle in (("bc", 30.0), ("iql", 50.0)):
         make_run(tmp_path, "offline_rl", HOPPER, method, [middle, middle + 5])
-    cells = table.cells_of(table.finished([tmp_path / "offline_rl/hopper-medium"], ""))
+    cells = pool_seeds(read_runs(tmp_path))
     assert table_figures.draw(cells, tmp_path / "figures") == []
 
 
 def test_latex_is_balanced_and_escaped():
     nasty = "50 % of a_b & {c} #1 $x$ ~ ^ \\ ± < | [x"
-    grid = Grid(nasty, ["method", nasty], [["**bold_1**", "[1, 2]"], ["x", nasty]], [nasty], left=1)
+    cells = pd.DataFrame([["**bold_1**", "[1, 2]"], ["x", nasty]], columns=["method", nasty])
+    grid = Grid(nasty, cells, [nasty], left=1)
     text = latex(grid)
     begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", text) for word in ("begin", "end"))
     assert begun == ["table", "tabular"] and ended == begun[::-1]
@@ -320,13 +339,44 @@ def test_latex_is_balanced_and_escaped():
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in lines} == {3}
 
 
-def test_a_command_is_shown_as_it_can_be_given_again(tmp_path):
-    recorded = f"python {tmp_path}/experiments/plan.py --resume --seed 3 --out {tmp_path}/r --env 'my set'"
-    assert without_place(recorded) == "python experiments/plan.py --seed 3 --env 'my set'"
-    assert without_place(f"python experiments/plan.py --resume auto --out={tmp_path}/r --seeds 2") == (
-        "python experiments/plan.py --seeds 2"
+def test_the_difference_of_two_runs_is_that_of_the_library(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(50, 10, 4).tolist(), rng.normal(30, 2, 3).tolist()
+    make_run(tmp_path, "offline_rl", HOPPER, "bc", first, name="a")
+    b = make_run(tmp_path, "plan", HOPPER, "diffuser", second, name="b")
+    make_run(tmp_path, "plan", MAZE, "diffuser", [50.0], name="c")
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ["--out", str(tmp_path), "--compare", "20260101-a-bc", str(b)]
+        patch.setattr(sys, "argv", ["experiments/table.py", *arguments])
+        table.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"A 20260101-a-bc: bc, normalised score {shown(interval(first))}")
+    found = difference(first, second)
+    assert lines[2].startswith(
+        f"A - B: {shown(found)}, {found.high - found.low:.1f} wide, does not include 0"
     )
+    assert not list(tmp_path.glob("tables")), "a comparison writes nothing"
+    cases = {
+        "two names": (["--compare", "20260101-a-bc", "20260101-c-diffuser"], "runs on different data"),
+        "twice": (["--compare", "20260101-a-bc", "20260101-a-bc"], "name two runs"),
+        "near": (["--compare", "20260101-a-bc", "20260101-b-difuser"], "there is 20260101-b-diffuser"),
+    }
+    check_mistakes("table", cases, ["--out", str(tmp_path)])
+
+
+def test_score_beside_the_time_of_a_decision(tmp_path):
+    slow = {"latency": {"median": 0.25, "percentile_95": 0.5}}
+    make_run(tmp_path, "plan", MAZE, "diffuser", [50.0, 60.0], scores=slow)
+    make_run(tmp_path, "policies", MAZE, "beso", [20.0, 30.0], scores={"updates": 900})
+    make_run(tmp_path, "offline_rl", HOPPER, "bc", [30.0, 40.0], scores={"latency": None})
+    text, rows = tables(tmp_path, "--latency", "--env", "pointmaze-umaze", name="planning_pointmaze-umaze")
+    planner, policy = rows_of(text)[2:]
     assert (
-        without_place("python experiments/plan.py --seed 1 --resume") == "python experiments/plan.py --seed 1"
+        planner[0] == "diffuser"
+        and planner[1] == "planner"
+        and planner[5:8] == ["250.0 ms", "500.0 ms", "100"]
     )
-    assert without_place("") == "(not recorded)"
+    assert policy[0] == "beso" and policy[5:8] == ["1.0 ms", "2.0 ms", "900"]
+    assert [row["median_ms"] for row in rows] == ["250.0", "1.0"]
+    assert "Clopper-Pearson" in text and "timed in one environment" in text
+    assert (tmp_path / "tables/planning_pointmaze-umaze/cost.png").stat().st_size > 5000
