@@ -10,6 +10,7 @@ import zipfile
 import gymnasium
 import jax
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from jax import export
 
 
@@ -29,13 +30,18 @@ def seen(observation):
 
 def play(card, start, act, seed=0):
     """The return of one episode."""
-    env = gymnasium.make(**(card["make"] or {"id": card["task"]}))
+    if card.get("env_spec"):  # a task that its id does not tell
+        env = gymnasium.make(EnvSpec.from_json(card["env_spec"]))
+    else:
+        env = gymnasium.make(**(card["make"] or {"id": card["task"]}))
+    box = env.action_space
+    assert isinstance(box, gymnasium.spaces.Box)
     observation, _ = env.reset(seed=seed)
     carry, key, total, over = start(seen(observation)[0]), jax.random.key(seed), 0.0, False
     while not over:
         key, now = jax.random.split(key)
         carry, action = act(jax.random.key_data(now), carry, *seen(observation))
-        action = np.clip(np.asarray(action)[0], -1, 1)
+        action = np.clip(np.asarray(action)[0], box.low, box.high)
         observation, reward, terminated, truncated, _ = env.step(action)
         total, over = total + float(reward), terminated or truncated
     return total

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from common import Bar, run_main
+from command_line import parse, run_main
+from progress import Bar
 
 import jdp.data
 from jdp.data.export import save_d4rl, save_minari
@@ -41,7 +42,7 @@ class Config:
 
 
 def main() -> None:
-    config = tyro.cli(Config)
+    config = parse(Config, None, __doc__ or "")
     settings = config.collection
     check(settings)
     out = config.out or Path(f"pointmaze-{settings.maze}.hdf5")

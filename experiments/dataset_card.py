@@ -8,7 +8,6 @@ hopper-medium has 236 episodes of mean return 1547, TQ 0.48, and 0.21 % terminal
 
 import json
 import math
-import re
 import sys
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,14 +15,16 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import tyro
-from common import fail, show_download
+from command_line import parse, run_main
+from progress import show_download
 
 import jdp.data
+from jdp.data.actions import Units
 from jdp.data.card import QUANTILES, DatasetCard, Summary, dataset_card
 from jdp.data.episodes import Episodes
 from jdp.data.sources import Source
 from jdp.errors import UserError
+from jdp.runs import dataset_folder
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -43,6 +44,12 @@ class Config:
     env_id: str | None = None
     """Gymnasium task of the dataset, for its reference returns, if the source does not say it."""
 
+    max_episode_steps: int | None = None
+    """Time limit of the task, where it has none or another is wanted."""
+
+    actions: Units = "auto"
+    """Units of the actions: of the task, or scaled to [-1, 1] already, where the task's box is another."""
+
     reference: str | None = None
     """Dataset that SACo is relative to, e.g. hopper-medium-replay; without one, the own size."""
 
@@ -50,14 +57,22 @@ class Config:
     """Folder of all results; the card goes to dataset_cards/NAME in it."""
 
 
-def main(config: Config) -> None:
+def main() -> None:
+    config = parse(Config, None, __doc__ or "")
     show_progress = partial(show_download, file=sys.stderr)  # standard output is the table
-    data = jdp.data.load(config.env, source=config.source, env_id=config.env_id, progress=show_progress)
+    data = jdp.data.load(
+        config.env,
+        source=config.source,
+        env_id=config.env_id,
+        max_episode_steps=config.max_episode_steps,
+        actions=config.actions,
+        progress=show_progress,
+    )
     reference = None if config.reference is None else jdp.data.load(config.reference, progress=show_progress)
     card = dataset_card(data, reference=reference)
     print(table(card))
 
-    folder = config.out / "dataset_cards" / re.sub(r"[^\w.-]+", "-", card.origin.name).strip("-")
+    folder = config.out / "dataset_cards" / dataset_folder(card.origin.name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "card.json").write_text(json.dumps(asdict(card), indent=1) + "\n")
@@ -127,6 +142,14 @@ def draw(data: Episodes, card: DatasetCard) -> plt.Figure:
     return figure
 
 
+def edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """`[bins + 1]`, those of a histogram, also of values that are equal but for rounding."""
+    low, high = float(values.min()), float(values.max())
+    least = 1e-6 * max(abs(low), abs(high), 1e-6)
+    room = max(0.0, (least - (high - low)) / 2)
+    return np.linspace(low - room, high + room, bins + 1)
+
+
 def histogram(
     axis,
     values: np.ndarray,
@@ -136,6 +159,8 @@ def histogram(
     weights: np.ndarray | None = None,
     mean: float | None = None,
 ) -> None:
+    if isinstance(bins, int):
+        bins = edges(values, bins)
     axis.hist(values, bins=bins, weights=weights, color="#4878a8", linewidth=0)
     if mean is not None:
         axis.axvline(mean, color="#c44e52", linewidth=1)
@@ -144,7 +169,4 @@ def histogram(
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Config))
-    except UserError as error:
-        fail(str(error))
+    run_main(main)

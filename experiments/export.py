@@ -13,17 +13,17 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import gymnasium
-import jax
 import tyro
-from common import run_main
+from command_line import parse, run_main
 
 import jdp
 from jdp.evaluation import make_goal_env
-from jdp.runs.export import export_policy, mean_policy
-from jdp.types import Policy, PyTree
+from jdp.loops.journal import Record
+from jdp.runs import LoadedRun
+from jdp.runs.export import export_policy
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,17 @@ class Config:
 
 
 def main() -> None:
-    config = tyro.cli(Config, description=__doc__)
+    config = parse(Config, None, __doc__ or "")
     written = read(config.run)
-    policy, states, spec = load(config, written["config"])
-    seeds = written["config"]["seeds"]
-    if not 0 <= config.seed < seeds:
-        raise jdp.UserError(f"--seed {config.seed}: {config.run} has the training seeds 0 to {seeds - 1}")
+    run = jdp.load_run(config.run)
     card = export_policy(
         config.to,
-        policy,
-        jax.tree.map(lambda x: x[config.seed], states),
-        spec,
+        run.method.policy,
+        run.state(config.seed, config.arm),
+        run.spec,
         platforms=config.platforms,
         batch=config.batch,
-        facts=facts(config, written),
+        facts=facts(config, written, run),
     )
     size = config.to.stat().st_size / 1e6
     print(f"policy     {card['method']}, seed {card['seed']}, of {config.run}")
@@ -68,7 +65,7 @@ def main() -> None:
     print(f"written to {config.to} ({size:.1f} MB); try: python experiments/act_exported.py {config.to}")
 
 
-def read(run: Path) -> dict[str, Any]:
+def read(run: Path) -> Record:
     """The run's config.json. Raises `UserError` unless `run` is the directory of a finished run."""
     if not (run / "config.json").is_file():
         raise jdp.UserError(f"{run} is no run directory: it has no config.json")
@@ -77,30 +74,16 @@ def read(run: Path) -> dict[str, Any]:
     return json.loads((run / "config.json").read_text())
 
 
-def load(config: Config, settings: dict[str, Any]) -> tuple[Policy, PyTree, jdp.types.Spec]:
-    """The run's policy, the states of all its seeds, and its task."""
-    if "agent" not in settings:
-        if config.arm is not None:
-            raise jdp.UserError(f"--arm {config.arm}: {config.run} has no arms, it is no run of pgd_d4rl.py")
-        controller = jdp.load_controller(config.run)
-        return controller.policy, controller.states, controller.spec
-    run = jdp.load_run(config.run)
-    arm = config.arm or (next(iter(run.agent_states)) if len(run.agent_states) == 1 else None)
-    if arm is None or arm not in run.agent_states:
-        raise jdp.UserError(f"--arm {arm or 'is missing'}: choose one of {', '.join(run.agent_states)}")
-    return mean_policy(run.agent), run.agent_states[arm], run.spec
-
-
-def facts(config: Config, written: dict[str, Any]) -> dict[str, Any]:
+def facts(config: Config, written: Record, run: LoadedRun) -> Record:
     """What the card says of the run."""
-    settings, spec = written["config"], written["spec"]
     scores = json.loads((config.run / "scores.json").read_text())
     found = scores.get("arms", {}).get(config.arm, scores)
     return {
-        "method": settings.get("planner") or settings.get("policy") or settings["agent"],
+        "method": run.name,
         "arm": config.arm,
-        "task": spec["env_id"],
-        "make": gymnasium_arguments(spec),
+        "task": run.spec.env_id,
+        "make": gymnasium_arguments(run.spec),
+        "env_spec": run.spec.env_spec,
         "dataset": written["dataset"],
         "sha256": written["sha256"],
         "seed": config.seed,
@@ -114,10 +97,12 @@ def facts(config: Config, written: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def gymnasium_arguments(spec: dict[str, Any]) -> dict[str, Any] | None:
-    """Arguments of `gymnasium.make` for the task, where it is installed here."""
+def gymnasium_arguments(spec: jdp.types.Spec) -> Record | None:
+    """Arguments of `gymnasium.make` for the task, where it is installed here and its id says all of it."""
+    if spec.env_spec is not None:
+        return None
     try:
-        env = make_goal_env(spec["env_id"], max_episode_steps=spec["max_episode_steps"])
+        env = make_goal_env(spec)
     except jdp.UserError:
         return None
     made = env.env.spec

@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jdp
 from jdp import runs
+from jdp.data.actions import Units
 from jdp.data.sources import Source
 from jdp.networks import Precision
 
@@ -18,14 +19,21 @@ class RunConfig:
 
     env: str = "hopper-medium"
     """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
+    plugin: tuple[str, ...] = ()
+    """Python files or modules whose methods are registered beside those of jdp (see docs/add_a_method.md)."""
     preset: Literal["smoke", "cpu", "paper"] = "cpu"
     """Defaults of everything else; without it, cpu or paper by device."""
     source: Source = "auto"
     """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
     env_id: str | None = None
     """Gymnasium task for evaluation, where the dataset does not name one."""
+    max_episode_steps: int | None = None
+    """Time limit of the task, where it has none or another is wanted."""
+    actions: Units = "auto"
+    """Units of a dataset's actions: of the task, or scaled to [-1, 1] already, where the task's box is
+    another; auto: of the task, refused where they look scaled."""
     seed: int = 0
-    """Of everything."""
+    """Of everything, from 0 to 4294967295."""
     checkpoint_minutes: float = 3.0
     """Minutes between two checkpoints within a phase."""
     log: tuple[runs.SinkName, ...] = ()
@@ -54,6 +62,7 @@ class RunConfig:
     """Where results are written."""
 
 
+C = TypeVar("C", bound=RunConfig)
 # What changes no number (processes share the batches that one would make).
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log", "stream", "distributed", "processes", "process")
 
@@ -65,7 +74,7 @@ def check_positive(options: Mapping[str, float]) -> None:
             raise jdp.UserError(f"{option} is {value}: it must be at least 1")
 
 
-def refuse_stream(config: Any, why: str) -> None:
+def refuse_stream(config: RunConfig, why: str) -> None:
     """Raises `UserError` where --stream is given but training keeps its rows on the devices."""
     if config.stream:
         raise jdp.UserError(f"--stream: {why}; leave it out")
@@ -88,7 +97,7 @@ def everywhere(settings: Any, name: str, value: Any) -> Any:
     return dataclasses.replace(settings, **changes)
 
 
-def with_options(config: Any, method: str, *parts: str) -> Any:
+def with_options(config: C, method: str, *parts: str) -> C:
     """`config` whose `parts` (fields with settings) compute as --precision and --accumulate say.
 
     Raises:

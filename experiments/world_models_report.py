@@ -1,176 +1,125 @@
 """What `world_models.py` measures, prints and draws."""
 
 import dataclasses
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import Bar, table
-from job import Job
-from models import termination_rule
-from phases import last_scores, training_seconds
-from scoring import score_name, with_interval
+from command_line import table
+from opening import figures, finish
+from world_models_options import Config
 
 import jdp
-from jdp import plotting
-from jdp.evaluation import action_log_likelihood, dynamics_error, interval
-from jdp.synthesis import Experience
-from jdp.world_models import ensemble, noisy_actor
+from jdp import devices, loops, plotting, synthesis
+from jdp.data import Experience
+from jdp.evaluation import (
+    Simulator,
+    interval,
+    last_scores,
+    score_name,
+    with_interval,
+)
+from jdp.evaluation.synthetic_sets import Judges, geometric_interval, judge_ranges, real_stretches
+from jdp.learning.diffuser import TrainedDiffuser
+from jdp.loops.journal import Record
+from jdp.runs import Job
+from jdp.synthesis import TrainedModel
+from jdp.types import Method, PyTree, Target
+from jdp.world_models.rollout import Noisy, noisy_policy
 
 STEPS = ("ensemble", "ensemble without noise", "diffusion step")  # models of single steps
-INFINITE = 1e30  # stands for an infinite error, which JSON does not know
 
 
-def spans(config: Any) -> list[tuple[int, int]]:
+@dataclass(frozen=True)
+class Models:
+    """What one seed has trained."""
+
+    method: Method
+    states: PyTree  # [1, ...]: one target policy, stacked
+    ensemble: TrainedModel
+    diffusion_step: TrainedModel
+    diffuser: TrainedDiffuser
+
+    @property
+    def target(self) -> Target:
+        """The distribution of the target policy's actions."""
+        assert self.method.target is not None  # of TD3+BC
+        return self.method.target
+
+
+def spans(config: Config) -> list[tuple[int, int]]:
     """Transitions of a rollout, counted from 1: its beginning, the rest of a window, what is chained."""
     window = min(config.horizon - 1, config.length)
     parts = [(1, min(10, window)), (11, window), (window + 1, config.length)]
     return [(low, high) for low, high in parts if low <= high]
 
 
-def measure(job: Job, seed: int, models: Any, simulator: Any) -> None:
+def measure(job: Job[Config], seed: int, models: Models, simulator: Simulator) -> None:
     """Makes every kind of experience with the models of one seed, and judges it in the simulator."""
     name = f"measured-{seed}.json"
     if job.run.read(name) is not None:
         return
-    config, normaliser = job.config, models.diffuser[2]
+    config = job.config
+    judges = Judges(models.target, models.states, models.diffuser.normaliser, simulator)
     made = {}
     kinds = ["data", *(f"{name} {std:g}" for name in STEPS for std in config.action_stds)]
     kinds += ["unguided", *(f"guided {c:g}" for c in config.coefficients)]
     keys = jdp.types.named_keys(jax.random.fold_in(job.keys["measure"], seed), *kinds)
-    with Bar(f"measure {seed}", len(kinds), "kind") as bar:
+    with job.journal.progress(f"measure {seed}", len(kinds), "kind") as bar:
         for i, kind in enumerate(kinds):
             found = experience(job, keys[kind], kind, models)
-            error = dynamics_error(
-                simulator,
-                found.observation,
-                found.action,
-                found.reward,
-                # From a state whose velocities are clipped the simulator cannot tell what follows.
-                found.valid[:, :-1] & simulator.determined(found.observation[:, :-1]),
-                normaliser.std[: normaliser.observation_dim],
-                float(normaliser.std[-2]),
-                terminals=found.terminal,
-            )
-            made[kind] = summary(config, error, found, models)
+            made[kind] = judge_ranges(found, judges, spans(config))
             bar.at(i + 1)
     job.run.write(name, made)
 
 
-def experience(job: Job, key: jax.Array, kind: str, models: Any) -> Experience:
+def experience(job: Job[Config], key: jax.Array, kind: str, models: Models) -> Experience:
     """`[N, length + 1, ...]` experience of one kind."""
     config, data = job.config, job.data
     word, _, number = kind.rpartition(" ")
     if kind == "data":
-        return recorded(job, key)
-    if word in STEPS:
-        model, state = models.diffusion_step if word == "diffusion step" else models.ensemble
-        if word == "ensemble without noise":
-            quiet = dataclasses.replace(config.ensemble, noise=False)
-            model = ensemble(quiet, data.spec, termination_rule(quiet.termination, data))
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        histories = jdp.synthesis.branches(rng, data, model.history, (1, config.trajectories))
-        actor = noisy_actor(models.agent.act, models.agent_state, jnp.array([float(number)]))
-        made = jdp.synthesis.imagine(
+        return real_stretches(key, data, config.trajectories, config.length)
+    if word not in STEPS:
+        guided = word == "guided"
+        return synthesis.chained_experience(
             key,
-            model,
-            state,
-            actor,
-            histories,
-            length=config.length + 1,
-            batch=config.trajectories,
-            mesh=job.mesh,
-        )
-        return jax.tree.map(lambda x: x[0], made)
-    return chained(job, key, float(number) if word == "guided" else 0.0, models)
-
-
-def recorded(job: Job, key: jax.Array) -> Experience:
-    """Stretches of the dataset that end with their episode: what an exact model of behaviour would make."""
-    config, data = job.config, job.data
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    rows = rng.integers(len(data), size=config.trajectories)
-    last = data.stops[np.searchsorted(data.stops, rows, side="right")] - 1
-    wanted = rows[:, None] + np.arange(config.length + 1)
-    index, inside = np.minimum(wanted, last[:, None]), wanted <= last[:, None]
-    # After the last row stands what it led to: a step that ended the task has a successor too.
-    after = wanted == last[:, None] + 1
-    observations = np.where(after[..., None], data.next_observations[index], data.observations[index])
-    terminal = (data.terminals[index] & inside).astype(np.float32)
-    return Experience(
-        observations, data.actions[index], data.rewards[index], terminal, inside & data.next_valid[index]
-    )
-
-
-def chained(job: Job, key: jax.Array, coefficient: float, models: Any) -> Experience:
-    """Diffused windows, each but the first beginning at the last state of the one before."""
-    config = job.config
-    diffuser, state, normaliser = models.diffuser
-    denoiser = unguided = diffuser.denoiser(state)
-    sampler = dataclasses.replace(config.sampler, batch=min(config.sampler.batch, config.trajectories))
-    if coefficient:
-        guidance = dataclasses.replace(config.guidance, coefficient=coefficient)
-        denoiser = jdp.synthesis.guide(
-            denoiser, models.agent.act, models.agent_state, normaliser, guidance, sampler.sigmas()
-        )
-    parts, initial, count = [], None, -(-config.length // (config.horizon - 1))
-    for i in range(count):
-        x = jdp.synthesis.generate(
-            jax.random.fold_in(key, i),
-            denoiser,
-            sampler,
+            models.diffuser,
+            models.method,
+            models.states if guided else None,
             count=config.trajectories,
-            length=config.horizon,
-            channels=len(normaliser.mean),
-            initial=initial,
-            unguided=unguided if coefficient else None,
+            length=config.length,
+            window=config.horizon,
+            sampler=config.sampler,
+            guidance=dataclasses.replace(config.guidance, coefficient=float(number))
+            if guided
+            else config.guidance,
             mesh=job.mesh,
-        )[0]
-        initial = x[:, -1, : normaliser.observation_dim]
-        parts.append(x if i == count - 1 else x[:, :-1])
-    return jdp.synthesis.experience(np.concatenate(parts, axis=1)[:, : config.length + 1], normaliser)
+        )
+    trained = models.diffusion_step if word == "diffusion step" else models.ensemble
+    if word == "ensemble without noise":
+        quiet = dataclasses.replace(config.ensemble, noise=False)
+        trained = TrainedModel(
+            loops.make_world_model(quiet, data, termination=quiet.termination), models.ensemble.state
+        )
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    made = synthesis.imagine(
+        key,
+        trained.model,
+        trained.state,
+        noisy_policy(models.target),
+        Noisy(models.states, jnp.array([float(number)])),
+        synthesis.branches(rng, data, trained.model.history, (1, config.trajectories)),
+        length=config.length + 1,
+        batch=config.trajectories,
+        mesh=job.mesh,
+    )
+    return jax.tree.map(lambda x: x[0], made)
 
 
-def summary(config: Any, error: Any, found: Experience, models: Any) -> dict[str, Any]:
-    """What is kept of one kind of experience of one seed.
-
-    By range: the median error, the mean likelihood of the actions, both of steps that count, and the share
-    of rollouts that are still alive at its end.
-    """
-    state = jax.tree.map(lambda x: x[0], models.agent_state)
-    likelihood = action_log_likelihood(
-        models.agent.act, state, found.observation, found.action, valid=found.valid
-    ).per_transition[:, :-1]
-    ranges = {}
-    for low, high in spans(config):
-        part = slice(low - 1, high)
-        errors = error.per_transition[:, part]
-        if not np.isnan(errors).all():
-            ranges[f"{low}-{high}"] = {
-                "error": min(float(np.nanmedian(errors)), INFINITE),
-                "likelihood": float(np.nanmean(likelihood[:, part])),
-                "alive": float(found.valid[:, high - 1].mean()),
-            }
-    return {
-        "ranges": ranges,
-        "counted": error.transitions / max(int(found.valid[:, :-1].sum()), 1),
-        "median_by_position": np.minimum(error.median_by_position, INFINITE),
-        "mean": error.mean,
-        "reward_median": error.reward_median,
-        "terminal_mismatch": error.terminal_mismatch_rate,
-        "transitions": error.transitions,
-    }
-
-
-def over_seeds(measured: list[dict[str, Any]], kind: str, span: str, name: str) -> list[float]:
+def over_seeds(measured: list[Record], kind: str, span: str, name: str) -> list[float]:
     """One number of one kind in one range, of every seed that has it."""
     return [m[kind]["ranges"][span][name] for m in measured if span in m[kind]["ranges"]]
-
-
-def geometric(values: list[float]) -> list[float]:
-    """(geometric mean, low, high): Student's t interval of the logarithms."""
-    return [float(np.exp(v)) for v in interval(np.log(values))]
 
 
 def shown(values: list[float], seeds: int) -> str:
@@ -179,12 +128,12 @@ def shown(values: list[float], seeds: int) -> str:
         return "-"
     if max(values) < 1e-9:
         return "0 (float32)"
-    middle, low, high = geometric(values)
+    middle, low, high = geometric_interval(values)
     text = f"{middle:.1e}" + (f" [{low:.1e}, {high:.1e}]" if np.isfinite(low) else "")
     return text if len(values) == seeds else f"{text} ({len(values)} of {seeds} seeds)"
 
 
-def closing(job: Job, compilations: Any) -> None:
+def closing(job: Job[Config], compilations: devices.Compilations) -> None:
     """The table, the figure and `scores.json`."""
     config, data = job.config, job.data
     measured = [job.run.read(f"measured-{seed}.json") or {} for seed in range(config.seeds)]
@@ -197,7 +146,7 @@ def closing(job: Job, compilations: Any) -> None:
         rows.append(
             [
                 label(kind),
-                with_interval(interval(over_seeds(measured, kind, window, "likelihood")), digits=2),
+                with_interval(*interval(over_seeds(measured, kind, window, "likelihood")), digits=2),
                 *(shown(over_seeds(measured, kind, name, "error"), config.seeds) for name in names),
                 " ".join(f"{np.sum(a) / config.seeds:.0%}" for a in alive),
             ]
@@ -208,7 +157,7 @@ def closing(job: Job, compilations: Any) -> None:
         phase: float(
             np.mean(
                 [
-                    training_seconds(job, p) / 60
+                    loops.training_seconds(job.journal, p) / 60
                     for p in (
                         [phase]
                         if phase == "target policies"
@@ -219,7 +168,7 @@ def closing(job: Job, compilations: Any) -> None:
         )
         for phase in phases
     }
-    target = last_scores(job, "target policies", config.updates)
+    target = last_scores(job.journal.records("target policies/evaluation"), data.spec, config.updates)
     text = "\n".join(
         [
             f"{data.origin.name}, {data.spec.env_id}: dynamics error of {config.trajectories} rollouts of "
@@ -234,15 +183,15 @@ def closing(job: Job, compilations: Any) -> None:
             f"likelihood: of the actions of steps {window} under N(pi(s), 1), pi the seed's target policy",
             f"diffusion: windows of {config.horizon} steps; each next one begins at the last state before it",
             f"target policies: TD3+BC, {config.updates:,} updates, {score_name(data.spec)} "
-            f"{with_interval(target['interval'])}",
+            f"{with_interval(*target['interval'])}",
             "training: " + ", ".join(f"{phase} {m:.1f} min" for phase, m in minutes.items())
             + f" (the policies of all {config.seeds} seeds at once, models a seed)",
         ]
     )  # fmt: skip
     draw(job, measured, window)
-    (job.run.path / "report.txt").write_text(text + "\n")
-    job.run.write(
-        "scores.json",
+    finish(
+        job,
+        text,
         {
             "dataset": data.origin.name,
             "task": data.spec.env_id,
@@ -253,7 +202,6 @@ def closing(job: Job, compilations: Any) -> None:
             "compilations": compilations.summary(),
         },
     )
-    print(f"\n{text}\nwritten to {job.run.path}")
 
 
 def label(kind: str) -> str:
@@ -263,7 +211,7 @@ def label(kind: str) -> str:
     return f"policy-guided, coefficient {number}" if word == "guided" else kind
 
 
-def draw(job: Job, measured: list[dict[str, Any]], window: str) -> None:
+def draw(job: Job[Config], measured: list[Record], window: str) -> None:
     """Error by position, and error against likelihood in the range `window`."""
     config = job.config
     shown_curves = {name: f"{name} {config.action_stds[0]:g}" for name in STEPS}
@@ -277,8 +225,6 @@ def draw(job: Job, measured: list[dict[str, Any]], window: str) -> None:
         errors, likelihoods = (over_seeds(measured, kind, window, name) for name in ("error", "likelihood"))
         if kind != "data" and errors:
             points.setdefault(word or kind, []).append((number if word else "", likelihoods, errors))
-    folder = job.run.path / "figures"
-    folder.mkdir(exist_ok=True)
     plotting.claim(
         curves, points, window=config.horizon - 1, steps=window, title=job.data.origin.name
-    ).savefig(folder / "claim.png")
+    ).savefig(figures(job) / "claim.png")

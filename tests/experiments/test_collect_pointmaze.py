@@ -62,7 +62,7 @@ import sys
 sys.path.insert(0, {str(run.__globals__["EXPERIMENTS"])!r})
 sys.modules["gymnasium_robotics"] = None
 import collect_pointmaze
-from common import run_main
+from command_line import run_main
 run_main(collect_pointmaze.main)
 """
     done = run("", "--steps", "10", "--out", str(tmp_path / "x.hdf5"), code=code)

@@ -11,16 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scripts import EXPERIMENTS, environment, mistakes
+from scripts import EXPERIMENTS, TIMEOUT, environment, mistakes
 
 import jdp
-from jdp.agents import BCConfig
+from jdp.agents.bc import BCConfig
 from jdp.data import SegmentRows
+from jdp.learning.plan_critics import CriticConfig
+from jdp.learning.plan_models import ModelConfig
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners import CriticConfig, DiffuserPlannerConfig, ModelConfig, SamplingConfig
-from jdp.policies import DiffusionPolicyConfig
+from jdp.planners.diffuser import DiffuserPlannerConfig
+from jdp.planners.trajectory import SamplingConfig
+from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.runs import checkpoints, start_run
-from jdp.runs.export import mean_policy
+from jdp.runs.export import read_export
 from jdp.types import Spec, Transition
 
 pytest.importorskip("flatbuffers")
@@ -74,16 +77,16 @@ def shaken(state):
 
 
 def learner(kind, spec):
-    """The method, and the data it begins with."""
+    """The learner of the method, and the data it begins with."""
     rng, n = np.random.default_rng(0), 64
     observation, action = rng.normal(size=(n, spec.observation_dim)), rng.normal(size=(n, spec.action_dim))
     o, a, zeros = observation.astype(np.float32), np.tanh(action).astype(np.float32), np.zeros(n, np.float32)
     if kind == "agent":
-        return jdp.agents.make(SETTINGS[kind], spec), Transition(o, a, zeros, o, zeros)
+        return jdp.agents.make(SETTINGS[kind], spec).learner, Transition(o, a, zeros, o, zeros)
     starts = np.zeros(8, np.int32)
     rows = SegmentRows(o, a, zeros, zeros, zeros, starts, starts + n - 1, starts)
     make = jdp.planners.make if kind == "planner" else jdp.policies.make
-    return make(SETTINGS[kind], spec), rows
+    return make(SETTINGS[kind], spec).learner, rows
 
 
 def make_run(out, kind):
@@ -102,11 +105,9 @@ def make_run(out, kind):
 
 def own(path, kind):
     """The run's own policy, and the state of its second seed."""
-    if kind != "agent":
-        loaded = jdp.load_controller(path)
-        return loaded.policy, loaded.state(1), loaded.spec
     loaded = jdp.load_run(path)
-    return mean_policy(loaded.agent), jax.tree.map(lambda x: x[1], loaded.agent_states["agent"]), loaded.spec
+    assert loaded.kind == kind
+    return loaded.method.policy, loaded.state(1), loaded.spec
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def exported(tmp_path_factory):
             "unfinished": [str(unfinished)],
             "no run directory": [str(out / "none")],
             "training seeds 0 to 1": [policy, "--seed", "2"],
-            "no arms": [policy, "--arm", "guided"],
+            "choose one of policy, not guided": [policy, "--arm", "guided"],
             "choose one of agent": [str(runs["agent"]), "--arm", "guided"],
         },
     )
@@ -135,7 +136,7 @@ def exported(tmp_path_factory):
 
 def test_what_was_exported_acts_without_jdp_as_the_run_does(exported):
     runs, files, said = exported
-    assert all(said[kind][0] in (None, 0) for kind in NAMES), said
+    assert all(said[kind][0] == 0 for kind in NAMES), said
     rng, asked = np.random.default_rng(3), {}
     for kind, path in runs.items():
         dim = json.loads((path / "config.json").read_text())["spec"]["observation_dim"]
@@ -147,7 +148,7 @@ def test_what_was_exported_acts_without_jdp_as_the_run_does(exported):
         text=True,
         env=environment() | {"MUJOCO_GL": os.environ["MUJOCO_GL"]},
         check=False,
-        timeout=300,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -158,8 +159,8 @@ def test_what_was_exported_acts_without_jdp_as_the_run_does(exported):
             seen = np.array(observations, np.float32)
             carry = policy.init(seen[0])
             for step, now in enumerate(seen):
-                carry, action = act(jax.random.key(step), state, carry, now, now[:, list(spec.goal)])
-                np.testing.assert_allclose(actions[step], action, rtol=0, atol=1e-6, err_msg=kind)
+                carry, decision = act(jax.random.key(step), state, carry, now, now[:, list(spec.goal)])
+                np.testing.assert_allclose(actions[step], decision.action, rtol=0, atol=1e-6, err_msg=kind)
             assert np.std(actions) > 0.01
     assert np.isclose(found["return"], hopper_return(*own(runs["agent"], "agent")), rtol=1e-3)
 
@@ -170,15 +171,17 @@ def hopper_return(policy, state, spec):
     (observation, _), total, over = env.reset(seed=0), 0.0, False
     while not over:
         now = observation[None].astype(np.float32)
-        _, action = act(jax.random.key(0), state, (), now, jnp.zeros((1, 0)))
-        observation, reward, terminated, truncated, _ = env.step(np.clip(np.asarray(action)[0], -1, 1))
+        _, decision = act(jax.random.key(0), state, policy.init(now), now, jnp.zeros((1, 0)))
+        observation, reward, terminated, truncated, _ = env.step(
+            np.clip(np.asarray(decision.action)[0], -1, 1)
+        )
         total, over = total + float(reward), terminated or truncated
     return total
 
 
 def test_the_card_says_where_the_policy_comes_from(exported):
     runs, files, _ = exported
-    card = jdp.runs.export.read_export(files["policy"]).card
+    card = read_export(files["policy"]).card
     assert card["make"] == {"id": "Hopper-v5", "max_episode_steps": 1000}
     wanted = {"method": "diffusion_policy", "seed": 1, "score": 2.0, "dataset": "made up", "updates": 1}
     assert wanted.items() <= card.items() and card["run"] == str(runs["policy"])

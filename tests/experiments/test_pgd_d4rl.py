@@ -61,7 +61,7 @@ def test_a_run_compiles_each_program_once(whole):
     assert repeated.get("jit(chunk)") == 4
     assert repeated.get("jit(program)") == 3
     assert repeated.get("jit(sample)") == 2
-    assert "jit(_mean_action)" not in repeated
+    assert "jit(act)" not in repeated
 
 
 def test_saved_synthetic_data_can_be_loaded(whole):
@@ -76,41 +76,56 @@ def test_load_run_gives_the_models_back(whole):
     out, _ = whole
     (path,) = out.glob("pgd_d4rl/*/*")
     found = jdp.load_run(path)
-    assert set(found.agent_states) == {"dataset", "unguided", "world_model", "guided"}
+    assert set(found.states) == {"dataset", "unguided", "world_model", "guided"}
     data = jdp.data.load("hopper-medium", source="bundled")
+    assert found.diffuser is not None and found.normaliser is not None and found.denoiser is not None
     np.testing.assert_array_equal(found.normaliser.mean, jdp.data.fit_normaliser(data).mean)
-    assert int(found.diffuser_state.step) == 30
+    assert int(found.diffuser.state.step) == 30
     # The denoiser is that of the averaged weights in the checkpoint: it samples without a further word.
     x = 20 * jax.random.normal(jax.random.key(0), (4, 8, found.normaliser.mean.shape[0]))
     x0 = samplers.dpmpp_2m(found.denoiser, x, schedules.karras(4, sigma_max=20.0))
     assert np.isfinite(np.asarray(x0)).all()
-    again = found.diffuser.denoiser(found.diffuser_state)
+    again = found.diffuser.diffuser.denoiser(found.diffuser.state)
     np.testing.assert_array_equal(found.denoiser(x, np.float32(1.0)), again(x, np.float32(1.0)))
 
 
-# (module, function, call, seconds later): in the middle of the diffuser's first save, in an arm's generation,
-# agents, in a later save, and at the end.
+def test_a_trained_diffuser_is_used_again_with_the_same_numbers(whole, tmp_path):
+    (path,) = whole[0].glob("pgd_d4rl/*/*")
+    done = script(tmp_path, "--diffuser", str(path), "--arms", "guided")
+    assert done.returncode == 0, done.stderr
+    assert f"diffuser   of {path}, step 30" in done.stdout and "train diffuser" not in done.stdout
+    assert results(tmp_path)["arms"]["guided"] == results(whole[0])["arms"]["guided"]
+    (borrowed,) = tmp_path.glob("pgd_d4rl/*/*")
+    assert not (borrowed / "checkpoints" / "diffuser").exists()
+    found, own = (jdp.load_run(p).diffuser for p in (borrowed, path))
+    assert found is not None and own is not None
+    jax.tree.map(np.testing.assert_array_equal, found.state.ema, own.state.ema)
+
+
+# (module, function, call, seconds later): in the middle of a save, in an arm's generation, in its agents'
+# training, in a later generation, and at the end.
 KILLS = [
-    ("phases.checkpoints", "save", 1, 0.005),
-    ("pgd_d4rl", "imagine", 2, 0.0),
-    ("pgd_d4rl", "generate", 3, 0.0),
-    ("phases.training", "fit", 1, 0.05),
+    ("jdp.runs.checkpoints", "save", 1, 0.005),
+    ("jdp.synthesis", "rolled_out_experience", 2, 0.0),
+    ("jdp.loops.train", "fit", 2, 0.02),
+    ("jdp.synthesis", "synthetic_experience", 2, 0.0),
     ("pgd_report", "closing", 1, 0.0),
 ]
 # A limit on the size of a file stands for a full disk: the writer meets the same OSError.
 FULL_DISK = f"""
 import resource, sys
 sys.path.insert(0, {str(EXPERIMENTS)!r})
-import phases, pgd_d4rl
-from common import run_main
-original, calls = phases.checkpoints.save, 0
+import pgd_d4rl
+from command_line import run_main
+from jdp.runs import checkpoints
+original, calls = checkpoints.save, 0
 def save(*args, **kwargs):
     global calls
     calls += 1
     if calls == 2:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
     return original(*args, **kwargs)
-phases.checkpoints.save = save
+checkpoints.save = save
 run_main(pgd_d4rl.main)
 """
 
@@ -120,10 +135,10 @@ def test_stopped_in_every_phase_it_ends_with_the_same_numbers(whole, tmp_path):
     assert full.returncode == 2, (full.returncode, full.stderr)
     assert len(full.stderr.strip().splitlines()) == 1 and "--resume" in full.stderr, full.stderr[:3000]
     for target, name, call, delay in KILLS:
-        code = killer("pgd_d4rl", target, name, call, delay, imports="import pgd_report")
+        code = killer("pgd_d4rl", target, name, call, delay)
         killed = script(tmp_path, "--resume", "--save-synthetic", code=code)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    code = killer("pgd_d4rl", "pgd_report", "closing", 1, 0.0, "import pgd_report", signal="SIGTERM")
+    code = killer("pgd_d4rl", "pgd_report", "closing", 1, 0.0, signal="SIGTERM")
     stopped = script(tmp_path, "--resume", "--save-synthetic", code=code)
     assert stopped.returncode == 75 and "--resume" in stopped.stderr and "Traceback" not in stopped.stderr
     done = script(tmp_path, "--save-synthetic", "--resume")

@@ -47,16 +47,23 @@ def test_a_run_keeps_every_return_and_compiles_each_program_once(whole):
     assert np.shape(found["returns"]) == np.shape(found["success"]) == (2, 2)
     assert found["seeds"] == [50.0 * sum(s) for s in found["success"]]  # in percent, of two episodes
     assert (np.array(found["lengths"]) <= 300).all()
+    (path,) = whole.glob("plan/*/*/config.json")
+    settings = json.loads(path.read_text())["config"]["settings"]
+    assert {settings[part]["steps"] for part in ("model", "critic", "inverse")} == {
+        104
+    }  # rates fall over them
     repeated = found["compilations"]["repeated"]
-    assert repeated.get("jit(act)") == 2  # for all episodes and for one: the weights are arguments
+    # For all episodes and for one (the weights are arguments), and for the picture, which shows the chain.
+    assert repeated.get("jit(_follow)") == 3
     assert "jit(chunk)" not in repeated
     (figures,) = whole.glob("plan/*/*/figures")
     assert {"plans.png", "closed_loop.gif"} <= {path.name for path in figures.iterdir()}
 
 
+@pytest.mark.slow
 def test_killed_while_it_trains_a_run_ends_with_the_same_numbers(whole, tmp_path):
     # In the second save: what was learned since the first is lost (test_policies_script.py kills later).
-    killed = script(tmp_path, code=killer("plan", "phases.checkpoints", "save", 2, 0.0))
+    killed = script(tmp_path, code=killer("plan", "jdp.runs.checkpoints", "save", 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(tmp_path, "--resume")
     assert done.returncode == 0, done.stderr
@@ -67,20 +74,21 @@ def test_killed_while_it_trains_a_run_ends_with_the_same_numbers(whole, tmp_path
 
 def test_a_loaded_run_plays_as_the_script_did(whole):
     (path,) = whole.glob("plan/*/*")
-    loaded = jdp.load_controller(path)
-    names = ("train", "adapt", "play", "latency", "pictures")  # of control.open_job
+    loaded = jdp.load_run(path)
+    names = ("train", "adapt", "play", "latency", "pictures")  # of closed_loop.open_method
     key = jax.random.fold_in(named_keys(jax.random.key(0), *names)["play"], 1)
-    played = jdp.evaluation.play(
-        loaded.policy,
+    played = jdp.loops.play(
+        loaded.method.policy,
         key,
         loaded.state(1),
-        lambda: jdp.evaluation.make_goal_env(loaded.spec.env_id),
+        jdp.evaluation.environment_maker(loaded.spec),
         episodes=2,
         seed=1_001_000,
     )
+    assert loaded.kind == "planner" and loaded.name == "diffuser" and loaded.scores is not None
     assert played.lengths.tolist() == loaded.scores["lengths"][1]
-    with pytest.raises(UserError, match="load_controller"):
-        jdp.load_run(path)
+    with pytest.raises(UserError, match="training seeds 0 to 1, not 2"):
+        loaded.state(2)
 
 
 def test_mistakes_get_one_line(whole, tmp_path):
@@ -117,7 +125,7 @@ import sys
 sys.path.insert(0, {str(EXPERIMENTS)!r})
 sys.modules["gymnasium_robotics"] = None
 import plan
-from common import run_main
+from command_line import run_main
 run_main(plan.main)
 """
     done = script(tmp_path, code=code)
@@ -140,21 +148,22 @@ def relabelled(whole: Path, out: Path) -> tuple[dict, dict]:
 
 
 def test_the_table_of_planners_and_policies(whole, tmp_path):
-    refused = run("planning_table", "--env", "pointmaze-umaze", "--out", str(whole))
+    refused = run("table", "--latency", "--env", "pointmaze-umaze", "--out", str(whole))
     assert refused.returncode == 2 and "refused: 1 run of the smoke preset" in refused.stdout
     assert "no finished run of the cpu or paper preset" in refused.stderr
     a, b = relabelled(whole, tmp_path)
-    done = run("planning_table", "--env", "pointmaze-umaze", "--out", str(tmp_path))
+    done = run("table", "--latency", "--env", "pointmaze-umaze", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     target = tmp_path / "tables/planning_pointmaze-umaze"
     assert (target / "cost.png").exists()
     text = (target / "table.md").read_text()
-    assert text.index("| diffuser | planner |") < text.index("| beso | policy |")
+    cells = [[cell.strip() for cell in row.split("|")] for row in text.splitlines() if row.startswith("|")]
+    assert [row[1:3] for row in cells[2:]] == [["diffuser", "planner"], ["beso", "policy"]]
     mean, low, high = a["interval"]
     expected = f"{mean:.1f} [{low:.1f}, {high:.1f}]" if high > low else f"{mean:.1f} ["
     assert expected in text and "--planner diffuser" in text and "--out" not in text
     for found in (a, b):
-        assert f"| {1e3 * found['latency']['median']:.1f} ms |" in text
+        assert f" {1e3 * found['latency']['median']:.1f} ms |" in text
 
 
 def test_comparisons_and_mistakes_of_the_table(whole, tmp_path):
@@ -165,20 +174,20 @@ def test_comparisons_and_mistakes_of_the_table(whole, tmp_path):
     (other / "config.json").write_text(json.dumps(config | {"sha256": "0" * 64}))
     (smoke,) = whole.glob("plan/*/*")
     cases = {
-        "no runs": (["--env", "hopper-medium"], "plan.py --planner diffuser --env hopper-medium"),
-        "mixed data": ([], "runs on different data"),
+        "no runs": (["--env", "hopper-medium", "--latency"], "there is pointmaze-umaze"),
+        "mixed data": (["--latency"], "runs on different data"),
         "no such run": (["--compare", "a", "bb"], "there is b"),
         "twice": (["--compare", "a", "a"], "name two runs"),
         "a smoke run": (["--compare", "a", str(smoke)], "smoke preset"),
         "other data": (["--compare", "a", "other"], "runs on different data"),
         "one run as an option": (["--compare", "a"], "--compare"),
     }
-    check_mistakes("planning_table", cases, ["--env", "pointmaze-umaze", "--out", str(tmp_path)])
+    check_mistakes("table", cases, ["--env", "pointmaze-umaze", "--out", str(tmp_path)])
 
 
 def test_a_comparison_says_whether_the_difference_includes_0(whole, tmp_path):
     relabelled(whole, tmp_path)
-    done = run("planning_table", "--env", "pointmaze-umaze", "--out", str(tmp_path), "--compare", "a", "b")
+    done = run("table", "--env", "pointmaze-umaze", "--out", str(tmp_path), "--compare", "a", "b")
     assert done.returncode == 0, done.stderr
     welch, barnard, bootstrap = done.stdout.splitlines()[2:]
     assert "Barnard's exact test over all episodes" in barnard and "p = " in barnard

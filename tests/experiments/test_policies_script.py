@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 from scripts import check_mistakes, hdf5, killer, run
 
 import jdp
@@ -26,6 +27,7 @@ def scores(out: Path) -> dict:
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_killed_while_it_plays_a_run_ends_with_the_same_numbers(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = script(whole)
@@ -36,7 +38,7 @@ def test_killed_while_it_plays_a_run_ends_with_the_same_numbers(tmp_path):
     assert spec.score_range is not None
     mean = jdp.evaluation.normalised_score(found["returns"], spec.score_range).mean(axis=1)
     np.testing.assert_allclose(found["seeds"], mean, rtol=1e-6)
-    killed = script(cut, code=killer("policies", "control", "play_seed", 2, 0.0, imports="import control"))
+    killed = script(cut, code=killer("policies", "jdp.loops.evaluation", "play", 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(cut, "--resume")
     assert done.returncode == 0 and "play seed 0" not in done.stdout, done.stderr

@@ -12,8 +12,8 @@ from scripts import EXPERIMENTS, hdf5, killer, mistakes, run, run_two
 AGENT = ["--agent", "bc", "--preset", "smoke", "--settings.hidden", "16", "16", "--updates", "400"]
 TINY = [*AGENT, "--evaluation.every", "400", "--evaluation.episodes", "1", "--checkpoint-minutes", "100"]
 # When the first of its two chunks of updates ends; when it is to be scored.
-TRAINING = killer("offline_rl", "phases.preemption", "asked", 1, 0.0, signal="SIGTERM")
-EVALUATING = killer("offline_rl", "jdp.evaluation", "evaluate", 1, 0.0, signal="SIGTERM")
+TRAINING = killer("offline_rl", "jdp.runs.preemption", "asked", 1, 0.0, signal="SIGTERM")
+EVALUATING = killer("offline_rl", "jdp.loops", "play_together", 1, 0.0, signal="SIGTERM")
 
 
 def arguments(out: Path, data: Path, *more: str) -> list[str]:
@@ -143,8 +143,8 @@ def test_two_processes_make_one_run_and_stop_and_go_on_together(whole, data, tmp
 SIGNALS = """
 import os, signal, sys, time
 sys.path.insert(0, {folder!r})
-import preemption
-from common import run_main
+from command_line import run_main
+from jdp.runs import preemption
 
 def send(name):
     os.kill(os.getpid(), getattr(signal, name))
