@@ -23,12 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from agents import SPEC
-from common import interleaved, machine
+from common import counted, interleaved, machine
 
 import jdp
-from jdp.agents import TD3BCConfig
+from jdp.agents.td3_bc import TD3BCConfig
 from jdp.data import Normaliser
-from jdp.diffusion.schedules import karras
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig, Precision, parameter_count
 from jdp.networks.layers import dtype_of
@@ -38,19 +37,12 @@ from jdp.types import Array, PyTree, Transition
 
 HORIZON, SEEDS, KEY = 32, 3, jax.random.key(0)
 CHANNELS = SPEC.observation_dim + SPEC.action_dim + 2
-SAMPLER = SamplerConfig(batch=255)  # of 3 agents
+SAMPLER = SamplerConfig(sigma_max=42.0, batch=255)  # of 3 agents
 PRESETS = {
     "smoke": (NetworkConfig("residual_unet", 8, 2), DiffuserConfig(batch_size=16)),
     "cpu": (NetworkConfig("residual_unet", 48, 3), DiffuserConfig(batch_size=64)),
     "paper": (NetworkConfig("unet", 1024, 3), DiffuserConfig(batch_size=32)),
 }
-
-
-def counted(jitted: Any, *args: Any) -> tuple[Callable[[], Any], float]:
-    """The program as a function to time, and its operations as XLA counts them: a loop's body once."""
-    compiled = jitted.lower(*args).compile()
-    found: Any = compiled.cost_analysis()
-    return (lambda: compiled(*args)), float(found["flops"])
 
 
 def product(precision: Precision, size: int) -> tuple[Callable[[], Any], float]:
@@ -61,12 +53,12 @@ def product(precision: Precision, size: int) -> tuple[Callable[[], Any], float]:
 
 def training_step(diffuser: Any, state: PyTree, batch: int) -> tuple[Callable[[], Any], float]:
     x0 = jax.random.normal(KEY, (batch, HORIZON, CHANNELS))
-    return counted(jax.jit(diffuser.update), KEY, state, x0)
+    return counted(jax.jit(diffuser.learner.update), KEY, state, x0)
 
 
 def actors() -> tuple[Any, PyTree, Transition]:
     agent = jdp.agents.make(TD3BCConfig(), SPEC)
-    o, a, rows = SPEC.observation_dim, SPEC.action_dim, agent.batches * 256
+    o, a, rows = SPEC.observation_dim, SPEC.action_dim, agent.learner.draws.minibatches * 256
     k = jax.random.split(KEY, 5)
     batch = Transition(
         jax.random.normal(k[0], (SEEDS, rows, o)),
@@ -75,7 +67,7 @@ def actors() -> tuple[Any, PyTree, Transition]:
         jax.random.normal(k[3], (SEEDS, rows, o)),
         jnp.zeros((SEEDS, rows)),
     )
-    states = jax.jit(jax.vmap(agent.init))(jax.random.split(KEY, SEEDS), batch)
+    states = jax.jit(jax.vmap(agent.learner.init))(jax.random.split(KEY, SEEDS), batch)
     return agent, states, batch
 
 
@@ -84,8 +76,8 @@ def guided_sampling(diffuser: Any, state: PyTree) -> tuple[Callable[[], Any], fl
     agent, states, _ = actors()
     o, a = SPEC.observation_dim, SPEC.action_dim
     normaliser = Normaliser(np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32), o, a)
-    sigmas = karras(SAMPLER.steps, SAMPLER.sigma_min, SAMPLER.sigma_max)
-    denoiser = guide(diffuser.denoiser(state), agent.act, states, normaliser, GuidanceConfig(), sigmas)
+    sigmas = SAMPLER.sigmas()
+    denoiser = guide(diffuser.denoiser(state), agent.target, states, normaliser, GuidanceConfig(), sigmas)
     shape = (SAMPLER.batch, HORIZON, CHANNELS)
     x, sigma = jnp.zeros(shape), jnp.ones(())
     _, each = counted(jax.jit(lambda d, x, s: d(x, s)), denoiser, x, sigma)
@@ -97,7 +89,7 @@ def agent_updates() -> tuple[Callable[[], Any], float]:
     agent, states, batch = actors()
 
     def update(key: Array, states: PyTree, batch: Transition):
-        return jax.vmap(agent.update)(jax.random.split(key, SEEDS), states, batch)
+        return jax.vmap(agent.learner.update)(jax.random.split(key, SEEDS), states, batch)
 
     return counted(jax.jit(update), KEY, states, batch)
 
@@ -116,8 +108,8 @@ def main() -> None:
     count = 0
     precisions: tuple[Precision, ...] = ("float32", "bf16")
     for precision in precisions:
-        diffuser = trajectory_diffuser(network, config, precision)
-        state = jax.jit(diffuser.init)(KEY, jnp.zeros((1, HORIZON, CHANNELS)))
+        diffuser = trajectory_diffuser(network, config, HORIZON, precision)
+        state = jax.jit(diffuser.learner.init)(KEY, jnp.zeros((1, HORIZON, CHANNELS)))
         count = parameter_count(state.params)
         works["matmul", precision] = product(precision, args.size)
         works["training step", precision] = training_step(diffuser, state, config.batch_size)

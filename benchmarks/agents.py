@@ -5,13 +5,8 @@
 An update is that of the paper's loop: TD3+BC and ReBRAC two critic steps and an actor step (two
 minibatches), IQL one step of V, the actor and both Q. It draws its own uniform random batch from the
 packed dataset, inside a jitted scan. Minibatches have 256 rows; ReBRAC, whose authors take 1024, is timed
-with both.
-
-The target, from the field's JAX implementations on 2 quiet CPU cores, is 110 (TD3+BC) and 150 (IQL)
-updates/s where a float32 matrix product runs at 145 GFLOP/s; it is scaled by the product timed in turns
-with the updates. ReBRAC was measured on one contended core only: 24 (256 rows) and 7 (1024) updates per
-CPU-second, that is 42.4 and 146.1 CPU-ms an update where TD3+BC took 18.0. Its target is TD3+BC's by that
-ratio, 110 * 18.0 / 42.4 = 46.7 and 110 * 18.0 / 146.1 = 13.6 updates/s. Other agents have none yet.
+with both. Floating-point operations are those
+that XLA counts in an update (see `common.operations`).
 """
 
 import argparse
@@ -20,20 +15,17 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from common import gflops, interleaved, machine, matmul
+from common import gflops, interleaved, machine, matmul, operations, work
 
-from jdp.agents import MODEL_FREE, make
-from jdp.types import Agent, Array, PyTree, Spec, pack, unpack
+from jdp import registry
+from jdp.agents import make
+from jdp.data import batches
+from jdp.types import Array, Method, PyTree, Spec, pack
 from jdp.types import Transition as T
 
 SPEC = Spec(observation_dim=11, action_dim=3)  # Hopper
-TARGETS = {  # (agent, rows of a minibatch) -> updates/s at REFERENCE_GFLOPS
-    ("td3_bc", 256): 110.0,
-    ("iql", 256): 150.0,
-    ("rebrac", 256): 46.7,
-    ("rebrac", 1024): 13.6,
-}
-REFERENCE_GFLOPS = 145.0
+MINIBATCHES = {"rebrac": (256, 1024)}  # rows of one; of all others 256
+MODEL_FREE = [name for name, e in registry.entries("agent").items() if not e.options.get("model_based")]
 
 
 def dataset(rows: int, *, next_actions: bool) -> Array:
@@ -52,14 +44,14 @@ def dataset(rows: int, *, next_actions: bool) -> Array:
     )
 
 
-def updates(key: Array, state: PyTree, data: Array, *, agent: Agent, batch_size: int, count: int) -> PyTree:
+def updates(key: Array, state: PyTree, data: Array, *, agent: Method, batch_size: int, count: int) -> PyTree:
     """`count` updates of one seed."""
+
+    drawn = batches(agent.learner.draws, batch_size)  # type: ignore[arg-type]
 
     def step(state: PyTree, key: Array) -> tuple[PyTree, dict]:
         draw, use = jax.random.split(key)
-        rows = jax.random.randint(draw, (agent.batches * batch_size,), 0, data.shape[0])
-        batch = unpack(data[rows], SPEC.observation_dim, SPEC.action_dim)
-        state, metrics = agent.update(use, state, batch)
+        state, metrics = agent.learner.update(use, state, drawn(draw, data))
         return state, dict(metrics)
 
     state, metrics = jax.lax.scan(step, state, jax.random.split(key, count))
@@ -67,11 +59,11 @@ def updates(key: Array, state: PyTree, data: Array, *, agent: Agent, batch_size:
 
 
 def measure(name: str, batch_size: int, data: Array, seeds: int, count: int, repeats: int) -> dict:
-    agent = make(MODEL_FREE[name](), SPEC)
+    agent = make(name, SPEC)
     keys = jax.random.split(jax.random.key(1), seeds)
-    sample = unpack(data[:10_000], SPEC.observation_dim, SPEC.action_dim)
+    sample = agent.learner.draws.view(data[:10_000])
     run = partial(updates, agent=agent, batch_size=batch_size, count=count)
-    init = agent.init
+    init = agent.learner.init
     if seeds > 1:
         run, init = jax.vmap(run, in_axes=(0, 0, None)), jax.vmap(init, in_axes=(0, None))
     else:
@@ -79,18 +71,10 @@ def measure(name: str, batch_size: int, data: Array, seeds: int, count: int, rep
     state = jax.jit(init)(keys, sample)
     jitted = jax.jit(run)
     times = interleaved({"updates": lambda: jitted(keys, state, data), "matmul": matmul()}, repeats)
-    rate, machine_rate = seeds * count / times["updates"], gflops(times["matmul"])
-    found = {
-        "agent": name,
-        "batch": batch_size,
-        "seeds": seeds,
-        "updates_per_second": round(rate, 1),  # of all seeds together
-        "matmul_gflops": round(machine_rate, 1),
-    }
-    if (name, batch_size) not in TARGETS:
-        return found
-    target = TARGETS[name, batch_size] * machine_rate / REFERENCE_GFLOPS
-    return {**found, "target": round(target, 1), "share_of_target": round(rate / target, 2)}
+    flop = operations(run, keys, state, data)  # of one update of every seed
+    line = work(name, times["updates"] / count, flop, gflops(times["matmul"]))
+    rate = seeds * count / times["updates"]  # of all seeds together
+    return {**line, "batch": batch_size, "seeds": seeds, "updates_per_second": round(rate, 1)}
 
 
 def main() -> None:
@@ -100,13 +84,13 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=100, help="in one timed call")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    needs = {name: make(MODEL_FREE[name](), SPEC).next_actions for name in args.agents}
+    needs = {name: make(name, SPEC).learner.draws.next_actions for name in args.agents}
     data = {kind: dataset(args.rows, next_actions=kind) for kind in set(needs.values())}
     results = [
         measure(name, batch_size, data[needs[name]], seeds, args.updates, args.repeats)
         for seeds in (1, 3)
         for name in args.agents
-        for batch_size in [rows for agent, rows in TARGETS if agent == name] or [256]
+        for batch_size in MINIBATCHES.get(name, (256,))
     ]
     print(json.dumps({"machine": machine(), "rows": args.rows, "results": results}, indent=1))
 

@@ -1,4 +1,9 @@
-"""What benchmarks share: a clock, and the speed of this machine at the moment of the run."""
+"""What benchmarks share: a clock, a count of operations, and the speed of this machine in the run.
+
+Of each work they print seconds, GFLOP/s done, and its share of the rate of a matrix product that is timed in
+turns with it: machines differ, and so does one machine from hour to hour, so shares are what compares. Other
+people's times are in no benchmark: they mean something only beside ours in one run (docs/performance.md).
+"""
 
 import os
 import statistics
@@ -33,6 +38,34 @@ def interleaved(fns: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[
         for name, fn in fns.items():
             times[name].append(seconds(fn))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def counted(jitted: Any, *args: Any) -> tuple[Callable[[], Any], float]:
+    """The compiled program as a function to time, and `operations` of it."""
+    compiled = jitted.lower(*args).compile()
+    return (lambda: compiled(*args)), float(compiled.cost_analysis()["flops"])
+
+
+def operations(fn: Callable[..., Any], *args: Any) -> float:
+    """Floating-point operations of one call, by XLA's cost analysis of the compiled program.
+
+    XLA counts the body of a loop ONCE, whatever its trip count. So a program that makes updates in a loop
+    counts as one of them, and of a sampler one counts the step alone and multiplies. What is no product
+    (norms, Adam) is counted too, exponentials and the like are not. `args` may be shapes.
+    """
+    return counted(jax.jit(fn), *args)[1]
+
+
+def work(name: str, seconds: float, flop: float, rate: float) -> dict[str, Any]:
+    """A line of results: `flop` operations took `seconds`, beside a matrix product of `rate` GFLOP/s."""
+    done = flop / seconds / 1e9
+    return {
+        "work": name,
+        "seconds": round(seconds, 4),
+        "gflop": round(flop / 1e9, 3),
+        "gflops": round(done, 1),
+        "share_of_matmul": round(done / rate, 3),
+    }
 
 
 def matmul(repeats: int = 4) -> Callable[[], jax.Array]:

@@ -21,13 +21,15 @@ import jax.numpy as jnp
 from common import gflops, interleaved, machine, matmul
 
 import jdp
-from jdp.agents import TD3BCConfig
-from jdp.data.segments import segment_rows
+from jdp.agents.td3_bc import TD3BCConfig
+from jdp.data import Episodes
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners import CriticConfig, DiffuserPlannerConfig, ModelConfig, SamplingConfig
-from jdp.policies import DiffusionPolicyConfig, FQLConfig, follow
-from jdp.runs.export import export_policy, mean_policy, read_export
-from jdp.types import Policy, PyTree, Transition
+from jdp.planners import CriticConfig, ModelConfig, SamplingConfig
+from jdp.planners.diffuser import DiffuserPlannerConfig
+from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.policies.fql import FQLConfig
+from jdp.runs.export import export_policy, read_export
+from jdp.types import Policy, PyTree, Spec
 
 CALLS = {"diffuser": 2, "diffusion_policy": 20, "fql": 100, "td3_bc": 100}  # in one timed turn
 
@@ -37,29 +39,26 @@ class Subject(NamedTuple):
     state: PyTree
 
 
-def subjects(data: Any) -> dict[str, Subject]:
+def subjects(data: Episodes) -> dict[str, Subject]:
     """A planner, two policies and an agent, about as large as the cpu presets'."""
-    spec, key = data.spec, jax.random.key(0)
-    rows = jax.tree.map(jnp.asarray, segment_rows(data, 32))
-    planner = jdp.planners.make(
-        DiffuserPlannerConfig(
-            horizon=32,
-            candidates=16,
-            model=ModelConfig(NetworkConfig(features=32)),
-            critic=CriticConfig(ValueNetworkConfig(features=32)),
-            sampling=SamplingConfig(sampler="dpmpp_2m", steps=10, warm_steps=0),
-        ),
-        spec,
+    planner = DiffuserPlannerConfig(
+        horizon=32,
+        candidates=16,
+        model=ModelConfig(NetworkConfig(features=32)),
+        critic=CriticConfig(ValueNetworkConfig(features=32)),
+        sampling=SamplingConfig(sampler="dpmpp_2m", steps=10, warm_steps=0),
     )
-    found = {"diffuser": Subject(follow(planner), planner.init(key, rows))}
-    settings = {"diffusion_policy": DiffusionPolicyConfig(features=256), "fql": FQLConfig(hidden=(256,) * 3)}
-    for name, config in settings.items():
-        learner = jdp.policies.make(config, spec)
-        found[name] = Subject(learner.policy, learner.init(key, rows))
-    agent = jdp.agents.make(TD3BCConfig(), spec)
-    o, a = rows.observation[:256], rows.action[:256]
-    batch = Transition(o, a, jnp.zeros(256), o, jnp.zeros(256))
-    return found | {"td3_bc": Subject(mean_policy(agent), agent.init(key, batch))}
+    methods = {
+        "diffuser": jdp.planners.make(planner, data.spec),
+        "diffusion_policy": jdp.policies.make(DiffusionPolicyConfig(features=256), data.spec),
+        "fql": jdp.policies.make(FQLConfig(hidden=(256,) * 3), data.spec),
+        "td3_bc": jdp.agents.make(TD3BCConfig(), data.spec),
+    }
+    found = {}
+    for name, method in methods.items():
+        view = method.learner.draws.view(jdp.data.prepared(method.learner.draws, data))
+        found[name] = Subject(method.policy, method.learner.init(jax.random.key(0), view))
+    return found
 
 
 def repeat(decide: Callable[[Any], Any], keys: list, calls: int) -> Callable[[], Any]:
@@ -73,7 +72,9 @@ def repeat(decide: Callable[[Any], Any], keys: list, calls: int) -> Callable[[],
     return run
 
 
-def measure(name: str, subject: Subject, spec: Any, batch: int, folder: Path, repeats: int) -> dict[str, Any]:
+def measure(
+    name: str, subject: Subject, spec: Spec, batch: int, folder: Path, repeats: int
+) -> dict[str, Any]:
     policy, state = subject
     observation = 0.1 * jax.random.normal(jax.random.key(1), (batch, spec.observation_dim))
     goal, keys = jnp.zeros((batch, 0)), list(jax.random.split(jax.random.key(2), 8))
@@ -84,7 +85,7 @@ def measure(name: str, subject: Subject, spec: Any, batch: int, folder: Path, re
     began = time.perf_counter()
     start, act = jax.jit(policy.init), jax.jit(policy.act)
     carry = start(observation)
-    action = jax.block_until_ready(act(keys[0], state, carry, observation, goal)[1])
+    action = jax.block_until_ready(act(keys[0], state, carry, observation, goal)[1].action)
     first = time.perf_counter() - began
 
     began = time.perf_counter()
@@ -94,7 +95,7 @@ def measure(name: str, subject: Subject, spec: Any, batch: int, folder: Path, re
     first_exported = time.perf_counter() - began
 
     calls = CALLS[name]
-    ours = repeat(lambda key: act(key, state, carry, observation, goal)[1], keys, calls)
+    ours = repeat(lambda key: act(key, state, carry, observation, goal)[1].action, keys, calls)
     theirs = repeat(lambda key: made.act(key, flat, observation)[1], numbers, calls)
     took = interleaved({"process": ours, "exported": theirs, "matmul": matmul()}, repeats)
     rate = {which: calls / took[which] for which in ("process", "exported")}

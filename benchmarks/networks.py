@@ -37,7 +37,7 @@ def measure(bench: Bench, network: NetworkConfig, learning_rate: float, minutes:
     _, _, probe = bench.train(network, config(220))
     steps = max(int(60 * minutes * 200 / probe), 100)
     diffuser, state, seconds = bench.train(network, config(steps))
-    denoiser, sigmas = diffuser.denoiser(state), SamplerConfig().sigmas()
+    denoiser, sigmas = diffuser.denoiser(state), SamplerConfig(sigma_max=42.0).sigmas()
     sample, x = jax.jit(samplers.dpmpp_2m), bench.noise(BATCH, float(sigmas[0]))
     times = interleaved({"sample": lambda: sample(denoiser, x, sigmas), "matmul": matmul()}, repeats=3)
     median, mean = bench.error(sample(denoiser, x, sigmas))

@@ -35,19 +35,20 @@ from common import gflops, interleaved, machine, matmul, median_seconds, seconds
 
 import jdp
 from jdp import devices, loops
-from jdp.agents import TD3BCConfig
+from jdp.agents.td3_bc import TD3BCConfig
+from jdp.data import batches
+from jdp.data.draws import WindowRows
 from jdp.data.mapped import map_rows, write_rows
 from jdp.data.stream import Stream, blocks
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig
 from jdp.runs import checkpoints
-from jdp.synthesis import SamplerConfig, draw_batches, draw_windows, window_lookup
-from jdp.synthesis.experience import Pool
+from jdp.synthesis import SamplerConfig
 from jdp.synthesis.generate import sampling_program
-from jdp.types import Array, Bound, PyTree
+from jdp.types import PyTree
 
 HORIZON, BATCH, KEY = 32, 64, jax.random.key(0)
-NETWORK, SAMPLER = NetworkConfig("residual_unet", 48, 3), SamplerConfig()
+NETWORK, SAMPLER = NetworkConfig("residual_unet", 48, 3), SamplerConfig(sigma_max=42.0)
 SMALL = NetworkConfig("residual_unet", 8, 2)
 
 
@@ -62,11 +63,11 @@ class Fit:
         return self.state
 
 
-def data_of(rows: int, channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def data_of(rows: int, channels: int) -> WindowRows:
     """Rows of noise, and windows that begin at each but the last."""
     starts = np.arange(rows - HORIZON, dtype=np.int32)
     values = np.random.default_rng(0).normal(size=(rows, channels)).astype(np.float32)
-    return values, starts, starts + HORIZON - 1
+    return WindowRows(values, starts, starts + HORIZON - 1)
 
 
 def mesh_of(count: int) -> Any:
@@ -80,14 +81,16 @@ def copied(state: PyTree) -> PyTree:
 
 def by_devices(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace) -> list[dict]:
     fits, samplers = {}, {}
-    shape = (SAMPLER.batch, HORIZON, data[0].shape[1])
+    shape = (SAMPLER.batch, HORIZON, data.rows.shape[1])
     for count in args.devices:
         mesh = mesh_of(count)
         placed = devices.replicate(data, mesh)
 
         def updates(state: PyTree, mesh: Any = mesh, data: Any = placed) -> PyTree:
             options = {"key": KEY, "stop": args.updates, "mesh": mesh}
-            return loops.fit(diffuser.update, draw_windows(BATCH, HORIZON), state, data, **options)
+            return loops.fit(
+                diffuser.learner.update, batches(diffuser.learner.draws, BATCH), state, data, **options
+            )
 
         denoiser = devices.replicate(diffuser.denoiser(state), mesh)
         program = sampling_program(SAMPLER, shape, mesh, False)
@@ -104,23 +107,17 @@ def by_devices(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace
     ]
 
 
-def _update(key: Array, states: PyTree, batch: PyTree, *, update: Any, seeds: int):
-    return jax.vmap(update)(jax.random.split(key, seeds), states, batch)
-
-
 def by_seeds(args: argparse.Namespace) -> list[dict]:
     agent = jdp.agents.make(TD3BCConfig(), SPEC)
-    dims = (SPEC.observation_dim, SPEC.action_dim)
-    pool = Pool(dataset(args.rows, next_actions=False), None, None)
-    sample = jdp.types.unpack(jnp.asarray(pool.real)[:1000], *dims)
+    learner, rows = agent.learner, dataset(args.rows, next_actions=False)
+    sample = learner.draws.view(rows[:1000])  # type: ignore[union-attr]
     fits = {}
     for seeds in args.seeds:
-        draw = draw_batches(agents=seeds, batches=agent.batches, batch_size=256, real_share=1.0, dims=dims)
-        update = Bound(_update, (("seeds", seeds), ("update", agent.update)))
-        state = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(jax.random.split(KEY, seeds), sample)
+        draw, update = batches(learner.draws, 256, seeds), loops.vmapped(learner.update, seeds)  # type: ignore[arg-type]
+        state = jax.jit(jax.vmap(learner.init, in_axes=(0, None)))(jax.random.split(KEY, seeds), sample)
 
         def updates(state: PyTree, update: Any = update, draw: Any = draw) -> PyTree:
-            return loops.fit(update, draw, state, pool, key=KEY, stop=args.updates)
+            return loops.fit(update, draw, state, rows, key=KEY, stop=args.updates)
 
         fits[str(seeds)] = Fit(state, updates)
     found = interleaved(fits, args.repeats)
@@ -131,24 +128,27 @@ def by_seeds(args: argparse.Namespace) -> list[dict]:
 
 
 def streamed(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespace, folder: Path) -> dict:
-    write_rows(folder, {"rows": data[0]})
-    stream = Stream(window_lookup(BATCH, HORIZON), data[1:], map_rows(folder, ["rows"])["rows"])
+    write_rows(folder, {"rows": data.rows})
+    mapped = WindowRows(map_rows(folder, ["rows"])["rows"], data.starts, data.last)
+    stream = Stream(diffuser.learner.draws, mapped, BATCH)
     options: dict[str, Any] = {"key": KEY, "stop": args.updates}
 
     def from_file(state: PyTree) -> PyTree:
         with blocks(stream, start=0, **options) as made:
-            return loops.fit_blocks(diffuser.update, made, state, **options)
+            return loops.fit_blocks(diffuser.learner.update, made, state, **options)
 
     data = jax.tree.map(jnp.asarray, data)
 
     def in_memory(state: PyTree) -> PyTree:
-        return loops.fit(diffuser.update, draw_windows(BATCH, HORIZON), state, data, **options)
+        return loops.fit(
+            diffuser.learner.update, batches(diffuser.learner.draws, BATCH), state, data, **options
+        )
 
     fits = {"in_memory": in_memory, "streamed": from_file}
     found = interleaved({name: Fit(copied(state), run) for name, run in fits.items()}, args.repeats)
     return {
-        "rows": len(data[0]),
-        "megabytes": round(data[0].nbytes / 1e6, 1),
+        "rows": len(data.rows),
+        "megabytes": round(data.rows.nbytes / 1e6, 1),
         "seconds": {name: round(t, 4) for name, t in found.items()},
         "streamed_to_in_memory": round(found["streamed"] / found["in_memory"], 3),
     }
@@ -158,7 +158,7 @@ def checkpointed(diffuser: Any, state: PyTree, data: Any, args: argparse.Namespa
     data = jax.tree.map(jnp.asarray, data)
     shapes, step = jax.eval_shape(lambda: state), iter(range(1, 1000))
     chunk = median_seconds(Fit(copied(state), lambda s: loops.fit(
-        diffuser.update, draw_windows(BATCH, HORIZON), s, data, key=KEY, stop=args.updates
+        diffuser.learner.update, batches(diffuser.learner.draws, BATCH), s, data, key=KEY, stop=args.updates
     )), args.repeats)  # fmt: skip
     save = median_seconds(lambda: checkpoints.save(folder, next(step), state), args.repeats)
     restore = median_seconds(lambda: checkpoints.restore(folder, shapes), args.repeats)
@@ -186,8 +186,9 @@ def main() -> None:
     args.devices = [count for count in args.devices if count <= jax.device_count()]
     channels = SPEC.observation_dim + SPEC.action_dim + 2
     data = data_of(args.rows, channels)
-    diffuser = trajectory_diffuser(SMALL if args.small else NETWORK, DiffuserConfig(batch_size=BATCH))
-    state = jax.jit(diffuser.init)(KEY, jnp.zeros((1, HORIZON, channels)))
+    network, config = SMALL if args.small else NETWORK, DiffuserConfig(batch_size=BATCH)
+    diffuser = trajectory_diffuser(network, config, HORIZON)
+    state = jax.jit(diffuser.learner.init)(KEY, jnp.zeros((1, HORIZON, channels)))
     speed = [gflops(seconds(matmul())) for _ in range(3)]
     with tempfile.TemporaryDirectory() as folder:
         found = {

@@ -8,6 +8,7 @@ import numpy as np
 
 import jdp
 from jdp import loops
+from jdp.data.draws import WindowRows
 from jdp.evaluation import Simulator, dynamics_error
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.networks import NetworkConfig
@@ -23,25 +24,25 @@ class Bench:
         self.data, self.normaliser = data, jdp.data.fit_normaliser(data)
         rows, _ = jdp.data.training_rows(data, self.normaliser)
         windows = jdp.data.windows(data, HORIZON)
-        self.arrays = (rows, windows.starts, windows.last)
+        self.arrays = WindowRows(rows, windows.starts, windows.last)
         self.channels = rows.shape[1]
-        self.simulator = Simulator("Hopper-v5")
+        self.simulator = Simulator(data.spec)
 
     def train(self, network: NetworkConfig, config: DiffuserConfig) -> tuple[Any, Any, float]:
         """The diffuser, its trained state and the seconds that the steps after the first 20 took."""
-        diffuser = trajectory_diffuser(network, config)
+        diffuser = trajectory_diffuser(network, config, HORIZON)
         zeros = np.zeros((config.batch_size, HORIZON, self.channels), np.float32)
-        state = jax.jit(diffuser.init)(jax.random.key(0), zeros)
+        state = jax.jit(diffuser.learner.init)(jax.random.key(0), zeros)
         start = 0.0
 
         def after(step: int, *_: Any) -> None:
             nonlocal start
             start = time.perf_counter() if step == 20 else start
 
-        draw = jdp.synthesis.draw_windows(config.batch_size, HORIZON)
+        draw = jdp.data.batches(diffuser.learner.draws, config.batch_size)
         for stop, chunk in ((20, 20), (config.steps, config.steps)):
             state = loops.fit(
-                diffuser.update,
+                diffuser.learner.update,
                 draw,
                 state,
                 self.arrays,
@@ -58,7 +59,7 @@ class Bench:
 
     def error(self, x: Any, count: int = 100) -> tuple[float, float]:
         """(median, mean) dynamics error of normalised trajectories."""
-        made = jdp.synthesis.experience(np.asarray(x[:count]), self.normaliser)
+        made = jdp.data.experience(np.asarray(x[:count]), self.normaliser)
         o = self.normaliser.observation_dim
         error = dynamics_error(
             self.simulator,

@@ -17,11 +17,14 @@ import jax.numpy as jnp
 from agents import SPEC, dataset
 from common import gflops, interleaved, machine, matmul
 
-from jdp.agents import TD3BCConfig, make
+from jdp.agents import make
+from jdp.agents.td3_bc import TD3BCConfig
+from jdp.data import batches
 from jdp.loops import fit
 from jdp.synthesis.imagined import rollout_program
 from jdp.types import unpack
-from jdp.world_models import EnsembleConfig, agent_actor, bootstrap, draw_bootstrap, ensemble
+from jdp.world_models.bootstrap import Bootstrapped, bootstrap
+from jdp.world_models.ensemble import EnsembleConfig, ensemble
 from jdp.world_models.termination import hopper
 
 ROWS = 100_000
@@ -41,23 +44,22 @@ def main() -> None:
     args = parser.parse_args()
     config, rows = EnsembleConfig(), dataset(ROWS, next_actions=False)
     o, a = SPEC.observation_dim, SPEC.action_dim
-    model = ensemble(config, SPEC, hopper)
+    model = ensemble(config, SPEC, rule=hopper)
     sample = unpack(rows, o, a)
-    state = jax.jit(model.init)(jax.random.key(0), sample)
-    data = rows, bootstrap(jax.random.key(1), ROWS, config.members)
-    draw = draw_bootstrap(config.batch_size, (o, a))
+    state = jax.jit(model.learner.init)(jax.random.key(0), sample)
+    data = Bootstrapped(rows, bootstrap(jax.random.key(1), ROWS, config.members))
+    draw = batches(model.learner.draws, config.batch_size)
 
     def train() -> jax.Array:
         nonlocal state
         settings = dict(key=jax.random.key(2), stop=args.updates, chunk=args.updates)
-        state = fit(model.update, draw, state, data, **settings)  # type: ignore[arg-type]
+        state = fit(model.learner.update, draw, state, data, **settings)  # type: ignore[arg-type]
         return state.stale
 
     agent = make(TD3BCConfig(), SPEC)
-    policy = jax.jit(agent.init)(jax.random.key(3), sample)
-    actor = jax.tree.map(lambda x: x[None], agent_actor(agent.act, policy, sampled=False))
+    actor = jax.tree.map(lambda x: x[None], jax.jit(agent.learner.init)(jax.random.key(3), sample))
     start = sample.observation[None, : args.batch, None], jnp.zeros((1, args.batch, 0, a))
-    program = rollout_program(model, args.length)
+    program = rollout_program(model, agent.policy, args.length)
     frozen = jax.tree.map(jnp.copy, state)
 
     def roll() -> jax.Array:

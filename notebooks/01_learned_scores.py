@@ -30,6 +30,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jdp
+from jdp.data.draws import WindowRows
 from jdp.diffusion import exact, guidance, samplers, schedules, score
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.loops import fit
@@ -82,12 +83,12 @@ def density(points, sigma, weights=weights, means=means, stds=stds):
 # %%
 STEPS = 1000
 config = DiffuserConfig(steps=STEPS, learning_rate=5e-3, ema=0.99, p_mean=-0.8, p_std=1.2)
-diffuser = trajectory_diffuser(NetworkConfig("mixer", 64, 2), config)
+diffuser = trajectory_diffuser(NetworkConfig("mixer", 64, 2), config, horizon=1)
 mixture = (weights, means, stds)
-state = jax.jit(diffuser.init)(jax.random.key(0), draw(jax.random.key(1), mixture))
+state = jax.jit(diffuser.learner.init)(jax.random.key(0), draw(jax.random.key(1), mixture))
 losses = []
 state = fit(
-    diffuser.update,
+    diffuser.learner.update,
     draw,
     state,
     mixture,
@@ -390,19 +391,25 @@ held_out = where.starts >= where.starts[np.searchsorted(where.starts, len(packed
 boundary = where.last[held_out][0]  # a whole episode more or less, so that none is on both sides
 held_out = where.last > boundary
 inside = where.last < boundary
-training = (packed, where.starts[inside], where.last[inside])
-unseen = (packed, where.starts[held_out], where.last[held_out])
+training = WindowRows(packed, where.starts[inside], where.last[inside])
+unseen = WindowRows(packed, where.starts[held_out], where.last[held_out])
 print(f"{inside.sum():,} windows to learn from, {held_out.sum():,} held out, of {packed.shape[1]} channels")
 
 HOPPER_STEPS = 1500
 hopper_config = DiffuserConfig(steps=HOPPER_STEPS, learning_rate=3e-3, ema=0.99, p_mean=-0.6, p_std=1.4)
-hopper = trajectory_diffuser(NetworkConfig("residual_unet", 32, 2), hopper_config)
-draw_batch = jdp.synthesis.draw_windows(64, LENGTH)
-hopper_state = jax.jit(hopper.init)(
+hopper = trajectory_diffuser(NetworkConfig("residual_unet", 32, 2), hopper_config, LENGTH)
+draw_batch = jdp.data.batches(hopper.learner.draws, 64)
+hopper_state = jax.jit(hopper.learner.init)(
     jax.random.key(4), draw_batch(jax.random.key(5), jax.tree.map(jnp.asarray, training))
 )
 hopper_state = fit(
-    hopper.update, draw_batch, hopper_state, training, key=jax.random.key(6), stop=HOPPER_STEPS, chunk=500
+    hopper.learner.update,
+    draw_batch,
+    hopper_state,
+    training,
+    key=jax.random.key(6),
+    stop=HOPPER_STEPS,
+    chunk=500,
 )
 denoiser = hopper.denoiser(hopper_state)
 
@@ -417,7 +424,7 @@ denoiser = hopper.denoiser(hopper_state)
 # %%
 HEIGHT, VELOCITY, STEP = 0, 6, 4
 pair = jnp.array([HEIGHT, VELOCITY])
-test = jdp.synthesis.draw_windows(128, LENGTH)(jax.random.key(7), jax.tree.map(jnp.asarray, unseen))
+test = jdp.data.batches(hopper.learner.draws, 128)(jax.random.key(7), jax.tree.map(jnp.asarray, unseen))
 window = test[3]
 u, v = jnp.linspace(-2.6, 2.4, 15), jnp.linspace(-2.6, 2.6, 15)
 plane = jnp.stack(jnp.meshgrid(u, v), -1).reshape(-1, 2)
@@ -497,7 +504,9 @@ plt.show()
 
 # %%
 POINTS = 1024
-memory = jdp.synthesis.draw_windows(POINTS, LENGTH)(jax.random.key(10), jax.tree.map(jnp.asarray, training))
+memory = jdp.data.batches(hopper.learner.draws, POINTS)(
+    jax.random.key(10), jax.tree.map(jnp.asarray, training)
+)
 flat = memory.reshape(POINTS, -1)
 points = exact.mixture(jnp.full(POINTS, 1 / POINTS), flat, jnp.zeros(POINTS))
 gaussian = exact.correlated_gaussian(flat.mean(0), jnp.cov(flat.T))

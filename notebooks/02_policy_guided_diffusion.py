@@ -19,21 +19,19 @@
 # dataset → windows → normaliser → diffuser → samples → guidance → synthetic experience → agent → a short
 # evaluation
 #
-# `python experiments/pgd_d4rl.py --env hopper-medium` is the same at full length, with seeds, checkpoints and
+# `python experiments/pgd_d4rl.py --env hopper-medium` makes the same calls at full length, with checkpoints and
 # intervals. This notebook takes less than a minute on two CPU cores and downloads nothing. Its models are
 # trained for seconds: look at what each step does, not at how well.
 
 # %%
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
 import jdp
-from jdp import plotting, synthesis
-from jdp.agents import TD3BCConfig, td3_bc
-from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
-from jdp.loops import fit
+from jdp import loops, plotting, synthesis
+from jdp.agents.td3_bc import TD3BCConfig
+from jdp.learning import DiffuserConfig
 from jdp.networks import NetworkConfig, parameter_count
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
@@ -106,48 +104,38 @@ plt.show()
 # %% [markdown]
 # ## 3. The diffuser
 #
-# `trajectory_diffuser` is three pure functions, and `fit` runs them in one compiled loop. `draw_windows`
-# gathers a batch on the device.
+# `loops.train_diffuser` is the call of the experiment: it gathers batches of windows on the device and makes
+# many updates in one compiled program. What it has to tell goes to a journal, here one in memory; the
+# experiment's writes a run directory, and goes on from it after an interruption.
 
 # %%
 STEPS = 1200
-diffuser = trajectory_diffuser(NetworkConfig("residual_unet", 32, 2), DiffuserConfig(steps=STEPS, ema=0.995))
-draw = synthesis.draw_windows(64, LENGTH)
-source = (jnp.asarray(packed), jnp.asarray(windows.starts), jnp.asarray(windows.last))
-state = jax.jit(diffuser.init)(jax.random.key(0), draw(jax.random.key(1), source))
-losses = []
-state = fit(
-    diffuser.update,
-    draw,
-    state,
-    source,
-    key=jax.random.key(2),
-    stop=STEPS,
-    chunk=50,
-    after=lambda step, state, metrics: losses.append((step, float(metrics["loss"]))),
-)
-denoiser = diffuser.denoiser(state)
+network, training = NetworkConfig("residual_unet", 32, 2), DiffuserConfig(steps=STEPS, ema=0.995)
+journal = loops.Memory()
+diffuser = loops.train_diffuser(data, network, training, LENGTH, key=jax.random.key(0), journal=journal)
+losses = [(record["step"], record["loss"]) for record in journal.records("diffuser")]
 figure, axis = plt.subplots(figsize=(3.6, 2.2), layout="constrained")
 axis.plot(*zip(*losses), color=COLOURS["unguided"])
 axis.set(
     xlabel="step",
     ylabel="denoising loss",
     ylim=(0, None),
-    title=f"{parameter_count(state.params):,} parameters",
+    title=f"{parameter_count(diffuser.state.params):,} parameters",
 )
 plt.show()
 
 # %% [markdown]
 # ## 4. Samples
 #
-# From noise down 20 levels. `generate` draws any number in batches of one compiled program; `experience`
-# takes the samples back to the units of the task, and marks what counts: nothing after a generated terminal
-# does.
+# From noise down 20 levels. `synthetic_experience` draws any number of windows in batches of one compiled
+# program, takes them back to the units of the task, and marks what counts: nothing after a generated terminal
+# does. Sampling begins where the windows' widest direction has drowned in noise, which the data tell.
 
 # %%
-COUNT, sampler = 256, synthesis.SamplerConfig(steps=20, batch=256)
-sizes = {"count": COUNT, "length": LENGTH, "channels": CHANNELS}
-unguided = synthesis.experience(synthesis.generate(jax.random.key(3), denoiser, sampler, **sizes), normaliser)
+COUNT, sampler = 256, synthesis.fit_sampler(synthesis.SamplerConfig(steps=20, batch=256), data, LENGTH)
+unguided = synthesis.synthetic_experience(
+    jax.random.key(3), diffuser, count=COUNT, length=LENGTH, sampler=sampler
+)
 print(
     "observations",
     unguided.observation.shape,
@@ -187,7 +175,7 @@ small(plotting.marginals(sets, names, title="data and unguided samples"))
 # data's own are the rounding of float32.
 
 # %%
-simulator = jdp.evaluation.Simulator(data.spec.env_id)
+simulator = jdp.evaluation.Simulator(data.spec)
 
 
 def dynamics(observation, action, reward, valid, count=64):
@@ -208,41 +196,23 @@ assert of_data.median < 1e-10
 # %% [markdown]
 # ## 5. An agent
 #
-# TD3+BC, two seeds at once: an agent is three pure functions too, so `vmap` over its state trains many. Here
-# they learn from the dataset alone for a moment, to have opinions that differ from the behaviour policy's.
+# TD3+BC, two seeds at once. An agent is a `Method`: a `learner` of pure functions, so that `vmap` over its
+# state trains many, a `policy` that acts, and a `target`, the distribution of its actions, which guidance asks
+# for. Here they learn from the dataset alone for a moment, to have opinions that differ from the behaviour
+# policy's.
 
 # %%
-SEEDS, UPDATES, BATCH = 2, 1000, 128
-agent = td3_bc(TD3BCConfig(hidden=(64, 64)), data.spec)
-transitions = jdp.data.transitions(data)
-
-
-def update_all(key, states, batch):
-    return jax.vmap(agent.update)(jax.random.split(key, SEEDS), states, batch)
-
-
-def train(states, pool, real_share, key):
-    """`UPDATES` more updates of all agents on batches of which `real_share` is real."""
-    draw = synthesis.draw_batches(
-        agents=SEEDS, batches=agent.batches, batch_size=BATCH, real_share=real_share,
-        dims=(data.spec.observation_dim, data.spec.action_dim),
-    )  # fmt: skip
-    return fit(update_all, draw, states, pool, key=key, stop=UPDATES, chunk=UPDATES, batch_axis=1)
-
-
-def begin():
-    """New agents, the same at every call (`fit` overwrites the state that it is given)."""
-    init = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))
-    return init(jax.random.split(jax.random.key(4), SEEDS), transitions)
-
-
-agents = train(begin(), synthesis.pool(transitions), 1.0, jax.random.key(5))
+SEEDS, UPDATES = 2, 1000
+agent = jdp.agents.make(TD3BCConfig(hidden=(64, 64)), data.spec)
+real = jdp.data.prepared(agent.learner.draws, data)
+common = {"key": jax.random.key(4), "seeds": SEEDS, "every": UPDATES, "batch_size": 128}
+agents = loops.train_in_rounds(agent, real, updates=UPDATES, **common)
 
 
 def likelihood(seed, observation, action, valid=None):
     """Mean log-likelihood of actions under a Gaussian of std 1 around one agent's."""
     one = jax.tree.map(lambda leaf: leaf[seed], agents)
-    return jdp.evaluation.action_log_likelihood(agent.act, one, observation, action, valid=valid).summary
+    return jdp.evaluation.action_log_likelihood(agent.target, one, observation, action, valid=valid).summary
 
 
 on_data = likelihood(0, data.observations[None, :2000], data.actions[None, :2000]).estimate
@@ -258,20 +228,24 @@ print(
 #
 # $$\nabla \log q(x; \sigma) = \nabla \log p(x; \sigma) + \nabla \log \mathbb{E}\Big[\textstyle\prod_t \pi(a_t \mid s_t)^c \,\Big|\, x\Big],$$
 #
-# with the expectation over the clean windows that $x$ may come from. `synthesis.guide` wraps the denoiser: it
-# needs no training, and the agents are arguments of the compiled sampler, so that new agents compile nothing.
-# With two agents the windows come in two blocks, each guided by its own.
+# with the expectation over the clean windows that $x$ may come from. Given a method and the states of its
+# agents, `synthetic_experience` wraps the denoiser in it (`synthesis.guide`): that needs no training, and the
+# agents are arguments of the compiled sampler, so that new agents compile nothing. With two agents the windows come in two blocks, each guided by its own.
 
 # %%
-made = {0.0: synthesis.Experience(*(np.broadcast_to(f, (SEEDS, *f.shape[1:])) for f in unguided))}
+made = {0.0: jdp.data.Experience(*(np.broadcast_to(f, (SEEDS, *f.shape[1:])) for f in unguided))}
 for c in (1.0, 4.0, 16.0):
-    guided = synthesis.guide(
-        denoiser, agent.act, agents, normaliser, synthesis.GuidanceConfig(coefficient=c), sampler.sigmas()
+    made[c] = synthesis.synthetic_experience(
+        jax.random.key(3),
+        diffuser,
+        agent,
+        agents,
+        count=COUNT // 2,
+        length=LENGTH,
+        agents=SEEDS,
+        sampler=sampler,
+        guidance=synthesis.GuidanceConfig(coefficient=c),
     )
-    x = synthesis.generate(
-        jax.random.key(3), guided, sampler, **(sizes | {"count": COUNT // 2}), agents=SEEDS
-    )
-    made[c] = synthesis.experience(x, normaliser)
 
 liked = np.array(
     [[likelihood(s, m.observation[s], m.action[s], m.valid[s]) for s in range(SEEDS)] for m in made.values()]
@@ -308,7 +282,7 @@ for axis, window in zip(axes, (1, 2, 3)):
     for name, m in x.items():
         axis.plot(m.action[0, window, :, 0], color=COLOURS[name], label=name)
         one = jax.tree.map(lambda leaf: leaf[0], agents)
-        wanted = agent.act(one, m.observation[0, window]).mean[:, 0]
+        wanted = agent.target(one, m.observation[0, window]).mean[:, 0]
         axis.plot(wanted, color=COLOURS[name], linestyle=":", linewidth=1)
     axis.set(xlabel="step of the window", ylim=(-1.05, 1.05))
 axes[0].set_ylabel("action 0")
@@ -319,33 +293,49 @@ plt.show()
 # %% [markdown]
 # ## 7. Synthetic experience trains the agent
 #
-# Windows become transitions, and a pool holds them beside the real ones. The agents go on where they were,
-# once on real data and once on batches of which three quarters are synthetic; in the experiment this round
-# repeats, with new windows guided by the newer agents.
+# Windows become transitions, and a pool holds them beside the real ones. The experiment trains in rounds, and
+# so do we: before each, `pool_for` makes new windows, guided to the agents as they are then. (Before the first
+# they have learned nothing, and nothing is guided.) Three quarters of a batch are synthetic. Beside them stand
+# agents that see the dataset alone.
 
 # %%
-pool = synthesis.pool(transitions, made[1.0])
-print(
-    f"{pool.real.shape[0]:,} real transitions; synthetic ones of each agent: {', '.join(map(str, pool.sizes))}"
-)
-states = {
-    "dataset": train(jax.tree.map(jnp.copy, agents), synthesis.pool(transitions), 1.0, jax.random.key(6))
-}
-states["guided"] = train(jax.tree.map(jnp.copy, agents), pool, 0.25, jax.random.key(6))
+ROUNDS, EPISODES = 2, 4
 
-EPISODES = 4
-act = jdp.evaluation.make_policy_step(agent)
-played = {
-    arm: jdp.evaluation.evaluate(act, s, data.spec.env_id, episodes=EPISODES, seed=7)
-    for arm, s in states.items()
-}
-results = {}
-for arm, p in played.items():
-    found = jdp.evaluation.normalised_score(p.returns, data.spec.score_range)
-    results[arm] = {"seeds": found.mean(1), "interval": (found.mean(), np.nan, np.nan)}
-    print(
-        f"{arm:<8} score of each seed: {', '.join(f'{v:.1f}' for v in found.mean(1))} ({EPISODES} episodes)"
+
+def pool_for(begin, states):
+    made = synthesis.synthetic_experience(
+        jax.random.fold_in(jax.random.key(6), begin),
+        diffuser,
+        agent,
+        states if begin else None,
+        count=COUNT // 2,
+        length=LENGTH,
+        agents=SEEDS,
+        sampler=sampler,
     )
+    pool = jdp.data.pool(real, made, capacity=COUNT // 2 * (LENGTH - 1))
+    sizes = ", ".join(map(str, pool.sizes))
+    print(f"update {begin}: {len(real):,} real transitions, synthetic ones of each agent: {sizes}")
+    return pool
+
+
+def evaluate(step, states):
+    make = jdp.evaluation.environment_maker(data.spec)
+    return loops.play_together(
+        agent.policy, states, make, key=jax.random.key(7), seeds=SEEDS, episodes=EPISODES, seed=7
+    )
+
+
+end = ROUNDS * UPDATES
+common |= {"updates": end, "evaluate": evaluate, "evaluate_every": end, "journal": journal}
+loops.train_in_rounds(agent, real, phase="dataset", **common)
+loops.train_in_rounds(agent, real, pool_for, phase="guided", real_share=0.25, **common)
+
+results = {}
+for arm in ("dataset", "guided"):
+    results[arm] = jdp.evaluation.last_scores(journal.records(f"{arm}/evaluation"), data.spec, end)
+    shown = ", ".join(f"{score:.1f}" for score in results[arm]["seeds"])
+    print(f"{arm:<8} score of each seed: {shown} ({EPISODES} episodes)")
 small(plotting.bars(results, behaviour=scores.mean(), title="2 seeds, 2,000 updates"))
 
 # %% [markdown]

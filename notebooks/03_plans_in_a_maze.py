@@ -19,13 +19,15 @@
 # 2. what it means to **give** the ends: three ways to do it, and how they fail;
 # 3. a **value** that steers, where nothing is given;
 # 4. **warm starts**, which keep most of the last plan;
-# 5. a planner in **closed loop**, with a film.
+# 5. a planner in **closed loop**, with a film;
+# 6. a cost of your own that **steers** it there.
 #
 # It needs `pip install -e ".[robotics]"` for the maze's simulator (part of `".[notebooks]"`), and takes about
 # a minute on two CPU cores. The maze is the smallest one and training lasts seconds: `python
 # experiments/plan.py --env pointmaze-large` is the real thing.
 
 # %%
+# %matplotlib inline
 from pathlib import Path
 
 import jax
@@ -35,13 +37,13 @@ import numpy as np
 from IPython.display import Image, display
 
 import jdp
-from jdp import plotting
+from jdp import loops, plotting
 from jdp.diffusion import guidance, samplers, schedules, warm_start
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.loops import fit
 from jdp.networks import NetworkConfig
-from jdp.planners import DiffuserPlannerConfig, ModelConfig, SamplingConfig
-from jdp.policies import follow
+from jdp.planners import ModelConfig, SamplingConfig
+from jdp.planners.diffuser import DiffuserPlannerConfig
 from jdp.tasks import maze_of
 from jdp.types import bind
 
@@ -57,12 +59,12 @@ PLAN, PATH, GOAL = "#4878a8", "#c44e52", "#e0a030"
 
 # %%
 data = jdp.data.load("pointmaze-umaze", source="bundled")
-maze = maze_of(data.spec.env_id)
+maze = maze_of(data.spec)
 HORIZON, STRIDE = 128, 8
-offsets = range(0, HORIZON, STRIDE)
+offsets = tuple(range(0, HORIZON, STRIDE))
 rows = jax.tree.map(jnp.asarray, jdp.data.segment_rows(data, HORIZON))
 mean, std = (jnp.asarray(s) for s in (data.observations.mean(0), data.observations.std(0)))
-segments = jdp.data.draw_segments(64, offsets)
+segments = jdp.data.batches(jdp.data.SegmentDraw(offsets), 64)
 
 
 def draw(key, rows):
@@ -72,10 +74,10 @@ def draw(key, rows):
 
 STEPS = 1200
 diffuser = trajectory_diffuser(
-    NetworkConfig("mixer", 64, 3), DiffuserConfig(steps=STEPS, ema=0.995, p_mean=-0.6)
+    NetworkConfig("mixer", 64, 3), DiffuserConfig(steps=STEPS, ema=0.995, p_mean=-0.6), len(offsets)
 )
-state = jax.jit(diffuser.init)(jax.random.key(0), draw(jax.random.key(1), rows))
-state = fit(diffuser.update, draw, state, rows, key=jax.random.key(2), stop=STEPS)
+state = jax.jit(diffuser.learner.init)(jax.random.key(0), draw(jax.random.key(1), rows))
+state = fit(diffuser.learner.update, draw, state, rows, key=jax.random.key(2), stop=STEPS)
 denoiser = diffuser.denoiser(state)
 
 # %%
@@ -231,10 +233,10 @@ assert kept[0.1] < kept[2.0] < kept[20.0]
 # %% [markdown]
 # ## 5. A planner in closed loop
 #
-# `jdp.planners` holds six planners behind the same five functions. This one is Diffuser as above, but its
-# network was **shown** the known entries while it learned, and learned beside it which push leads from one
-# planned state to the next. Goals in training are later states of the same stretch. The plan is followed to
-# its end, then drawn anew.
+# A planner of `jdp.planners` is a `Method`, as agents and diffusion policies are: a `learner` and a `policy`.
+# This one is Diffuser as above, but its network was **shown** the known entries while it learned, and learned
+# beside it which push leads from one planned state to the next. Goals in training are later states of the same
+# stretch. The policy follows a plan to its end, then draws anew.
 
 # %%
 UPDATES = 800
@@ -246,39 +248,23 @@ config = DiffuserPlannerConfig(
     model=ModelConfig(network=NetworkConfig("mixer", 64, 3), steps=UPDATES),
     sampling=SamplingConfig(sampler="dpmpp_2m", steps=10, warm_steps=0),
 )
-planner = jdp.planners.diffuser(config, data.spec)
-batches = jdp.data.draw_segments(64, planner.offsets, data.spec.goal)
-trained = jax.jit(planner.init)(jax.random.key(7), rows)
-trained = fit(planner.update, batches, trained, rows, key=jax.random.key(8), stop=UPDATES)
+planner = jdp.planners.make(config, data.spec)
+examples = jdp.data.prepared(planner.learner.draws, data)
+trained = loops.train(planner.learner, examples, key=jax.random.key(7), updates=UPDATES, batch_size=64)
 
 # %%
 EPISODES, SHOWN = 12, 4
-plans = [[] for _ in range(EPISODES)]
+make = jdp.evaluation.environment_maker(data.spec)
 
 
-def watch(step, carry, observation, running):
-    """Keeps the plans: what a policy remembers at a step holds the plan that it made at the step before."""
-    if step % planner.replan_every == 1:
-        for i in np.flatnonzero(running):
-            plans[i].append(np.asarray(carry.plan.observation[i, :, :2]))
+def play(method):
+    """What happens in the same episodes under any planner of these weights, and the plans that it made."""
+    recorder, options = loops.Recorder(EPISODES), {"episodes": EPISODES, "seed": 10, "observations": True}
+    played = loops.play(method.policy, jax.random.key(9), trained, make, watch=recorder, **options)
+    return played, plotting.episodes(data.spec, played, recorder)
 
 
-def make():
-    return jdp.evaluation.make_goal_env(data.spec.env_id, max_episode_steps=data.spec.max_episode_steps)
-
-
-played = jdp.evaluation.play(
-    follow(planner), jax.random.key(9), trained, make, episodes=EPISODES, seed=10, watch=watch
-)
-episodes = [
-    plotting.Episode(
-        path=played.observation[: played.lengths[i] + 1, i, :2],
-        plans=plans[i],
-        goal=played.goal[i],
-        success=bool(played.success[i]),
-    )
-    for i in range(EPISODES)
-]
+played, episodes = play(planner)
 reached, low, high = jdp.evaluation.success_interval(played.success)
 print(
     f"{reached:.0f} % of {EPISODES} random goals reached [{low:.0f}, {high:.0f}], Clopper and Pearson's interval"
@@ -291,9 +277,43 @@ plotting.plans(maze, [episodes[i] for i in furthest[:SHOWN]], title="Diffuser, t
 
 # %%
 longest = max(range(EPISODES), key=lambda i: played.lengths[i] * played.success[i])
-frames = plotting.film(maze, episodes[longest], planner.replan_every, title="closed loop", frames=40)
+frames = plotting.film(maze, episodes[longest], title="closed loop", frames=40)
 plotting.save_film(Path("film.png"), frames, milliseconds=80)
 display(Image("film.png"))
+
+# %% [markdown]
+# ## 6. Steering it
+#
+# Every planner takes a guide, and `cost_guide` makes one of a cost of plans in the units of the task. Here the
+# middle of the bend is to be avoided. The weights are those from above: nothing is trained again.
+
+# %%
+CROWD = jnp.array([1.0, 0.0])
+
+
+def crowd(observation, action):
+    """[B], how much of a plan lies near the crowd."""
+    near = jnp.sum(jnp.square(observation[..., :2] - CROWD), axis=-1)
+    return jnp.exp(-4 * near).sum(axis=1)
+
+
+steered = jdp.planners.make(config, data.spec, guide=jdp.planners.cost_guide(crowd, strength=2.0))
+played_steered, episodes_steered = play(steered)
+
+
+def closest(episodes):
+    """How close the ways through the bend come to the crowd, on average."""
+    gaps = [np.linalg.norm(e.path - np.asarray(CROWD), axis=-1).min() for e in episodes]
+    return np.mean([gap for gap in gaps if gap < 0.5])
+
+
+figure, axes = plt.subplots(1, 2, figsize=(4.6, 2.4), layout="constrained")
+for axis, found, name in zip(axes, (episodes, episodes_steered), ("free", "around the crowd")):
+    show(axis, [e.path for e in found], name, colour=PATH)
+    axis.plot(*CROWD, "x", color="black", markersize=7)
+plt.show()
+print(f"closest to the crowd: free {closest(episodes):.2f}, steered {closest(episodes_steered):.2f}; "
+      f"goals reached: {played.success.mean():.0%}, {played_steered.success.mean():.0%}")  # fmt: skip
 
 # %% [markdown]
 # The goals are reached because this maze is small, every way through it is in the data many times, and a push
@@ -308,4 +328,4 @@ display(Image("film.png"))
 # | the large maze, with tables and pictures | `python experiments/plan.py --planner diffuser --env pointmaze-large` |
 # | another planner | `--planner hierarchical`, `veteran`, `decision_diffuser`, `adapt_diffuser`, `graph_guided` |
 # | a maze of your own size | `python experiments/collect_pointmaze.py --maze medium --steps 100000` |
-# | a trained planner in a notebook | `jdp.load_controller("results/plan/pointmaze-large/<run>")` |
+# | a trained planner in a notebook | `jdp.load_run("results/plan/pointmaze-large/<run>")` |

@@ -31,11 +31,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jdp
-from jdp import synthesis
-from jdp.agents import BCConfig, TD3BCConfig, bc, td3_bc
+from jdp import loops
+from jdp.agents.bc import BCConfig
+from jdp.agents.td3_bc import TD3BCConfig
 from jdp.data.card import dataset_card
 from jdp.data.export import save_d4rl
-from jdp.loops import fit
 from jdp.types import Transition
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
@@ -188,42 +188,30 @@ plt.show()
 #
 # Behaviour cloning imitates the average skater. [TD3+BC](https://arxiv.org/abs/2106.06860) learns what
 # actions are worth and stays near those that it has seen; of its settings only the speeds are not the
-# paper's, for the task is small and time short. An agent is three pure functions, and `vmap` over their state
-# trains three seeds at once.
+# paper's, for the task is small and time short.
+#
+# Each is a `Method`: its `learner` says how training begins, what one update does and which rows of a dataset it
+# sees, and its `policy` acts. So one loop trains them all, three seeds at once, and another plays them. A method
+# of your own is one file that says the same two things ([how](../docs/add_a_method.md)).
 
 # %%
 SEEDS, UPDATES, EPISODES = 3, 1500, 10
 FAST = {"learning_rate": 1e-3, "tau": 0.02, "discount": 0.97}
 agents = {
-    "BC": bc(BCConfig(hidden=(64, 64)), data.spec),
-    "TD3+BC": td3_bc(TD3BCConfig(hidden=(64, 64), **FAST), data.spec),
+    "BC": jdp.agents.make(BCConfig(hidden=(64, 64)), data.spec),
+    "TD3+BC": jdp.agents.make(TD3BCConfig(hidden=(64, 64), **FAST), data.spec),
 }
-batch = jdp.data.transitions(data)
-pool = synthesis.pool(batch)
-
-
-def train(agent, key):
-    """The states of `SEEDS` agents, stacked."""
-    draw = synthesis.draw_batches(
-        agents=SEEDS, batches=agent.batches, batch_size=256, real_share=1.0,
-        dims=(data.spec.observation_dim, data.spec.action_dim),
-    )  # fmt: skip
-
-    def update(key, states, batch):
-        return jax.vmap(agent.update)(jax.random.split(key, SEEDS), states, batch)
-
-    keys = jdp.types.named_keys(key, "init", "train")
-    states = jax.jit(jax.vmap(agent.init, in_axes=(0, None)))(jax.random.split(keys["init"], SEEDS), batch)
-    return fit(update, draw, states, pool, key=keys["train"], stop=UPDATES, chunk=UPDATES, batch_axis=1)
-
-
-states = {name: train(agent, jax.random.key(i)) for i, (name, agent) in enumerate(agents.items())}
-played = {
-    name: jdp.evaluation.evaluate(
-        jdp.evaluation.make_policy_step(agent), states[name], data.spec.env_id, episodes=EPISODES, seed=1
+make = jdp.evaluation.environment_maker(data.spec)
+states, played = {}, {}
+for i, (name, agent) in enumerate(agents.items()):
+    rows = jdp.data.prepared(agent.learner.draws, data)
+    states[name] = loops.train(
+        agent.learner, rows, key=jax.random.key(i), updates=UPDATES, batch_size=256, seeds=SEEDS
     )
-    for name, agent in agents.items()
-}
+    played[name] = loops.play(
+        agent.policy, jax.random.key(9), states[name], make, episodes=EPISODES, seeds=SEEDS, seed=1
+    )
+
 print(f"behaviour    return {data.returns.mean():5.1f}, {data.terminated.mean():.0%} of episodes fall")
 for name, p in played.items():
     found = jdp.evaluation.interval(p.returns.mean(axis=1))
@@ -235,18 +223,10 @@ assert played["TD3+BC"].returns.mean() > max(played["BC"].returns.mean(), data.r
 # %%
 def skate(name, episodes, seed=100):
     """Paths [T, 4] of seed 0 of an agent."""
-    act, env, paths = jdp.evaluation.make_policy_step(agents[name]), gym.make("Skater-v0"), []
-    one = jax.tree.map(lambda leaf: leaf[:1], states[name])
-    for episode in range(episodes):
-        path, ended = [env.reset(seed=seed + episode)[0]], False
-        while not ended:
-            observation, _, terminated, truncated, _ = env.step(
-                np.asarray(act(one, path[-1][None, None]))[0, 0]
-            )
-            path.append(observation)
-            ended = terminated or truncated
-        paths.append(np.array(path))
-    return paths
+    one = jax.tree.map(lambda leaf: leaf[0], states[name])
+    options = {"episodes": episodes, "seed": seed, "observations": True}
+    shown = loops.play(agents[name].policy, jax.random.key(9), one, make, **options)
+    return [shown.observation[: length + 1, i] for i, length in enumerate(shown.lengths)]
 
 
 figure, axes = plt.subplots(1, 3, figsize=(8.4, 2.7), layout="constrained")
