@@ -1,7 +1,8 @@
-"""What mkdocs builds from other files: sections of the README, and the reference of each room.
+"""What mkdocs builds from other files: sections of the README, the reference of rooms, tables of methods.
 
-`{{ readme: Two commands }}` stands for that section, `{{ readme }}` for what comes before the first one, and
-`{{ room: agents }}` for all public names of `jdp.agents`. A section or name that is gone ends a strict build.
+`{{ readme: Two commands }}` stands for that section, `{{ readme }}` for what comes before the first one,
+`{{ room: agents }}` for all public names of `jdp.agents`, and `{{ methods: agent }}` for the agents that are
+registered. A section or name that is gone ends a strict build.
 """
 
 import ast
@@ -13,7 +14,24 @@ ROOT = Path(__file__).parents[1]
 
 def on_page_markdown(markdown, **_):
     markdown = re.sub(r"\{\{ readme(?:: (.+?))? \}\}", lambda found: readme(found[1]), markdown)
+    markdown = re.sub(r"\{\{ methods: (\w+) \}\}", lambda found: methods(found[1]), markdown)
     return re.sub(r"\{\{ room: (\w+) \}\}", lambda found: room(f"jdp.{found[1]}"), markdown)
+
+
+def methods(kind):
+    """A table of all registered methods of a kind; each name leads to the reference."""
+    from jdp import registry
+
+    rows = ["| name | the idea | paper | departs |", "|---|---|---|---|"]
+    for name, entry in registry.entries(kind).items():
+        target = f"{entry.make.__module__}.{entry.make.__name__}"
+        rows.append(f"| [`{name}`][{target}] | {entry.idea} | {papers(entry.paper)} | {entry.departures} |")
+    return "\n".join(rows)
+
+
+def papers(text):
+    """arXiv numbers as links."""
+    return re.sub(r"(?:arXiv )?(\d{4}\.\d{4,5})", r"[\1](https://arxiv.org/abs/\1)", text)
 
 
 def readme(section):

@@ -9,21 +9,16 @@ from pathlib import Path
 import pytest
 
 import jdp
-from jdp.agents import AGENTS
+from jdp import registry
 from jdp.diffusion import FORMULATIONS, guidance, samplers
-from jdp.planners import PLANNERS
-from jdp.policies import POLICIES
-from jdp.world_models import WORLD_MODELS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 ROOMS = sorted(name for name in jdp.__all__ if inspect.ismodule(getattr(jdp, name)))
 GUIDANCE = {name for name in guidance.__all__ if inspect.isfunction(getattr(guidance, name))}
+KINDS = {"Agents": "agent", "Planners": "planner", "Policies": "policy", "World models": "world_model"}
 METHODS = {
-    "Agents": set(AGENTS),
-    "Planners": set(PLANNERS),
-    "Policies": set(POLICIES),
-    "World models": set(WORLD_MODELS),
+    **{section: set(registry.entries(kind)) for section, kind in KINDS.items()},
     "Samplers": {*samplers.SAMPLERS, "consistency", "flow_map"},
     "Guidance": GUIDANCE - {"normalise_safely"},
     "Formulations and flow maps": {*FORMULATIONS, "consistency", "shortcut"},
@@ -39,8 +34,14 @@ def hooks():
     return module
 
 
-def sections(page):
-    parts = re.split(r"^## (.+)\n", page.read_text(), flags=re.MULTILINE)
+@pytest.fixture(scope="module")
+def methods_page(hooks):
+    """docs/methods.md as a reader sees it."""
+    return hooks.on_page_markdown((ROOT / "docs" / "methods.md").read_text())
+
+
+def sections(text):
+    parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
@@ -48,21 +49,41 @@ def first_cells(text):
     return [row.split("|")[1] for row in text.splitlines() if row.startswith(("| `", "| [`"))]
 
 
-def test_the_table_of_methods_has_a_row_for_every_method_and_no_other():
-    found = sections(ROOT / "docs" / "methods.md")
+def test_the_table_of_methods_has_a_row_for_every_method_and_no_other(methods_page):
+    found = sections(methods_page)
     assert found.keys() == METHODS.keys()
     for section, names in METHODS.items():
         listed = re.findall(r"`(\w+)`", " ".join(first_cells(found[section])))
         assert sorted(listed) == sorted(names), section
 
 
-def test_every_paper_of_the_table_is_cited_where_the_method_is():
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_a_row_is_what_the_methods_file_says_of_itself(hooks, kind):
+    rows = hooks.methods(kind).splitlines()[2:]
+    for row, (name, entry) in zip(rows, registry.entries(kind).items(), strict=True):
+        assert entry.title and entry.idea, name
+        assert re.search(r"\d{4}\.\d{4,5}", entry.paper) or entry.departures, name  # whose it is
+        assert all(text in row for text in (f"`{name}`", entry.idea, entry.departures)), name
+        target = re.findall(r"\]\[([\w.]+)\]", row)[0]
+        home, _, last = target.rpartition(".")
+        assert last in hooks.defined(home) and home in hooks.modules(registry.ROOMS[kind]), target
+        assert row.count("|") == 5, row  # no text of a method breaks the table
+
+
+def test_every_paper_of_the_table_is_cited_where_the_method_is(methods_page):
     source = "".join(path.read_text() for path in (ROOT / "jdp").rglob("*.py"))
-    text = (ROOT / "docs" / "methods.md").read_text()
-    linked = re.findall(r"\[(\d{4}\.\d{5})\]\(https://arxiv\.org/abs/(\d{4}\.\d{5})\)", text)
-    assert len(linked) == len(re.findall(r"arxiv\.org", text)) > 30
+    linked = re.findall(r"\[(\d{4}\.\d{5})\]\(https://arxiv\.org/abs/(\d{4}\.\d{5})\)", methods_page)
+    assert len(linked) == len(re.findall(r"arxiv\.org", methods_page)) > 30
     for shown, target in linked:
         assert shown == target and shown in source, shown
+
+
+def test_the_readme_counts_what_is_registered():
+    readme = (ROOT / "README.md").read_text()
+    (text,) = re.findall(r"<!-- counts -->\n(.*?)<!-- end counts -->", readme, re.DOTALL)
+    for section, kind in KINDS.items():
+        word = {"policy": "diffusion policies"}.get(kind, section.lower())
+        assert re.findall(rf"(\d+) {word}", text) == [str(len(registry.entries(kind)))], kind
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -1,0 +1,59 @@
+"""The smoke preset of every registered method, two at a time, with one compilation cache.
+
+    python .ci/smoke.py OUT
+
+Ends with status 1, and the output of those that failed, unless every method wrote its scores.
+"""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jdp import registry
+
+ROOT, OUT = Path(__file__).parents[1], Path(sys.argv[1])
+SHARED = ["--preset", "smoke", "--source", "bundled", "--out", str(OUT)]
+HOPPER, MAZE = "hopper-medium", "pointmaze-umaze"
+
+
+def commands() -> list[list[str]]:
+    """Agents and policies on locomotion, planners in a maze, one planner on locomotion, the other jobs."""
+    found = [["plan", "--planner", name, "--env", MAZE] for name in registry.entries("planner")]
+    found += [["plan", "--planner", "diffuser", "--env", HOPPER]]
+    found += [["policies", "--policy", name, "--env", HOPPER] for name in registry.entries("policy")]
+    found += [["offline_rl", "--agent", name, "--env", HOPPER] for name in registry.entries("agent")]
+    models = [name for name in registry.entries("world_model") if name != "ensemble"]
+    found += [["offline_rl", "--agent", "combo", "--world-model", name, "--env", HOPPER] for name in models]
+    return [["world_models", "--env", "walker2d-medium"], *found]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    began = time.monotonic()
+    script, *options = command
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *options, *SHARED],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    outcome, seconds = "FAILED" if done.returncode else "ok    ", time.monotonic() - began
+    print(f"{outcome} {seconds:5.0f} s  {' '.join(command)}", flush=True)
+    return done
+
+
+def main() -> int:
+    todo = commands()
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(run, todo))
+    failed = [d for d in done if d.returncode]
+    for d in failed:
+        print(d.args, d.stdout[-3000:], d.stderr[-3000:], sep="\n")
+    scores = len(list(OUT.glob("*/*/*/scores.json")))
+    print(f"{len(todo)} runs, {scores} scores, {len(failed)} failed")
+    return int(bool(failed) or scores < len(todo))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
