@@ -45,7 +45,8 @@ def disagreement(mean: Array) -> Array:
 
 
 def next_observations(prediction: Normal) -> Array:
-    return prediction.mean[..., :-1]  # the last output is the reward, which does not count
+    """The means of the next observations `[..., O]`; the last output is the reward, which does not count."""
+    return prediction.mean[..., :-1]
 
 
 @partial(jax.jit, static_argnames="model")

@@ -68,6 +68,7 @@ def _cell(runs: pd.DataFrame) -> dict[Any, Any]:
 
 
 def is_success(cell: pd.Series) -> bool:
+    """Whether the scores of a run, or of a cell of runs, are percentages of episodes that reach a goal."""
     return cell.score_name == "success %"
 
 

@@ -107,6 +107,7 @@ def best(cells: pd.DataFrame) -> list[int]:
 
 
 def copied(row: Published | None) -> str:
+    """A published score with the spread that its paper gives; "-" where there is none."""
     if row is None:
         return "-"
     return f"{row.score:.1f}" + (f" ± {row.spread:.1f}" if np.isfinite(row.spread) else "")

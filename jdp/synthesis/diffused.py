@@ -13,7 +13,7 @@ from jdp.learning.diffuser import TrainedDiffuser
 from jdp.synthesis.generate import SamplerConfig, generate
 from jdp.synthesis.guided import GuidanceConfig, guide
 from jdp.synthesis.imagined import target_of
-from jdp.types import Method, PyTree
+from jdp.types import Denoiser, Method, PyTree
 
 Progress = Callable[[int, int], None]  # (trajectories made, trajectories to make)
 
@@ -49,9 +49,7 @@ def synthetic_experience(
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         rows = rng.integers(len(begin_in), size=count)
         initial = models.normaliser.normalise_observation(begin_in.observations[rows])
-    denoiser = unguided = models.denoiser
-    if states is not None:
-        denoiser = guide(denoiser, target_of(method), states, models.normaliser, guidance, sampler.sigmas())
+    denoiser, unguided = _denoisers(models, method, states, sampler, guidance)
     x = generate(
         key,
         denoiser,
@@ -61,7 +59,7 @@ def synthetic_experience(
         channels=len(models.normaliser.mean),
         agents=agents,
         initial=initial,
-        unguided=None if states is None else unguided,
+        unguided=unguided,
         mesh=mesh,
         progress=progress,
     )
@@ -88,9 +86,7 @@ def chained_experience(
         length: transitions of a trajectory.
     """
     sampler = replace(sampler, batch=min(sampler.batch, count))
-    denoiser = unguided = models.denoiser
-    if states is not None:
-        denoiser = guide(denoiser, target_of(method), states, models.normaliser, guidance, sampler.sigmas())
+    denoiser, unguided = _denoisers(models, method, states, sampler, guidance)
     parts, initial, windows = [], None, -(-length // (window - 1))
     for i in range(windows):
         x = generate(
@@ -101,9 +97,24 @@ def chained_experience(
             length=window,
             channels=len(models.normaliser.mean),
             initial=initial,
-            unguided=None if states is None else unguided,
+            unguided=unguided,
             mesh=mesh,
         )[0]
         initial = x[:, -1, : models.normaliser.observation_dim]
         parts.append(x if i == windows - 1 else x[:, :-1])
     return experience(np.concatenate(parts, axis=1)[:, : length + 1], models.normaliser)
+
+
+def _denoisers(
+    models: TrainedDiffuser,
+    method: Method | None,
+    states: PyTree,
+    sampler: SamplerConfig,
+    guidance: GuidanceConfig,
+) -> tuple[Denoiser, Denoiser | None]:
+    """The denoiser that trajectories are drawn with, and where it is guided to `states` the plain one."""
+    plain = models.denoiser
+    if states is None:
+        return plain, None
+    target = target_of(method)
+    return guide(plain, target, states, models.normaliser, guidance, sampler.sigmas()), plain

@@ -162,6 +162,7 @@ def standardised(state: EnsembleState, batch: Transition) -> tuple[Array, Array]
 
 
 def decay_loss(params: Params, config: EnsembleConfig) -> Array:
+    """`[]`, half the squared weights of every layer, times the layer's decay."""
     layers = len(config.hidden) + 1
     weights = config.decay * layers if len(config.decay) == 1 else config.decay
     kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(layers)]
