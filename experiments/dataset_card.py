@@ -16,12 +16,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from command_line import parse, run_main
-from progress import show_download
+from progress import MakingBar, show_download
 
 import jdp.data
 from jdp.data.actions import Units
 from jdp.data.card import QUANTILES, DatasetCard, Summary, dataset_card
 from jdp.data.episodes import Episodes
+from jdp.data.recipes import Making
 from jdp.data.sources import Source
 from jdp.errors import UserError
 from jdp.runs import dataset_folder
@@ -38,8 +39,8 @@ class Config:
     """D4RL name (newest version if it has none), Minari id, or path of a D4RL-layout HDF5 file."""
 
     source: Source = "auto"
-    """Where to look. auto: a file, then D4RL (on disk, then downloaded), then the bundled set;
-    Minari ids contain a slash."""
+    """Where to look. auto: a file, then D4RL (on disk, then downloaded), then its recipe or the bundled
+    set; Minari ids contain a slash."""
 
     env_id: str | None = None
     """Gymnasium task of the dataset, for its reference returns, if the source does not say it."""
@@ -60,6 +61,7 @@ class Config:
 def main() -> None:
     config = parse(Config, None, __doc__ or "")
     show_progress = partial(show_download, file=sys.stderr)  # standard output is the table
+    making = Making(progress=MakingBar(sys.stderr))
     data = jdp.data.load(
         config.env,
         source=config.source,
@@ -67,8 +69,13 @@ def main() -> None:
         max_episode_steps=config.max_episode_steps,
         actions=config.actions,
         progress=show_progress,
+        making=making,
     )
-    reference = None if config.reference is None else jdp.data.load(config.reference, progress=show_progress)
+    reference = (
+        None
+        if config.reference is None
+        else jdp.data.load(config.reference, progress=show_progress, making=making)
+    )
     card = dataset_card(data, reference=reference)
     print(table(card))
 

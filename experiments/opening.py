@@ -6,11 +6,12 @@ from typing import Any, TypeVar
 
 import jax
 from options import NOT_IN_HASH, RunConfig, check_positive
-from progress import Bar, show_download
+from progress import Bar, MakingBar, show_download
 
 import jdp
 from jdp import devices, loops, runs
 from jdp.data import Episodes
+from jdp.data.recipes import Making
 from jdp.errors import check_seed
 from jdp.evaluation import behaviour_score, environment_maker, score_name, scores_of
 from jdp.loops.journal import Record
@@ -36,6 +37,7 @@ def load(config: RunConfig) -> Episodes:
             max_episode_steps=config.max_episode_steps,
             actions=config.actions,
             progress=show_download,
+            making=Making(progress=MakingBar()),
             mapped=files,
         )
     )

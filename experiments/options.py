@@ -24,7 +24,7 @@ class RunConfig:
     preset: Literal["smoke", "cpu", "paper"] = "cpu"
     """Defaults of everything else; without it, cpu or paper by device."""
     source: Source = "auto"
-    """auto: D4RL on disk, D4RL download, the bundled set; or one of them."""
+    """auto: D4RL on disk, D4RL download, else D4RL's recipe or the bundled set; or one of them."""
     env_id: str | None = None
     """Gymnasium task for evaluation, where the dataset does not name one."""
     max_episode_steps: int | None = None

@@ -9,7 +9,7 @@ from tqdm import tqdm
 class Bar:
     """A progress bar that takes absolute positions."""
 
-    def __init__(self, label: str, total: int, unit: str, start: int = 0):
+    def __init__(self, label: str, total: int, unit: str, start: int = 0, *, file: TextIO | None = None):
         self._bar = tqdm(
             total=total,
             initial=start,
@@ -17,7 +17,7 @@ class Bar:
             unit=unit,
             dynamic_ncols=True,
             mininterval=0.5,
-            file=sys.stdout,
+            file=file or sys.stdout,
         )
 
     def at(self, done: int, **notes: float | int | str) -> None:
@@ -27,11 +27,15 @@ class Bar:
             self._bar.set_postfix(shown, refresh=False)
         self._bar.update(done - self._bar.n)
 
+    def close(self) -> None:
+        """Nothing more will be done."""
+        self._bar.close()
+
     def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self.close()
 
 
 def show_download(done: int, total: int | None, *, file: TextIO | None = None) -> None:
@@ -39,3 +43,19 @@ def show_download(done: int, total: int | None, *, file: TextIO | None = None) -
     size = "" if total is None else f" of {total / 1e6:.0f}"
     end = "\n" if done == total else ""
     print(f"\rdownloading {done / 1e6:.0f}{size} MB", end=end, file=file, flush=True)
+
+
+class MakingBar:
+    """A bar of the rows that a recipe makes; it appears with the first."""
+
+    def __init__(self, file: TextIO | None = None):
+        self._file = file
+        self._bar: Bar | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many rows of all are made."""
+        self._bar = self._bar or Bar("making the dataset", total, "row", file=self._file)
+        self._bar.at(done)
+        if done == total:
+            self._bar.close()
+            self._bar = None

@@ -1,26 +1,30 @@
 """Which file a name stands for, and what it says about its task."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from jdp.data import d4rl, maze2d, names
+from jdp.data import d4rl, maze2d, names, recipes
 from jdp.data.actions import Asked, Units, box_from, unit_box
 from jdp.data.download import Progress, download
 from jdp.data.episodes import Episodes, Origin, make_episodes
 from jdp.data.mapped import copy_d4rl
+from jdp.data.recipes import Making
 from jdp.errors import UserError
 from jdp.tasks.families import goal_entries, is_ogbench_data
 from jdp.tasks.mazes import POINT_ENV_IDS
 from jdp.types import Spec
 
-Source = Literal["auto", "d4rl", "minari", "ogbench", "file", "bundled"]
+Source = Literal["auto", "d4rl", "recipe", "minari", "ogbench", "file", "bundled"]
 
 _BUNDLED_NOTICE = (
     "{name} is the small set bundled with jdp, not D4RL data: D4RL-style rollouts of {policy}; "
     "never compare its scores with published D4RL numbers"
 )
+_RECIPE_NOTICE = "made here by {whose}'s recipe, not {whose}'s file: other random numbers ({facts})"
 
 
 def load(
@@ -31,14 +35,16 @@ def load(
     max_episode_steps: int | None = None,
     actions: Units = "auto",
     progress: Progress | None = None,
+    making: Making = Making(),  # noqa: B008 (immutable)
     mapped: Path | None = None,
 ) -> Episodes:
     """The dataset `name`: a D4RL name, a Minari id, an OGBench name, a bundled set, or the path of a file.
 
     A D4RL name without a version means the newest. It is looked up on disk (`$D4RL_DATASET_DIR`, else
-    `~/.d4rl/datasets`), then downloaded; `hopper-medium` and `walker2d-medium` fall
-    back on the bundled sets, and `origin.notice` then says so. Files are of the D4RL layout (HDF5) or of
-    OGBench's (npz). D4RL's maze2d arrives in the coordinates of PointMaze (see `jdp.data.maze2d`).
+    `~/.d4rl/datasets`), then downloaded. Where that fails, `maze2d-*-v1` is made again by D4RL's recipe (see
+    `jdp.data.recipes`), `hopper-medium` and `walker2d-medium` fall back on the bundled sets, and
+    `origin` then says so. Files are of the D4RL layout (HDF5) or of OGBench's (npz). D4RL's maze2d arrives
+    in the coordinates of PointMaze (see `jdp.data.maze2d`).
 
     Args:
         source: forces one way instead of the order above.
@@ -49,6 +55,7 @@ def load(
             "scaled" to [-1, 1] already; "auto": of the task, and refused where they look scaled. Of
             `Episodes` they always lie within [-1, 1], and `spec` has the task's box.
         progress: called with (bytes done, bytes in all or None) during a download.
+        making: seed, number of rows and progress of a recipe.
         mapped: a folder, where the arrays of an HDF5 file are copied to, piece by piece, as files that are
             read where they are touched; else all of them are read into memory.
 
@@ -72,8 +79,11 @@ def load(
             return load_ogbench(name, asked)
         case "bundled":
             return _load_bundled(name, asked, mapped)
+        case "recipe":
+            return _load_recipe(name, asked, mapped, making)
         case _:
-            return _load_d4rl(name, asked, progress, mapped, fall_back=source == "auto")
+            made = partial(_load_recipe, name, asked, mapped, making)
+            return _load_d4rl(name, asked, progress, mapped, made if source == "auto" else None)
 
 
 def _path(name: str) -> Path:
@@ -108,31 +118,48 @@ def _resolve(name: str, source: str) -> str:
 
 
 def _load_d4rl(
-    name: str, asked: Asked, progress: Progress | None, mapped: Path | None, fall_back: bool
+    name: str,
+    asked: Asked,
+    progress: Progress | None,
+    mapped: Path | None,
+    made: Callable[[str], Episodes] | None,
 ) -> Episodes:
+    """D4RL's own file; where it cannot be had, and `made` is given, what stands in for it."""
     full = names.full_d4rl_name(name)
     if full is None:
         raise names.unknown(name)
     reference = names.reference_table()[full]
+    why = ""
     try:
         path = d4rl.local_path(reference.url)
-    except UserError as error:
-        if fall_back and name in names.BUNDLED:
-            return _load_bundled(name, asked, mapped, str(error))
-        raise
-    if not path.is_file():
-        try:
+        if not path.is_file():
+            why = f"{full} is not on disk, and: "
             download(reference.url, path, check=d4rl.check_layout, progress=progress)
-        except UserError as error:
-            if fall_back and name in names.BUNDLED:
-                return _load_bundled(name, asked, mapped, f"{full} is not on disk, and: {error}")
-            raise
+    except UserError as error:
+        if made is not None and name in names.BUNDLED:
+            return _load_bundled(name, asked, mapped, f"{why}{error}")
+        if made is not None and recipes.find(full) is not None:
+            return made(f"{why}{error}")
+        raise
     notice = ""
     task = asked.env_id or names.d4rl_env_id(full)
     if task == "Ant-v4":
         notice = "D4RL's ant observations hold contact forces: make Ant-v4 with use_contact_forces=True"
     origin = Origin(f"{full} (D4RL)", "d4rl", str(path), "", 0, d4rl.LICENCE, notice)
     return _read(path, origin, full, asked, mapped, names.d4rl_env_id(full), reference)
+
+
+def _load_recipe(name: str, asked: Asked, mapped: Path | None, making: Making, why: str = "") -> Episodes:
+    full = names.full_d4rl_name(name) or name
+    if (recipe := recipes.find(full)) is None:
+        raise UserError(f"no recipe makes {name!r}: there are {', '.join(recipes.NAMES)}")
+    path = recipes.made(recipe, making)
+    size = "" if making.rows in (None, recipe.rows) else f", {making.rows:,} rows"
+    called = f"{full} (regenerated by {recipe.whose}'s recipe, seed {making.seed}{size})"
+    notice = _RECIPE_NOTICE.format(whose=recipe.whose, facts=recipe.describe())
+    notice += f" (used because {why})" if why else ""
+    origin = Origin(called, "recipe", str(path), "", 0, recipes.LICENCE, notice)
+    return _read(path, origin, full, asked, mapped)
 
 
 def _load_bundled(name: str, asked: Asked, mapped: Path | None, why: str = "") -> Episodes:

@@ -1,0 +1,15 @@
+"""Datasets made again by the official recipe, one recipe a file."""
+
+from jdp.data.recipes import maze2d
+from jdp.data.recipes.recipe import LICENCE, Making, Recipe, made, path_of
+
+_RECIPES = (maze2d.recipe,)
+NAMES = maze2d.NAMES
+
+
+def find(name: str) -> Recipe | None:
+    """The recipe of the dataset with this full name; None where there is none."""
+    return next((found for recipe in _RECIPES if (found := recipe(name)) is not None), None)
+
+
+__all__ = ["LICENCE", "NAMES", "Making", "Recipe", "find", "made", "path_of"]
