@@ -1,12 +1,14 @@
 """Goal tasks behind one interface, D4RL's maze2d evaluation, and what is said where a package is missing."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from jdp.errors import UserError
-from jdp.evaluation import make_env, make_goal_env, protocol
+from jdp.evaluation import check_task, make_env, make_goal_env, protocol
+from jdp.runs.load import stand_in
 from jdp.tasks import maze2d, maze_of
 from jdp.tasks.collect import Route, advance, steer
 from jdp.types import Spec
@@ -24,6 +26,13 @@ def drive(env, seed, **points):
         state = steps[-1].observation
         route = advance(route, state[:2])
     return steps
+
+
+def test_agents_play_mazes_with_one_fixed_goal_alone():
+    free = Spec(4, 2, "PointMaze_UMaze-v3", goal=(0, 1))
+    with pytest.raises(UserError, match="has goals, of which agents know nothing"):
+        check_task(stand_in(free), goals=False)
+    check_task(stand_in(replace(free, score_range=(23.85, 161.86))), goals=False)
 
 
 def test_an_episode_of_point_maze_ends_at_success():
