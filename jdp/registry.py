@@ -158,14 +158,16 @@ def entry(kind: Kind, name: str) -> Entry:
 
 
 def entry_of(kind: Kind, config: Any) -> Entry:
-    """The method that the type of `config` names.
+    """The method that `config` names, by its type or as a string.
 
     Raises:
-        UserError: if no method of the kind has this type of config.
+        UserError: if no method of the kind has this name or this type of config.
     """
-    for found in entries(kind).values():
-        if type(config) is found.config:
-            return found
+    if isinstance(config, str):
+        return entry(kind, config)
+    for one in entries(kind).values():
+        if type(config) is one.config:
+            return one
     known = ", ".join(e.config.__name__ for e in entries(kind).values())
     raise UserError(f"no {kind} is made from a {type(config).__name__}; give one of {known}")
 
@@ -180,14 +182,12 @@ def make(kind: Kind, config: Any, spec: Any, **parts: Any) -> Any:
     Raises:
         UserError: if no method of the kind has this type of config, or it takes no such part.
     """
-    if isinstance(config, str):
-        config = entry(kind, config).config()
-    found = entry_of(kind, config)
+    method = entry_of(kind, config)
     given = {name: part for name, part in parts.items() if part is not None}
-    known = inspect.signature(found.make).parameters
+    known = inspect.signature(method.make).parameters
     for name in given.keys() - known.keys():
-        raise UserError(f"{kind} {found.name} takes no {name}: leave it out, or choose another")
-    return found.make(config, spec, **given)
+        raise UserError(f"{kind} {method.name} takes no {name}: leave it out, or choose another")
+    return method.make(method.config() if isinstance(config, str) else config, spec, **given)
 
 
 def takes(entry: Entry, part: str) -> bool:

@@ -206,20 +206,42 @@ class Act(Protocol):
         ...
 
 
-class Context(NamedTuple):
-    """What a guide may know when a plan or an action is drawn, for B environments."""
+class Coordinates(Protocol):
+    """What a method draws, in the units of the task: planners have a `Scale`, policies an `ActionScale`."""
 
-    scale: (
-        PyTree  # the method's coordinates: `jdp.learning.scale.Scale`, whose inverses give units of the task
-    )
+    @property
+    def observation(self) -> Any: ...  # Affine, [O]
+    @property
+    def action(self) -> Any: ...  # Affine, [A]
+    @property
+    def sigma_data(self) -> float: ...  # standard deviation of what is drawn
+
+    def rows(self, x: Array, present: Array, /) -> tuple[Array, Array]:
+        """Observations `[B, T, O]` and actions `[B, T, A]` of `x` drawn at observations `[B, O]`."""
+        ...
+
+
+class Context(NamedTuple):
+    """What a guide may know when a plan or an action is drawn, for B environments.
+
+    Before H observations were seen the first of them stands in the place of those before it: row `h` of the
+    history was seen where `h >= H - 1 - elapsed`.
+    """
+
+    scale: Coordinates  # whose inverses give units of the task
     observation: Array  # [B, O], the present, in the units of the task
     goal: Array  # [B, G]
     elapsed: Array  # [B] int32, steps since the episode began
-    history: Array  # [B, H, O], the last observations, the present one last
+    history: Array  # [B, H, O], the last observations, the present one last; H is what the guide asks for
 
 
 class Guide(Protocol):
-    """A user's way to steer what a method draws: `guide(context)` takes its denoiser to another one."""
+    """A user's way to steer what a method draws: `guide(context)` takes its denoiser to another one.
+
+    Planners' denoisers are of plans `[B, T, D]` in the coordinates of `context.scale`, policies' of chunks of
+    actions `[B, T, A]` within [-1, 1] (T = 1 where they draw one). A guide is hashable; one with a field
+    `history` sees that many observations.
+    """
 
     def __call__(self, context: Context, /) -> Callable[[Denoiser], Denoiser]: ...
 

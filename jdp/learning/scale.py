@@ -19,10 +19,36 @@ class Scale(NamedTuple):
     action: Affine  # [A]
     value: Affine  # [1], of discounted returns to go
 
+    @property
+    def sigma_data(self) -> float:
+        """Of plans, which are standardised."""
+        return 1.0
+
     def goal(self, goal: Array, spec: Spec) -> Array:
         """`[..., G]`, a goal standardised as the observation's entries that it prescribes."""
         entries = jnp.array(spec.goal, jnp.int32)
         return Affine(self.observation.mean[entries], self.observation.std[entries])(goal)
+
+    def rows(self, x: Array, present: Array | None = None) -> tuple[Array, Array]:
+        """Observations `[B, T, O]` and actions `[B, T', A]` of plans `[B, T, O + E]`: T' = T E / A, or 0."""
+        del present  # it is row 0
+        dim, actions = self.observation.mean.shape[0], self.action.mean.shape[0]
+        action = jnp.zeros((x.shape[0], 0, actions))
+        if x.shape[-1] > dim:
+            action = self.action.inverse(x[..., dim:].reshape(x.shape[0], -1, actions))
+        return self.observation.inverse(x[..., :dim]), action
+
+
+class ActionScale(NamedTuple):
+    """The coordinates of policies: standardised observations, and actions within [-1, 1] as they are."""
+
+    observation: Affine  # [O]
+    action: Affine  # [A], the identity
+    sigma_data: float  # standard deviation that the denoiser takes actions to have
+
+    def rows(self, x: Array, present: Array) -> tuple[Array, Array]:
+        """The present `[B, 1, O]` and the actions `[B, T, A]`."""
+        return present[:, None], x
 
 
 def fit_scale(rows: SegmentRows) -> Scale:

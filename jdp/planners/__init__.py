@@ -8,14 +8,13 @@ the task, `follow` makes a policy of plans.
 from typing import Any
 
 from jdp import registry
-from jdp.errors import UserError
+from jdp.learning.guides import checked, cost_guide
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
 from jdp.planners.assembly import Parts, PlannerConfig, ReturnsConfig, first_weights, method, plan_of, study
 from jdp.planners.denoising import denoising
 from jdp.planners.following import Following, Planned, Planner, follow
-from jdp.planners.guides import cost_guide
 from jdp.planners.levels import (
     Drawn,
     Learned,
@@ -65,21 +64,18 @@ __all__ = [
 ]
 
 
-def make(config: Any, spec: Spec, *, guide: Guide | None = None, trace: bool = False) -> Method:
+def make(
+    config: Any, spec: Spec, *, guide: Guide | None = None, history: int | None = None, trace: bool = False
+) -> Method:
     """The planner that the type of `config` names.
 
     Args:
         guide: steers what is drawn, in closed loop; of a cost of plans `cost_guide` makes one.
+        history: observations that the guide sees (1); see `jdp.types.Context`.
         trace: whether every `Decision.chain` shows how its plan came out of noise.
 
     Raises:
         UserError: if no planner has this type of config, the planner does not fit the task, or it takes no
             such part.
     """
-    try:
-        hash(guide)
-    except TypeError:
-        raise UserError(
-            "a guide must be hashable, so that nothing compiles twice: give a function or a frozen dataclass"
-        ) from None
-    return registry.make("planner", config, spec, guide=guide, trace=trace or None)
+    return registry.make("planner", config, spec, guide=checked(guide, history), trace=trace or None)

@@ -17,6 +17,7 @@ from jdp.data.segments import SegmentRows
 from jdp.errors import UserError, check_settings
 from jdp.learning.averaged import Averaged
 from jdp.learning.fitting import falling_rates
+from jdp.learning.guides import context_of, history_of, no_past, observe
 from jdp.learning.inverse import InverseConfig, begin_inverse, inverse, learn_near
 from jdp.learning.scale import Scale, clip_action
 from jdp.networks import NetworkConfig
@@ -159,7 +160,9 @@ def imagine(
     """Plans whose actions are those of the inverse model, and which pass (`jdp.types.Imagine`)."""
     keys, level, batch = named_keys(key, "plan", "found", "real"), parts.level, observation.shape[0]
     memory = nothing(jnp.zeros((batch, level.rows, level.channels)))
-    context = Context(state.scale, observation, goal, jnp.zeros(batch, jnp.int32), observation[:, None])
+    guide = level.guide
+    past = observe(no_past(observation, history_of(guide)), observation)
+    context = context_of(state.scale, past, goal, guide)
     made = plan(keys["plan"], state, memory, context, parts=parts).plan
     found, actual = judge(keys["found"], state, made.observation, made.action, goal, parts)
     real, _ = judge(keys["real"], state, state.observation, state.action, goal[:, :0], parts)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.draws import SegmentDraw
@@ -89,16 +88,12 @@ def row_offsets(horizon: int, stride: int) -> tuple[tuple[int, ...], tuple[int, 
 
 
 def plan_of(scale: Scale, x0: Array, value: Array, subgoal: Array | None = None) -> Plan:
-    """Standardised rows `[B, T, O]` or `[B, T, O + A]` as a plan in the units of the task.
+    """Standardised rows `[B, T, O]` or `[B, T, O + A]` as a plan in the units of the task (`Scale.rows`).
 
     `value` is `[B]`; `subgoal` `[B, K, O]` is in the units of the task.
     """
-    (batch, _, channels), dim = x0.shape, scale.observation.mean.shape[0]
-    action = jnp.zeros((batch, 0, scale.action.mean.shape[0]))
-    if channels > dim:
-        action = clip_action(scale.action.inverse(x0[..., dim:]))
-    none = jnp.zeros((batch, 0, dim))
-    return Plan(scale.observation.inverse(x0[..., :dim]), action, value, none if subgoal is None else subgoal)
+    observation, action = scale.rows(x0)
+    return Plan(observation, clip_action(action), value, observation[:, :0] if subgoal is None else subgoal)
 
 
 @dataclass(frozen=True)
@@ -186,6 +181,7 @@ def method(
         plan=parts.bound(plan),
         act=act or played,
         every=config.replan_every,
+        guide=level.guide,
         chain=level.sampling.steps + 1 if level.trace else 0,
     )
     return Method(Learner(parts.bound(init), parts.bound(update), draw), follow(planner))

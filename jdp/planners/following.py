@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.learning.guides import Past, context_of, history_of, no_past, observe
 from jdp.learning.inverse import Inverse
 from jdp.learning.scale import Scale, clip_action
 from jdp.planners.trajectory import Previous, nothing
-from jdp.types import Bound, Context, Decision, Plan, Policy, PyTree, named_keys
+from jdp.types import Bound, Context, Decision, Guide, Plan, Policy, PyTree, named_keys
 
 
 class Planned(NamedTuple):
@@ -45,6 +46,7 @@ class Planner(NamedTuple):
     plan: MakePlan
     act: FollowPlan
     every: int  # steps that a plan is followed
+    guide: Guide | None = None  # says how much of the past is remembered for it
     chain: int = 0  # n + 1, the length of chains that are kept; 0: none are
 
 
@@ -54,14 +56,14 @@ class Following(NamedTuple):
     memory: Previous
     plan: Plan
     elapsed: Array  # [B] int32, steps since the plan was made
-    age: Array  # [B] int32, steps since the episode began
+    past: Past  # of the episode
     chain: Array | None  # [B, n + 1, T, D]
 
 
 def follow(planner: Planner) -> Policy:
     """The policy that plans anew every `planner.every` steps and follows its plan in between.
 
-    Its state has a field `scale` (`jdp.learning.scale.Scale`). A guide sees one observation, the present.
+    Its state has a field `scale` (`jdp.learning.scale.Scale`).
 
     Plans are drawn for the whole batch where any row is due, and taken by the rows that are; so in
     environments that began together a step without planning costs no sampling.
@@ -79,21 +81,22 @@ def _begin(observation: Array, *, planner: Planner) -> Following:
         jnp.zeros((batch, subgoals, dim)),
     )
     chain = jnp.zeros((batch, planner.chain, *planner.memory)) if planner.chain else None
-    due, age = jnp.full(batch, planner.every, jnp.int32), jnp.zeros(batch, jnp.int32)  # due at once
-    return Following(nothing(jnp.zeros((batch, *planner.memory))), plan, due, age, chain)
+    due, past = jnp.full(batch, planner.every, jnp.int32), no_past(observation, history_of(planner.guide))
+    return Following(nothing(jnp.zeros((batch, *planner.memory))), plan, due, past, chain)  # due at once
 
 
 def _follow(
     key: Array, state: PyTree, carry: Following, observation: Array, goal: Array, *, planner: Planner
 ) -> tuple[Following, Decision]:
     keys = named_keys(key, "plan", "act")
-    due = carry.elapsed >= planner.every
-    context = Context(state.scale, observation, goal, carry.age, observation[:, None])
+    due, past = carry.elapsed >= planner.every, observe(carry.past, observation)
+    context = context_of(state.scale, past, goal, planner.guide)
+    carry = carry._replace(past=past)
 
     def anew() -> Following:
         memory, plan, chain = planner.plan(keys["plan"], state, carry.memory, context)
         chain = None if chain is None else jnp.swapaxes(chain, 0, 1)
-        return Following(memory, plan, jnp.zeros_like(carry.elapsed), carry.age, chain)
+        return Following(memory, plan, jnp.zeros_like(carry.elapsed), past, chain)
 
     def where_due() -> Following:
         return jax.tree.map(lambda new, old: jnp.where(_beside(due, new), new, old), anew(), carry)
@@ -102,7 +105,7 @@ def _follow(
     action = planner.act(keys["act"], state, carry.plan, carry.elapsed, observation)
     chain = None if carry.chain is None else jnp.swapaxes(carry.chain, 0, 1)
     decision = Decision(action, due, carry.plan, carry.plan.value, chain)
-    return carry._replace(elapsed=carry.elapsed + 1, age=carry.age + 1), decision
+    return carry._replace(elapsed=carry.elapsed + 1), decision
 
 
 def _beside(rows: Array, x: Array) -> Array:

@@ -15,6 +15,7 @@ from jdp.diffusion.guidance import value_guided
 from jdp.errors import UserError
 from jdp.learning.averaged import Averaged
 from jdp.learning.candidates import choose, repeated
+from jdp.learning.guides import guided
 from jdp.learning.plan_critics import Critic
 from jdp.learning.plan_models import Model
 from jdp.learning.scale import Scale
@@ -88,6 +89,7 @@ class Level:
     def given(self, context: Context) -> tuple[Array, Array]:
         """`known` of what a context says in the units of the task."""
         scale, goal = context.scale, context.goal
+        assert isinstance(scale, Scale)  # of a planner
         aim = scale.goal(goal, self.spec) if self.spec.goal else goal
         return self.known(scale.observation(context.observation), aim)
 
@@ -176,10 +178,7 @@ def steered(level: Level, denoiser: Denoiser, value: Partial | None, context: Co
         denoiser = value_guided(
             denoiser, value, strength, point=point, steps=max(steps, 1), solver_steps=min(steps, 1)
         )
-    if level.guide is None:
-        return denoiser
-    rows = Context((), *repeated(context[1:], level.candidates))
-    return level.guide(rows._replace(scale=context.scale))(denoiser)
+    return guided(denoiser, level.guide, context, level.candidates)
 
 
 def draw_candidates(
@@ -196,10 +195,10 @@ def draw_candidates(
     `known` (`Level.known`), `previous` and `context` are of B plans; `denoiser` and `value` of all their
     candidates. Without a value all have the score 0. Where the level keeps chains `x0` is one, of n + 1.
     """
-    guided = steered(level, denoiser, value, context)
+    pulled = steered(level, denoiser, value, context)
     (entries, mask), previous = repeated((known, previous), level.candidates)
     schedule = plan_schedule(level.sampling, level.model.formulation)
-    x0 = draw_plan(key, guided, entries, mask, previous, level.sampling, schedule, level.trace)
+    x0 = draw_plan(key, pulled, entries, mask, previous, level.sampling, schedule, level.trace)
     last = x0[-1] if level.trace else x0
     return x0, jnp.zeros(last.shape[0]) if value is None else value(last, jnp.zeros(last.shape[:1]))
 

@@ -10,15 +10,29 @@
 from typing import Any
 
 from jdp import registry
-from jdp.types import Method, Spec
+from jdp.errors import UserError
+from jdp.learning.guides import checked, cost_guide
+from jdp.types import Guide, Method, Spec
 
-__all__ = ["make"]
+__all__ = ["cost_guide", "make"]
 
 
-def make(config: Any, spec: Spec) -> Method:
+def make(config: Any, spec: Spec, *, guide: Guide | None = None, history: int | None = None) -> Method:
     """The policy that the type of `config` names.
 
+    Args:
+        guide: steers the actions that are drawn, in closed loop, but not those that critics learn from;
+            `cost_guide` makes one of a cost.
+        history: observations that the guide sees (1); see `jdp.types.Context`.
+
     Raises:
-        UserError: if no policy has this type of config.
+        UserError: if no policy has this type of config, or it has no denoiser to guide.
     """
-    return registry.make("policy", config, spec)
+    guide, found = checked(guide, history), registry.entry_of("policy", config)
+    if guide is not None and not registry.takes(found, "guide"):
+        those = [name for name, e in registry.entries("policy").items() if registry.takes(e, "guide")]
+        raise UserError(
+            f"{found.name} acts by one call of a network and has no denoiser to guide: leave the guide out, "
+            f"or choose one of {', '.join(those)}"
+        )
+    return registry.make("policy", config, spec, guide=guide)

@@ -1,5 +1,6 @@
 """A conditioned diffusion of actions: its config, loss and samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -7,14 +8,17 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
+from jdp.data.normalise import Affine, identity
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
 from jdp.diffusion.sampling import Sampling
 from jdp.learning.candidates import repeated
+from jdp.learning.guides import Past, context_of, guided
 from jdp.learning.optimiser import clipped_adam
+from jdp.learning.scale import ActionScale
 from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
-from jdp.types import Denoiser, Network, Params, bind
+from jdp.types import Denoiser, Guide, Network, Params, Spec, bind
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,54 @@ def denoiser(params: Params, seen: Array, config: ActorConfig) -> Partial:
     return clipped(edm(conditioned(config.network().apply), (params, seen), sigma_data=config.sigma_data))
 
 
-def candidates(key: Array, params: Params, seen: Array, count: int, dim: int, config: ActorConfig) -> Array:
-    """`[B * count, dim]`, `count` samples for each condition of `seen` `[B, C]`; the key is consumed."""
+def coordinates(standardise: Affine, config: ActorConfig, spec: Spec) -> ActionScale:
+    """What a guide is told of the units: actions are drawn as they are."""
+    return ActionScale(standardise, identity(spec.action_dim), config.sigma_data)
+
+
+def _of_chunks(denoiser: Denoiser, x: Array, sigma: Array) -> Array:
+    return denoiser(x.reshape(x.shape[0], -1), sigma).reshape(x.shape)
+
+
+def _of_vectors(denoiser: Denoiser, x: Array, sigma: Array, *, dim: int) -> Array:
+    return denoiser(x.reshape(x.shape[0], -1, dim), sigma).reshape(x.shape)
+
+
+def steered(
+    denoiser: Denoiser,
+    guide: Guide | None,
+    past: Past | tuple[()],
+    goal: Array,
+    scale: ActionScale,
+    candidates: int = 1,
+) -> Denoiser:
+    """`denoiser` of actions `[B * candidates, T * A]`, where `guide` takes it; without a guide itself.
+
+    The guide sees one of chunks `[B * candidates, T, A]`; what comes of it is clipped.
+    """
+    if guide is None:
+        return denoiser
+    assert isinstance(past, Past)  # a policy with a guide remembers
+    context = context_of(scale, past, goal, guide)
+    own = bind(_of_chunks, denoiser)
+    chunks = guided(own, guide, context, candidates)
+    if chunks is own:  # it steers nothing, and shall not move a rounding either
+        return denoiser
+    return clipped(bind(_of_vectors, chunks, dim=scale.action.mean.shape[0]))
+
+
+def candidates(
+    key: Array,
+    params: Params,
+    seen: Array,
+    count: int,
+    dim: int,
+    config: ActorConfig,
+    steer: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser,
+) -> Array:
+    """`[B * count, dim]`, `count` samples for each condition of `seen` `[B, C]`; the key is consumed.
+
+    `steer` takes the denoiser of all of them to the one that is sampled.
+    """
     many = repeated(seen, count)
-    return config.sampling().draw(key, denoiser(params, many, config), (many.shape[0], dim))
+    return config.sampling().draw(key, steer(denoiser(params, many, config)), (many.shape[0], dim))

@@ -12,11 +12,12 @@ from jdp.data import Hindsight, SegmentDraw, SegmentRows
 from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
 from jdp.errors import check_settings
-from jdp.learning import averaged
+from jdp.learning import averaged, guides
 from jdp.learning.actors import decided_anew, remembers_nothing
 from jdp.learning.averaged import Averaged
 from jdp.learning.candidates import choose, repeated
 from jdp.learning.critics import TwinCriticConfig, critic_loss, lower_q
+from jdp.learning.guides import Past, history_of
 from jdp.learning.observations import observation_affine
 from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
 from jdp.policies import actions
@@ -25,6 +26,7 @@ from jdp.policies.relabelled import condition
 from jdp.types import (
     Bound,
     Decision,
+    Guide,
     Learner,
     Method,
     Metrics,
@@ -107,17 +109,24 @@ def learn(
 def act(
     key: Array,
     state: ActorCriticState,
-    carry: Any,
+    carry: Past | tuple[()],
     observation: Array,
     goal: Array,
     *,
     config: ActorCriticConfig,
     spec: Spec,
-) -> tuple[Any, Decision]:
-    """Of `config.candidates` samples of the averaged actor one, chosen by the target critics' minimum."""
-    keys, count = named_keys(key, "sample", "select"), config.candidates
+    guide: Guide | None = None,
+) -> tuple[Past | tuple[()], Decision]:
+    """Of `config.candidates` samples of the averaged actor one, chosen by the target critics' minimum.
+
+    `guide` steers the samples, and Q chooses among them.
+    """
+    keys, count, dim = named_keys(key, "sample", "select"), config.candidates, spec.action_dim
     seen = condition(state.standardise, observation, goal, spec)
-    found = actions.candidates(keys["sample"], state.actor.ema, seen, count, spec.action_dim, config)
+    carry = guides.observe(carry, observation) if isinstance(carry, Past) else carry
+    scale = actions.coordinates(state.standardise, config, spec)
+    steer = partial(actions.steered, guide=guide, past=carry, goal=goal, scale=scale, candidates=count)
+    found = actions.candidates(keys["sample"], state.actor.ema, seen, count, dim, config, steer)
     q = lower_q(state.target_critic, repeated(seen, count), found, config)
     action, value = choose(found, q, count, key=keys["select"], temperature=config.temperature)
     return carry, decided_anew(action, value)
@@ -129,13 +138,18 @@ def one_step_method(
     act_: Callable[..., tuple[Any, Decision]],
     config: Any,
     spec: Spec,
+    guide: Guide | None = None,
 ) -> Method:
     """A method of one-step policies made of three module-level functions, with `config` and `spec` bound.
 
-    Critics see next rows, later rows and rows anywhere, in the shares of GCIQL in OGBench (arXiv
-    2410.20092; there the first kind is the present row).
+    With a `guide`, which `act_` then takes by name, the policy remembers the past for it. Critics see next
+    rows, later rows and rows anywhere, in the shares of GCIQL in OGBench (arXiv 2410.20092; there the first
+    kind is the present row).
     """
     settings = (("config", config), ("spec", spec))
     draw = SegmentDraw(ONE_STEP, spec.goal, Hindsight(next=0.2, later=0.5, anywhere=0.3))
     learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
-    return Method(learner, Policy(remembers_nothing, Bound(act_, settings)))
+    if guide is None:
+        return Method(learner, Policy(remembers_nothing, Bound(act_, settings)))
+    begin_ = Bound(guides.no_past, (("length", history_of(guide)),))
+    return Method(learner, Policy(begin_, Bound(act_, (*settings, ("guide", guide)))))

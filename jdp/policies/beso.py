@@ -14,11 +14,11 @@ from jdp.diffusion.guidance.classifier_free import classifier_free_doubled, flag
 from jdp.errors import check_settings
 from jdp.learning.fitting import falling_rates
 from jdp.policies import actions, chunks
-from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated
 from jdp.registry import Preset, Task, register
-from jdp.types import Decision, Denoiser, Method, Metrics, Params, Segments, Spec, named_keys
+from jdp.types import Bound, Denoiser, Guide, Method, Metrics, Params, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -108,23 +108,6 @@ def denoiser(params: Params, seen: Array, config: BESOConfig, spec: Spec) -> Den
     return actions.clipped(classifier_free_doubled(actions.denoiser(params, both, config), config.guidance))
 
 
-def _act(
-    key: Array,
-    state: CloneState,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    config: BESOConfig,
-    spec: Spec,
-) -> tuple[ChunkCarry, Decision]:
-    def guided(observations: Array) -> Denoiser:
-        seen = chunks.condition(state.standardise, observations, goal, spec)
-        return denoiser(state.actor.ema, seen, config, spec)
-
-    return chunks.follow(key, carry, observation, guided, config=config, spec=spec)
-
-
 def presets(task: Task) -> Mapping[str, Preset]:
     """The same settings for all datasets."""
     return presets_of(BESOConfig(), task)
@@ -143,6 +126,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     fit=falling_rates,
 )
 @lru_cache
-def beso(config: BESOConfig, spec: Spec) -> Method:
+def beso(config: BESOConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """BESO as a policy; equal arguments give the same one. Without goals it is behaviour cloning."""
-    return chunks.chunk_method(_init, _update, _act, config, spec)
+    acting = Bound(denoiser, (("config", config), ("spec", spec)))
+    return chunks.chunk_method(_init, _update, acting, config, spec, guide)

@@ -14,13 +14,15 @@ from jdp.data.normalise import Affine
 from jdp.errors import check_settings
 from jdp.learning import averaged
 from jdp.learning.averaged import Averaged
+from jdp.learning.guides import Past, history_of, no_past, observe
 from jdp.learning.observations import observation_affine
-from jdp.policies import relabelled
+from jdp.policies import actions, relabelled
 from jdp.policies.actions import ActorConfig
 from jdp.types import (
     Bound,
     Decision,
     Denoiser,
+    Guide,
     Learner,
     Method,
     Metrics,
@@ -66,7 +68,7 @@ class CloneState(NamedTuple):
 class ChunkCarry(NamedTuple):
     """What B environments remember."""
 
-    seen: Array  # [B, H, O], the last observations
+    past: Past  # of the episode; its history is as long as the policy or its guide asks for
     queue: Array  # [B, E, A], actions to execute, the next one first
     left: Array  # [B] int32, how many of them are not executed yet
 
@@ -108,61 +110,74 @@ def imitate(
     return state._replace(actor=actor), metrics
 
 
-def start(observation: Array, *, config: ChunkConfig, spec: Spec) -> ChunkCarry:
+def start(observation: Array, *, config: ChunkConfig, spec: Spec, guide: Guide | None = None) -> ChunkCarry:
     """An episode's first observation `[B, O]`, repeated; nothing to execute yet."""
     batch = observation.shape[0]
-    seen = jnp.broadcast_to(observation[:, None], (batch, config.history, observation.shape[1]))
+    past = no_past(observation, max(config.history, history_of(guide)))
     queue = jnp.zeros((batch, config.execute, spec.action_dim))
-    return ChunkCarry(seen, queue, jnp.zeros(batch, jnp.int32))
+    return ChunkCarry(past, queue, jnp.zeros(batch, jnp.int32))
 
 
 def step(
-    carry: ChunkCarry, observation: Array, sample: Callable[[Array], Array]
+    carry: ChunkCarry, observation: Array, sample: Callable[[Past], Array]
 ) -> tuple[ChunkCarry, Decision]:
     """The next action `[B, A]` of each row's chunk, or the first of a new one where all were executed.
 
-    `sample(observations [B, H, O]) -> [B, chunk * A]` runs only where any row needs it: one branch of a
-    `lax.cond`, for all rows at once. (Under `vmap` both branches would run.)
+    `sample(past) -> [B, chunk * A]` runs only where any row needs it: one branch of a `lax.cond`, for all
+    rows at once. (Under `vmap` both branches would run.)
     """
-    seen = jnp.concatenate([carry.seen[:, 1:], observation[:, None]], axis=1)
+    past = observe(carry.past, observation)
     batch, execute, dim = carry.queue.shape
     due = carry.left == 0
 
     def renew() -> Array:
-        chunk = sample(seen).reshape(batch, -1, dim)[:, :execute]
+        chunk = sample(past).reshape(batch, -1, dim)[:, :execute]
         return jnp.where(due[:, None, None], chunk, carry.queue)
 
     queue = jax.lax.cond(jnp.any(due), renew, lambda: carry.queue)
     left = jnp.where(due, execute, carry.left) - 1
-    return ChunkCarry(seen, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due)
+    return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due)
 
 
-def follow(
+def _act(
     key: Array,
+    state: CloneState,
     carry: ChunkCarry,
     observation: Array,
-    denoiser: Callable[[Array], Denoiser],
+    goal: Array,
     *,
+    denoiser: Callable[[Params, Array], Denoiser],
     config: ChunkConfig,
     spec: Spec,
+    guide: Guide | None,
 ) -> tuple[ChunkCarry, Decision]:
-    """`step` with chunks that `denoiser(observations [B, H, O])` denoises; the key is consumed."""
-    shape = (observation.shape[0], config.chunk * spec.action_dim)
-    return step(carry, observation, lambda seen: config.sampling().draw(key, denoiser(seen), shape))
+    def sample(past: Past) -> Array:
+        shown = condition(state.standardise, past.history[:, -config.history :], goal, spec)
+        own, scale = denoiser(state.actor.ema, shown), actions.coordinates(state.standardise, config, spec)
+        steered = actions.steered(own, guide, past, goal, scale)
+        return config.sampling().draw(key, steered, (shown.shape[0], config.chunk * spec.action_dim))
+
+    return step(carry, observation, sample)
 
 
 def chunk_method(
     init_: Callable[..., PyTree],
     update: Callable[..., tuple[PyTree, Metrics]],
-    act: Callable[..., tuple[ChunkCarry, Decision]],
+    denoiser: Callable[[Params, Array], Denoiser],
     config: ChunkConfig,
     spec: Spec,
+    guide: Guide | None,
 ) -> Method:
-    """A method of cloned chunks made of three module-level functions, with `config` and `spec` bound.
+    """A method of cloned chunks made of two module-level functions, with `config` and `spec` bound.
 
     Policies that only imitate see later rows of their episode as goals.
+
+    Args:
+        denoiser: of weights and conditions `[B, C]`, hashable; the policy acts by it.
+        guide: steers the chunk when it is drawn.
     """
     settings = (("config", config), ("spec", spec))
     draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
     learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
-    return Method(learner, Policy(Bound(start, settings), Bound(act, settings)))
+    acting = (*settings, ("guide", guide))
+    return Method(learner, Policy(Bound(start, acting), Bound(_act, (*acting, ("denoiser", denoiser)))))

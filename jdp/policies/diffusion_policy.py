@@ -8,11 +8,11 @@ from jax import Array
 
 from jdp.learning.fitting import falling_rates
 from jdp.policies import actions, chunks
-from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated
 from jdp.registry import Preset, Task, register
-from jdp.types import Decision, Denoiser, Method, Metrics, Params, Segments, Spec, named_keys
+from jdp.types import Bound, Guide, Method, Metrics, Params, Segments, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,6 @@ def _update(
     return chunks.imitate(state, loss, config)
 
 
-def _act(
-    key: Array,
-    state: CloneState,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    config: DiffusionPolicyConfig,
-    spec: Spec,
-) -> tuple[ChunkCarry, Decision]:
-    def denoiser(observations: Array) -> Denoiser:
-        seen = chunks.condition(state.standardise, observations, goal, spec)
-        return actions.denoiser(state.actor.ema, seen, config)
-
-    return chunks.follow(key, carry, observation, denoiser, config=config, spec=spec)
-
-
 def presets(task: Task) -> Mapping[str, Preset]:
     """The same settings for all datasets."""
     return presets_of(DiffusionPolicyConfig(), task)
@@ -84,10 +67,11 @@ def presets(task: Task) -> Mapping[str, Preset]:
     fit=falling_rates,
 )
 @lru_cache
-def diffusion_policy(config: DiffusionPolicyConfig, spec: Spec) -> Method:
+def diffusion_policy(config: DiffusionPolicyConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """Diffusion policy; equal arguments give the same one.
 
     Near an episode's end a chunk repeats the last row's action (0 after a terminal): draw its segments
     from `jdp.data.segment_rows(episodes, 2)` to imitate the ends too.
     """
-    return chunks.chunk_method(chunks.init, _update, _act, config, spec)
+    acting = Bound(actions.denoiser, (("config", config),))
+    return chunks.chunk_method(chunks.init, _update, acting, config, spec, guide)

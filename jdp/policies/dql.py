@@ -22,7 +22,7 @@ from jdp.policies.actor_critic import ActorCriticConfig, ActorCriticState
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated, magnitude, mean_of, transitions
 from jdp.registry import Preset, Task, register
-from jdp.types import Method, Metrics, Params, Segments, Spec, Transition, named_keys
+from jdp.types import Guide, Method, Metrics, Params, Segments, Spec, Transition, named_keys
 
 
 def _settings(eta: float, grad_norm: float, **others: Any) -> dict[str, Any]:
@@ -157,9 +157,9 @@ def presets(task: Task) -> Mapping[str, Preset]:
     fit=falling_rates,
 )
 @lru_cache
-def dql(config: DQLConfig, spec: Spec) -> Method:
+def dql(config: DQLConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """Diffusion-QL as a policy; equal arguments give the same one.
 
     It acts by the averaged weights, where the authors' code takes the last ones.
     """
-    return actor_critic.one_step_method(actor_critic.init, _update, actor_critic.act, config, spec)
+    return actor_critic.one_step_method(actor_critic.init, _update, actor_critic.act, config, spec, guide)

@@ -16,7 +16,7 @@ from jdp.policies.actor_critic import ActorCriticConfig, ActorCriticState
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated, magnitude, mean_of, transitions
 from jdp.registry import Preset, Task, register
-from jdp.types import Method, Metrics, Params, Segments, Spec, Transition, expand, named_keys
+from jdp.types import Guide, Method, Metrics, Params, Segments, Spec, Transition, expand, named_keys
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def presets(task: Task) -> Mapping[str, Preset]:
     fit=falling_rates,
 )
 @lru_cache
-def edp(config: EDPConfig, spec: Spec) -> Method:
+def edp(config: EDPConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """EDP as a policy; equal arguments give the same one.
 
     Targets move at every update, where the authors' move every fifth.
     """
-    return actor_critic.one_step_method(actor_critic.init, _update, actor_critic.act, config, spec)
+    return actor_critic.one_step_method(actor_critic.init, _update, actor_critic.act, config, spec, guide)

@@ -20,7 +20,7 @@ from jdp.policies.actor_critic import ActorCriticConfig, ActorCriticState
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated, transitions
 from jdp.registry import Preset, Task, register
-from jdp.types import Method, Metrics, Network, Params, Segments, Spec, named_keys
+from jdp.types import Guide, Method, Metrics, Network, Params, Segments, Spec, named_keys
 
 _ANTMAZE = {"expectile": 0.9, "candidates": 32, "reward_shift": -1.0}
 IDQL_SETTINGS: dict[str, dict[str, Any]] = {
@@ -112,10 +112,10 @@ def presets(task: Task) -> Mapping[str, Preset]:
     fit=falling_rates_and_scaled_rewards,
 )
 @lru_cache
-def idql(config: IDQLConfig, spec: Spec) -> Method:
+def idql(config: IDQLConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """IDQL as a policy; equal arguments give the same one.
 
     It takes the sample of the largest `min_j Q_j` (the paper's choice at evaluation); `temperature` above 0
     draws among them. The denoiser is `ActorConfig`'s, without the dropout of the authors' network.
     """
-    return actor_critic.one_step_method(_init, _update, actor_critic.act, config, spec)
+    return actor_critic.one_step_method(_init, _update, actor_critic.act, config, spec, guide)

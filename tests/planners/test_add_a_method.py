@@ -98,6 +98,22 @@ def test_its_presets_and_its_row_stand_in_the_registry(plugin):
     assert plugin.idea.startswith("one of many plans")
 
 
+def test_the_page_steers_a_planner_and_a_policy():
+    """As printed; both act."""
+    text = PAGE.read_text().partition("## Steer one")[2]
+    names = {"jdp": jdp, "jnp": jnp, "data": data(), "config": "veteran", "settings": "idql"}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    observation, none = jnp.zeros((3, 2)), jnp.zeros((3, 0))
+    for method in (names["planner"], names["policy"]):
+        rows = method.learner.draws.view(method.learner.draws.prepare(data()))
+        state = jax.eval_shape(method.learner.init, jax.random.key(0), rows)
+        carry = jax.eval_shape(method.policy.init, observation)
+        with jax.numpy_rank_promotion("allow"):  # as a user's JAX does
+            act = jax.eval_shape(method.policy.act, jax.random.key(1), state, carry, observation, none)
+        assert act[1].action.shape == (3, 1)
+
+
 def test_what_it_does_not_take_is_said_in_one_line(plugin):
     guide = cost_guide(lambda observation, action: observation.sum((1, 2)))
     jdp.planners.make(plugin.config(), SPEC, guide=guide)

@@ -8,6 +8,7 @@ from deciding import row_shapes
 
 from jdp import registry
 from jdp.diffusion import exact
+from jdp.learning.guides import checked
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_models import Model
 from jdp.learning.scale import Affine, Scale
@@ -91,24 +92,32 @@ def test_a_row_that_is_reset_acts_as_a_fresh_one_and_the_others_go_on(settings, 
         assert began[0].decided.all() and not expected[0].decided.any()
 
 
-def _elapsed(elapsed, x, sigma):
+def _constant(number, x, sigma):
     del sigma
-    return jnp.broadcast_to(elapsed.astype(x.dtype)[:, None, None], x.shape)
+    return jnp.broadcast_to(number[:, None], x.shape)
 
 
 def _tell(context):
-    return lambda denoiser: bind(_elapsed, context.elapsed)
+    """Plans whose entries are: steps since the beginning, the oldest and the second oldest observation."""
+    assert context.history.shape[1:] == (3, 3)
+    elapsed = context.elapsed.astype(jnp.float32)
+    told = jnp.stack([elapsed, context.history[:, 0, 0], context.history[:, 1, 0]], axis=1)
+    told = jnp.concatenate([told, jnp.zeros((told.shape[0], 2))], axis=1)  # and the actions
+    return lambda denoiser: bind(_constant, told)
 
 
-def test_a_guide_is_told_the_steps_of_each_episode(monkeypatch):
-    """A guide whose plans are that number."""
+def test_a_guide_is_told_the_steps_and_the_last_observations_of_each_episode(monkeypatch):
+    """Those of a row that begins anew in between are of its new episode, its first one in front of them."""
     policy, state = planner(monkeypatch, exact.gaussian(0.0, 1.0), Spec(3, 2), horizon=4, replan_every=1)
     config = DiffuserPlannerConfig(horizon=4, candidates=2, sampling=SAMPLING)
-    policy = diffuser.diffuser.__wrapped__(config, Spec(3, 2), guide=_tell).policy
+    policy = diffuser.diffuser.__wrapped__(config, Spec(3, 2), guide=checked(_tell, 3)).policy
     act, carry, none = jax.jit(policy.act), policy.init(jnp.zeros((B, 3))), jnp.zeros((B, 0))
-    for step in range(4):
+    for step in range(6):
+        here = jnp.full((B, 3), 10.0 * step)
         if step == 2:
-            carry = carry._replace(age=carry.age.at[1].set(0))
-        carry, decision = act(jax.random.key(step), state, carry, jnp.zeros((B, 3)), none)
-        told = [step - 2 if row == 1 and step >= 2 else step for row in range(B)]
-        np.testing.assert_allclose(decision.plan.observation[:, 1, 0], told, atol=1e-5)
+            carry = jax.tree.map(lambda new, old: old.at[1].set(new[1]), policy.init(here), carry)
+        carry, decision = act(jax.random.key(step), state, carry, here, none)
+        begun = np.array([0, 2, 0, 0]) * (step >= 2)
+        told = [step - begun, *(10 * np.maximum(step - back, begun) for back in (2, 1))]
+        np.testing.assert_allclose(decision.plan.observation[:, 1], np.stack(told, axis=1), atol=1e-5)
+    assert act._cache_size() == 1

@@ -218,7 +218,7 @@ def test_policy_in_closed_loop_compiles_once(maze):
         carry, decision = act(jax.random.key(step), state, carry, here, jnp.ones((B, 1)))
         assert decision.action.shape == (B, 1) and np.abs(decision.action).max() <= 1
     assert len(traces) == 1
-    assert (carry.elapsed == 2).all() and (carry.age == 4).all()
+    assert (carry.elapsed == 2).all() and (carry.past.elapsed == 3).all()
     assert planner is veteran(VeteranConfig(**TINY, goals="condition"), MAZE)
 
 

@@ -138,9 +138,9 @@ def test_a_chunk_is_executed_in_order_and_then_renewed():
     """The chunk made at t says t + .1 k; only its first three actions are executed, and 12 steps make 4."""
     config, calls = TINY["diffusion_policy"], []
 
-    def sample(seen):
+    def sample(past):
         jax.debug.callback(lambda: calls.append(1))
-        now = seen[:, -1, :1]  # [B, 1]
+        now = past.history[:, -1, :1]  # [B, 1]
         return (now[:, None] + 0.1 * jnp.arange(4.0)[None, :, None] + jnp.zeros((1, 1, 2))).reshape(2, -1)
 
     step = jax.jit(lambda carry, observation: chunks.step(carry, observation, sample))
@@ -150,7 +150,7 @@ def test_a_chunk_is_executed_in_order_and_then_renewed():
         carry, decision = step(carry, first + t)
         np.testing.assert_array_equal(decision.decided, t % 3 == 0)
         np.testing.assert_allclose(decision.action, np.full((2, 2), t // 3 * 3 + 0.1 * (t % 3)), rtol=1e-6)
-        np.testing.assert_array_equal(carry.seen[0, :, 0], [max(t - 1, 0), t])
+        np.testing.assert_array_equal(carry.past.history[0, :, 0], [max(t - 1, 0), t])
     jax.effects_barrier()
     assert len(calls) == 4 and step._cache_size() == 1
 
@@ -227,8 +227,8 @@ def test_one_row_is_reset_in_the_middle_of_its_chunk():
     """It begins a chunk at once; the other row, and a row that never saw the reset, go on as they were."""
     config = TINY["diffusion_policy"]
 
-    def sample(seen):
-        now = seen[:, -1, :1]
+    def sample(past):
+        now = past.history[:, -1, :1]
         return (now[:, None] + 0.1 * jnp.arange(4.0)[None, :, None] + jnp.zeros((1, 1, 2))).reshape(2, -1)
 
     step = jax.jit(lambda carry, observation: chunks.step(carry, observation, sample))

@@ -1,0 +1,121 @@
+"""Hooks of planners and policies: what a guide sees and remembers, and a user's cost as a guide."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.diffusion.guidance import value_guided
+from jdp.errors import UserError
+from jdp.learning.candidates import repeated
+from jdp.types import Bound, Context, Coordinates, Denoiser, Guide, bind
+
+
+class Past(NamedTuple):
+    """The last observations of B episodes, in a carry."""
+
+    history: Array  # [B, H, O], the present last; the first observation stands for those before it
+    elapsed: Array  # [B] int32, steps since the first one; -1 until it is seen
+
+
+def no_past(observation: Array, length: int = 1) -> Past:
+    """Of episodes that begin at `observation` `[B, O]`, which is seen next; `length` is H."""
+    batch, dim = observation.shape
+    history = jnp.broadcast_to(observation[:, None], (batch, length, dim))
+    return Past(history, jnp.full(batch, -1, jnp.int32))
+
+
+def observe(past: Past, observation: Array) -> Past:
+    """A step later, at `observation` `[B, O]`."""
+    return Past(jnp.concatenate([past.history[:, 1:], observation[:, None]], axis=1), past.elapsed + 1)
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """A guide that sees the last `history` observations."""
+
+    guide: Guide
+    history: int
+
+    def __call__(self, context: Context) -> Callable[[Denoiser], Denoiser]:
+        """As `guide`."""
+        return self.guide(context)
+
+
+def history_of(guide: Guide | None) -> int:
+    """H, the observations that a guide sees: its field `history`, 1 where it has none."""
+    return getattr(guide, "history", 1)
+
+
+def checked(guide: Guide | None, history: int | None = None) -> Guide | None:
+    """`guide`, seeing the last `history` observations where that is given.
+
+    Raises:
+        UserError: if the guide is not hashable, or `history` is below 1 or given without a guide.
+    """
+    try:
+        hash(guide)
+    except TypeError:
+        raise UserError(
+            "a guide must be hashable, so that nothing compiles twice: give a function or a frozen dataclass"
+        ) from None
+    if history is not None and (guide is None or history < 1):
+        raise UserError(f"history is {history}: a guide sees 1 or more observations, and nothing else does")
+    return guide if guide is None or history in (None, history_of(guide)) else Remembering(guide, history)
+
+
+def context_of(scale: Coordinates, past: Past, goal: Array, guide: Guide | None) -> Context:
+    """What `guide` may know at the last observation of `past`, on the way to goals `[B, G]`."""
+    history = past.history[:, -history_of(guide) :]
+    return Context(scale, history[:, -1], goal, past.elapsed, history)
+
+
+def guided(denoiser: Denoiser, guide: Guide | None, context: Context, candidates: int = 1) -> Denoiser:
+    """`denoiser` of `candidates` for each row of `context`, taken to another one by `guide`."""
+    if guide is None:
+        return denoiser
+    return guide(Context(context.scale, *repeated(tuple(context[1:]), candidates)))(denoiser)
+
+
+class Cost(Protocol):
+    """What a plan costs, in the units of the task; differentiable."""
+
+    def __call__(self, observation: Array, action: Array) -> Array:
+        """`[B]`, of observations `[B, T, O]`, of which row 0 is the present, and actions `[B, T, A]`.
+
+        Actions are within [-1, 1], as everywhere in jdp (`Spec.task_actions` takes them to the task's box).
+        Where plans hold states alone they are `[B, 0, A]`. On the high level of a hierarchy, whose rows are
+        `jump` steps apart, they are those of all steps, `[B, T * jump, A]`. Policies draw actions alone:
+        observations are `[B, 1, O]`, the present, and actions the chunk.
+        """
+        ...
+
+
+def cost_guide(cost: Cost, strength: float = 1.0, *, steps: int = 0) -> Guide:
+    """The guide to plans, or actions, of low `cost`: the prior tilted by `exp(-strength * cost)`.
+
+    The gradient of the cost is taken at the denoised plan (`jdp.diffusion.guidance.value_guided`).
+
+    Args:
+        strength: 0 steers nothing.
+        steps: of Newton's method at each noise level, for a cost that is curved where plans are; 0: one plain
+            gradient step, cheap, and enough for a weak pull.
+    """
+    return Bound(_cost_guide, (("cost", cost), ("steps", steps), ("strength", strength)))
+
+
+def _cost_guide(
+    context: Context, *, cost: Cost, strength: float, steps: int
+) -> Callable[[Denoiser], Denoiser]:
+    if not strength:
+        return lambda denoiser: denoiser
+    value = bind(_value, context.scale, context.observation, cost=cost)
+    solver = {"steps": max(steps, 1), "solver_steps": min(steps, 1), "sigma_data": context.scale.sigma_data}
+    return lambda denoiser: value_guided(denoiser, value, strength, **solver)
+
+
+def _value(scale: Coordinates, present: Array, x: Array, sigma: Array, *, cost: Cost) -> Array:
+    del sigma  # the gradient is taken at clean plans
+    return -cost(*scale.rows(x, present))
