@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 from jdp.diffusion import losses, schedules
 from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, preconditioned
 from jdp.diffusion.losses import Shape, as_shape
-from jdp.diffusion.times import COSINE, FLOW, LINEAR, Process
+from jdp.diffusion.times import COSINE, FLOW, LINEAR, TO_DATA, Process
 from jdp.errors import UserError
 from jdp.types import Bound, Metrics, Params, named_keys
 
@@ -97,6 +97,11 @@ def _flow_scales(s: Array) -> tuple[Array, Array, Array]:
     return left, left, -s * left
 
 
+def _to_data_scales(s: Array) -> tuple[Array, Array, Array]:
+    left = 1 / (1 + s)  # v = x0 - eps = -u
+    return left, left, s * left
+
+
 _SCALES = {"eps": _eps_scales, "x0": _x0_scales, "v": _v_scales}
 
 
@@ -140,10 +145,16 @@ def vp(predicts: Prediction, process: Process = COSINE) -> Formulation:
     return Formulation(name, preconditioning, _bound(_uniform_times, process=process), schedule)
 
 
-def flow() -> Formulation:
-    """Rectified flow (arXiv 2209.03003): the network sees `x_t`, `t` and predicts `u = eps - x0`."""
-    preconditioning = Preconditioning(_flow_scales, FLOW.time)
-    return Formulation("flow", preconditioning, _bound(_uniform_times, process=FLOW), schedules.flow)
+def flow(process: Process = FLOW) -> Formulation:
+    """Rectified flow (arXiv 2209.03003): the network sees `x_t`, `t` and predicts `u = eps - x0`.
+
+    `process` says which way time runs and where it begins: FLOW from data at 0 to level 999 at .999; TO_DATA
+    from pure noise at 0 to data at 1, and the network predicts `v = x0 - eps`.
+    """
+    ahead = process is TO_DATA
+    scales, schedule = (_to_data_scales, schedules.flow_to_data) if ahead else (_flow_scales, schedules.flow)
+    name, levels = "flow_to_data" if ahead else "flow", _bound(_uniform_times, process=process)
+    return Formulation(name, Preconditioning(scales, process.time), levels, schedule)
 
 
 def ddpm(predicts: Prediction, steps: int = 20) -> Formulation:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jdp.diffusion.times import COSINE, FLOW, LINEAR, OFFSET, Process
+from jdp.diffusion.times import COSINE, FLOW, LINEAR, OFFSET, TO_DATA, Process
 
 
 def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Array:
@@ -48,6 +48,13 @@ def vp_linear(n: int, last: float = LINEAR.last) -> Array:
 def flow(n: int, last: float = FLOW.last) -> Array:
     """`[n + 1]`, times of rectified flow evenly from `last` (level 999) to 0: Euler's steps are equal."""
     return _even(n, FLOW, last)
+
+
+def flow_to_data(n: int) -> Array:
+    """`[n + 1]`, the same from pure noise: times evenly from 0, or nearly (`times.TO_DATA`), to 1."""
+    if n < 1:
+        raise ValueError(f"this schedule needs n >= 1: {n=}")
+    return TO_DATA.level(jnp.linspace(0.0, 1.0, n + 1, dtype=jnp.float32).at[0].set(TO_DATA.first))
 
 
 def ddpm_cosine(n: int, *, offset: float = OFFSET, beta_max: float = 0.999) -> Array:

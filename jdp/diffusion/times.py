@@ -57,6 +57,16 @@ def flow_time(sigma: Array) -> Array:
     return sigma / (1 + sigma)
 
 
+def to_data_level(t: Array) -> Array:
+    """`sigma = (1 - t) / t` of a flow from noise to data, `x_t = t x0 + (1 - t) eps`."""
+    return (1 - t) / t
+
+
+def to_data_time(sigma: Array) -> Array:
+    """`t = 1 / (1 + sigma)`."""
+    return 1 / (1 + sigma)
+
+
 class Process(NamedTuple):
     """A noising process: time and level, each from the other, and where training and sampling begin."""
 
@@ -69,3 +79,5 @@ class Process(NamedTuple):
 COSINE = Process(cosine_level, cosine_time, last=0.9946)  # level 119; the level is infinite at 1
 LINEAR = Process(linear_level, linear_time, last=1.0)  # level 152
 FLOW = Process(flow_level, flow_time, last=0.999)  # level 999
+# The same with its time reversed, from pure noise (but for the last bit of a float32) at 0 to data at 1.
+TO_DATA = Process(to_data_level, to_data_time, last=1.0, first=2.0**-24)

@@ -18,6 +18,7 @@ from jdp.learning.optimiser import clipped_adam
 from jdp.learning.scale import ActionScale
 from jdp.networks import Precision
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
+from jdp.policies.relabelled import share_of
 from jdp.types import Denoiser, Guide, Network, Params, Spec, bind
 
 
@@ -92,12 +93,8 @@ def imitation_loss(
     The mean is over the rows `keep` `[B]`. The key is consumed.
     """
     apply = conditioned(config.network().apply)
-    weight = keep.astype(x0.dtype)
-    weight = weight / jnp.maximum(jnp.mean(weight), 1 / weight.size)
-    loss, _ = losses.denoising_at(
-        key, apply, (params, seen), x0, sigma, weight=weight, sigma_data=config.sigma_data
-    )
-    return loss
+    weight, sd = share_of(keep, x0.dtype), config.sigma_data
+    return losses.denoising_at(key, apply, (params, seen), x0, sigma, weight=weight, sigma_data=sd)[0]
 
 
 def _clipped(denoiser: Denoiser, x: Array, sigma: Array) -> Array:

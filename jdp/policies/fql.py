@@ -1,8 +1,6 @@
 """Flow Q-learning (Park, Li and Levine 2025, arXiv 2502.02538): one step, distilled from a flow, climbs Q.
 
-The flow is the paper's own, from noise at time 0 to actions at time 1, both included. That of
-`jdp.diffusion.formulations` runs in `x0 + sigma eps` and begins at level 999 (time .001), so ten steps of
-Euler's from pure noise would give other numbers. Longer than other files, for it has networks of its own.
+Longer than other files by the table of what its authors tuned, and by networks and a step of its own.
 """
 
 from collections.abc import Mapping
@@ -18,19 +16,35 @@ from jax import Array
 from jdp.data import SegmentRows
 from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
+from jdp.diffusion import samplers
+from jdp.diffusion.formulations import flow
+from jdp.diffusion.times import TO_DATA
 from jdp.errors import check_choices, check_settings
 from jdp.learning.actors import decided_anew
 from jdp.learning.critics import TwinCriticConfig, critic_loss, td_target
 from jdp.learning.fitting import falling_rates
 from jdp.learning.observations import observation_affine
 from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
+from jdp.learning.scale import clip_action
 from jdp.networks.mlp import mlp
 from jdp.policies.actor_critic import one_step_method
 from jdp.policies.presets import presets_of
-from jdp.policies.relabelled import condition, imitated, magnitude, mean_of, transitions
+from jdp.policies.relabelled import condition, imitated, magnitude, mean_of, share_of, transitions
 from jdp.registry import Preset, Task, register
-from jdp.types import Decision, Method, Metrics, Network, Params, Segments, Spec, Transition, named_keys
+from jdp.types import (
+    Bound,
+    Decision,
+    Method,
+    Metrics,
+    Network,
+    Params,
+    Segments,
+    Spec,
+    Transition,
+    named_keys,
+)
 
+FLOW = flow(TO_DATA)  # the paper's: from noise at time 0 to actions at time 1
 _LOWER = {"target": "min", "normalise_q": False}
 _MEAN = {"normalise_q": False, "reward_shift": -1.0}  # of the antmazes; read only by tasks without goals
 
@@ -107,20 +121,15 @@ class FQLState(NamedTuple):
     standardise: Affine  # of observations, [O]
 
 
-def velocity(params: Params, seen: Array, x: Array, t: Array, network: Network) -> Array:
-    """`v(x, t | seen)` `[B, A]` of the flow from noise (`t` = 0) to actions (1); `t` is `[B]`."""
+def _velocity(both: tuple[Params, Array], x: Array, t: Array, *, network: Network) -> Array:
+    params, seen = both
     return network.apply(params, jnp.concatenate([seen, x, t[:, None]], axis=-1))
 
 
 def flow_action(params: Params, seen: Array, z: Array, steps: int, network: Network) -> Array:
     """`[B, A]` within [-1, 1]: `steps` Euler steps of the flow from the noise `z` `[B, A]`."""
-
-    def step(x: Array, t: Array) -> tuple[Array, None]:
-        v = velocity(params, seen, x, jnp.broadcast_to(t, x.shape[:1]), network)
-        return x + v / steps, None
-
-    x, _ = jax.lax.scan(step, z, jnp.arange(steps, dtype=z.dtype) / steps)
-    return jnp.clip(x, -1.0, 1.0)
+    sigmas, apply = FLOW.schedule(steps), Bound(_velocity, (("network", network),))
+    return clip_action(samplers.euler(FLOW.denoiser(apply, (params, seen)), sigmas[0] * z, sigmas))
 
 
 def one_step(params: Params, seen: Array, z: Array, network: Network) -> Array:
@@ -144,18 +153,17 @@ def actor_loss(
     fixed), `L_q = -Q(s, clip(mu))` with the mean of both critics.
     """
     keys = named_keys(key, "noise", "time", "distil")
-    seen, action = step.observation, step.action
+    seen, action, apply = step.observation, step.action, Bound(_velocity, (("network", network),))
     z = jax.random.normal(keys["noise"], action.shape)
-    t = jax.random.uniform(keys["time"], action.shape[:1])
-    x = (1 - t[:, None]) * z + t[:, None] * action
-    bc = mean_of(jnp.square(velocity(params["flow"], seen, x, t, network) - (action - z)), keep)
+    sigma = FLOW.levels(keys["time"], keep.size, action.dtype)
+    bc, _ = FLOW.error(apply, (params["flow"], seen), action, sigma, z, share_of(keep, action.dtype))
 
     z = jax.random.normal(keys["distil"], action.shape)
     wanted = jax.lax.stop_gradient(flow_action(params["flow"], seen, z, config.flow_steps, network))
     found = one_step(params["one_step"], seen, z, network)
     distil = mean_of(jnp.square(found - wanted), keep)
 
-    q = jnp.mean(config.critic().apply(critic, seen, jnp.clip(found, -1.0, 1.0)), axis=0)
+    q = jnp.mean(config.critic().apply(critic, seen, clip_action(found)), axis=0)
     lq = -mean_of(q, keep)
     if config.normalise_q:
         lq = lq / magnitude(q, keep)
@@ -189,7 +197,7 @@ def _update(
     step, keep = transitions(batch, state.standardise, spec, config), imitated(batch, spec)
     network, critic = config.network(spec), config.critic()
     z = jax.random.normal(keys["next"], step.action.shape)
-    action = jnp.clip(one_step(state.actor.params["one_step"], step.next_observation, z, network), -1.0, 1.0)
+    action = clip_action(one_step(state.actor.params["one_step"], step.next_observation, z, network))
     q = critic.apply(state.target_critic, step.next_observation, action)
     following = jnp.min(q, axis=0) if config.target == "min" else jnp.mean(q, axis=0)
     target = td_target(step.reward, step.terminal, following, config.discount)
@@ -212,7 +220,7 @@ def _act(
     seen = condition(state.standardise, observation, goal, spec)
     z = jax.random.normal(key, (seen.shape[0], spec.action_dim))
     action = one_step(state.actor.params["one_step"], seen, z, config.network(spec))
-    return carry, decided_anew(jnp.clip(action, -1.0, 1.0))
+    return carry, decided_anew(clip_action(action))
 
 
 def presets(task: Task) -> Mapping[str, Preset]:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jdp.data.normalise import Affine
 from jdp.data.segments import FAR
@@ -55,6 +56,12 @@ def transitions(batch: Segments, standardise: Affine, spec: Spec, config: TwinCr
         next_observation=condition(standardise, following, batch.goal, spec),
         terminal=terminal,
     )
+
+
+def share_of(keep: Array, dtype: DTypeLike) -> Array:
+    """`[B]`, weights by which a mean is that of the rows `keep` `[B]`; 0 where there are none."""
+    weight = keep.astype(dtype)
+    return weight / jnp.maximum(jnp.mean(weight), 1 / weight.size)
 
 
 def mean_of(x: Array, keep: Array) -> Array:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.diffusion import FORMULATIONS, edm, exact, formulation, formulations, losses, schedules
-from jdp.diffusion.times import COSINE, FLOW, LINEAR
+from jdp.diffusion import FORMULATIONS, edm, exact, formulation, formulations, losses, samplers, schedules
+from jdp.diffusion.times import COSINE, FLOW, LINEAR, TO_DATA
 from jdp.errors import UserError
 from jdp.types import expand
 
@@ -219,3 +219,26 @@ def test_the_loss_of_a_level_a_time_step_is_that_of_its_definition(name):
         key, lambda p, x, c: p * jnp.sin(x + c[:, None, None]), jnp.float32(0.7), x0, sigma=sigma[:, 1]
     )
     np.testing.assert_allclose(form.loss(key, apply, jnp.float32(0.7), x0, sigma=each)[0], rows[0], rtol=1e-6)
+
+
+def test_a_flow_to_data_is_integrated_from_pure_noise():
+    """Euler's `x + v / n` of `v(x, t)` from time 0, and the loss `|v - (x0 - eps)|^2`, in numpy."""
+    rng, n, form = np.random.default_rng(0), 5, formulations.flow(TO_DATA)
+    z, x0 = rng.normal(size=(2, B, D)).astype(np.float32)
+
+    def v(x, t):
+        return np.cos(2 * x + t) if isinstance(x, np.ndarray) else jnp.cos(2 * x + t)
+
+    def apply(params, x, t):
+        return v(x, t[:, None])
+
+    sigmas, x = form.schedule(n), z
+    found = jax.jit(samplers.euler)(form.denoiser(apply, None), sigmas[0] * z, sigmas)
+    for k in range(n):
+        x = x + v(x, k / n) / n
+    np.testing.assert_allclose(found, x, rtol=1e-5, atol=1e-5)
+
+    sigma = form.levels(jax.random.key(1), B, jnp.float32)
+    t = np.asarray(jax.random.uniform(jax.random.key(1), (B,)))[:, None]
+    wanted = np.square(v(t * x0 + (1 - t) * z, t) - (x0 - z)).mean()
+    np.testing.assert_allclose(form.error(apply, None, jnp.asarray(x0), sigma, z)[0], wanted, rtol=1e-5)

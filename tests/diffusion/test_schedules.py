@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jdp.diffusion import samplers, schedules, warm_start
-from jdp.diffusion.times import COSINE, FLOW, LINEAR
+from jdp.diffusion.times import COSINE, FLOW, LINEAR, TO_DATA
 
 
 def numpy_level(process, t):
@@ -45,6 +45,18 @@ def test_even_times(schedule, process, first):
     for wrong in [(0,), (4, 1.1)]:
         with pytest.raises(ValueError):
             schedule(*wrong)
+
+
+def test_a_flow_to_data_is_the_flow_with_its_time_reversed_from_pure_noise():
+    t = np.linspace(1e-3, 1, 200)
+    level = TO_DATA.level(jnp.asarray(t, jnp.float32))
+    np.testing.assert_allclose(level, FLOW.level(1 - t), rtol=6e-5, atol=1e-7)
+    np.testing.assert_allclose(TO_DATA.time(level), t, rtol=2e-6)
+    sigmas = np.asarray(schedules.flow_to_data(8))
+    np.testing.assert_allclose(sigmas[1:], numpy_level(FLOW, 1 - np.arange(1, 9) / 8), rtol=1e-6)
+    assert 1e7 < sigmas[0] < np.inf
+    with pytest.raises(ValueError):
+        schedules.flow_to_data(0)
 
 
 def cosine_betas(n):
