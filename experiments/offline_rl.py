@@ -80,8 +80,8 @@ AgentConfig = Config[Any]  # of whatever agent
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "ensemble": EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2),
-        "diffusion_step": DiffusionStepConfig(hidden=32, blocks=1, steps=300),
-        "unified": UnifiedConfig(hidden=32, blocks=1, steps=300),
+        "diffusion_step": DiffusionStepConfig(features=32, blocks=1, steps=300),
+        "unified": UnifiedConfig(features=32, blocks=1, steps=300),
         "evaluation": EvaluationConfig(episodes=2, every=200),
     },
     "cpu": {"ensemble": EnsembleConfig(epochs=20), "evaluation": EvaluationConfig()},

@@ -66,7 +66,7 @@ PRESETS = {
         diffusion=DiffuserConfig(steps=200, batch_size=32),
         sampler=SamplerConfig(steps=6),
         ensemble=EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=1),
-        diffusion_step=DiffusionStepConfig(hidden=32, blocks=1, steps=300),
+        diffusion_step=DiffusionStepConfig(features=32, blocks=1, steps=300),
         td3_bc=TD3BCConfig(hidden=(32, 32)),
         evaluation=EvaluationConfig(episodes=1),
     ),
@@ -80,7 +80,7 @@ PRESETS = {
         diffusion=DiffuserConfig(steps=100_000, batch_size=32, ema=0.9995),
         sampler=SamplerConfig("dpmpp_2m_sde", steps=64, eta=1.0, sigma_min=0.005),
         ensemble=EnsembleConfig(),
-        diffusion_step=DiffusionStepConfig(hidden=512, steps=500_000),
+        diffusion_step=DiffusionStepConfig(features=512, steps=500_000),
     ),
 }
 

@@ -11,19 +11,18 @@ from jax.tree_util import Partial
 from jdp.data.normalise import Affine, identity
 from jdp.diffusion import losses
 from jdp.diffusion.denoiser import edm
-from jdp.diffusion.sampling import Sampling
 from jdp.learning.candidates import repeated
 from jdp.learning.guides import Past, context_of, guided
 from jdp.learning.optimiser import clipped_adam
 from jdp.learning.scale import ActionScale
-from jdp.networks import Precision
-from jdp.networks.conditional_mlp import conditional_mlp, conditioned
+from jdp.learning.vector_diffusion import VectorDiffusionConfig
+from jdp.networks.conditional_mlp import conditioned
 from jdp.policies.relabelled import share_of
-from jdp.types import Denoiser, Guide, Network, Params, Spec, bind
+from jdp.types import Denoiser, Guide, Params, Spec, bind
 
 
 @dataclass(frozen=True)
-class ActorConfig:
+class ActorConfig(VectorDiffusionConfig):
     """A conditioned diffusion of actions: its network, training and sampling.
 
     All policies use the EDM denoiser and a Karras schedule, where most of their papers use DDPM on 5
@@ -33,47 +32,10 @@ class ActorConfig:
     .6 %, 2.3 % and 13 % of the samples between the modes.
     """
 
-    features: int = 256
-    """Width of the denoiser."""
-    blocks: int = 3
-    """Residual blocks of two layers."""
-    learning_rate: float = 3e-4
-    """Of Adam at the first step."""
-    steps: int = 1_000_000
-    """Updates over which the learning rate falls to 0 by a cosine."""
     grad_norm: float | None = None
     """Largest norm of a gradient; longer ones are scaled down to it."""
-    ema: float = 0.999
-    """Decay of the averaged weights that are sampled from, per update."""
-    sampler: str = "dpmpp_2m"
-    """One of `jdp.diffusion.samplers.SAMPLERS`."""
-    sampling_steps: int = 5
-    """Steps of the sampler."""
-    sigma_min: float = 0.02
-    """Last positive level of the Karras schedule, in units of actions."""
-    sigma_max: float = 5.0
-    """First level of the Karras schedule."""
-    rho: float = 7.0
-    """Curvature of the Karras schedule."""
     sigma_data: float = 0.5
     """Standard deviation of actions within [-1, 1]."""
-    p_mean: float = -1.2
-    """Mean of ln sigma in training."""
-    p_std: float = 1.2
-    """Standard deviation of ln sigma in training."""
-    precision: Precision = "float32"
-    """Of the denoiser's arithmetic; weights, optimiser, average, losses, critics and targets are float32."""
-
-    def __post_init__(self) -> None:
-        self.sampling().check(type(self).__name__, steps="sampling_steps")
-
-    def sampling(self) -> Sampling:
-        """How actions are sampled."""
-        return Sampling(self.sampler, self.sampling_steps, self.sigma_min, self.sigma_max, self.rho)
-
-    def network(self) -> Network:
-        """Of actions `[B, D]`, seeing a condition `[B, C]`."""
-        return conditional_mlp(self.features, self.blocks, precision=self.precision)
 
     def optimiser(self) -> optax.GradientTransformation:
         """Adam on the cosine, with gradients cut to `grad_norm`."""

@@ -14,6 +14,8 @@ T = TypeVar("T")
 def from_dict(kind: type[T], values: Mapping[str, Any], ignored: list[str] | None = None) -> T:
     """A dataclass from its JSON form: lists become tuples; what is missing has its default.
 
+    A class attribute `RENAMED` tells what settings of older runs are called now.
+
     Args:
         ignored: gets the names of settings that this version does not know ("model.width"); they are left
             out.
@@ -24,7 +26,9 @@ def from_dict(kind: type[T], values: Mapping[str, Any], ignored: list[str] | Non
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     known: dict[str, Any] = {}
-    for name, value in values.items():
+    renamed: Mapping[str, str] = getattr(kind, "RENAMED", {})
+    for given, value in values.items():
+        name = renamed.get(given, given)
         if name not in names:
             if ignored is not None:
                 ignored.append(name)

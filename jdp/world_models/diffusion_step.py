@@ -20,24 +20,24 @@ from jdp.diffusion.denoiser import edm
 from jdp.errors import UserError
 from jdp.learning import averaged, optimiser
 from jdp.learning.averaged import Averaged
-from jdp.networks.conditional_mlp import conditional_mlp, conditioned
+from jdp.networks.conditional_mlp import conditioned
 from jdp.networks.two_hot import two_hot
 from jdp.registry import Preset, Task, register
-from jdp.types import Bound, Learner, Metrics, Network, Params, Spec, Transition, WorldModel
+from jdp.types import Bound, Learner, Metrics, Params, Spec, Transition, WorldModel
 from jdp.world_models.coordinates import (
     Statistics,
     decode_outcome,
     encode_outcome,
     statistics,
 )
+from jdp.world_models.diffusion import DiffusionModelConfig
 from jdp.world_models.history import History, HistoryDraw, as_history
 from jdp.world_models.presets import presets_of
 from jdp.world_models.termination import Rule
-from jdp.world_models.vector_diffusion import VectorDiffusionConfig
 
 
 @dataclass(frozen=True)
-class DiffusionStepConfig(VectorDiffusionConfig):
+class DiffusionStepConfig(DiffusionModelConfig):
     """Network, training and sampling of the diffusion step.
 
     In 5 steps from 5 to .02, DPM-Solver++(2M) gives Gaussians of std 1 and .3 spreads that are 6 % and 2 %
@@ -50,7 +50,7 @@ class DiffusionStepConfig(VectorDiffusionConfig):
     """H: observations (and actions) that the model sees."""
     action_bins: int = 0
     """Bins of a two-hot encoding of each action entry; 0: actions as they are."""
-    sampler_steps: int = 5
+    sampling_steps: int = 5
     """Steps of the sampler."""
     sigma_max: float = 5.0
     """First level of the Karras schedule, in units of the data's standard deviation."""
@@ -69,10 +69,6 @@ class DiffusionStepState(NamedTuple):
 
     training: Averaged
     statistics: Statistics
-
-
-def _network(config: DiffusionStepConfig) -> Network:
-    return conditional_mlp(config.hidden, config.blocks, precision=config.precision)
 
 
 def _condition(config: DiffusionStepConfig, s: Statistics, observations: Array, actions: Array) -> Array:
@@ -96,7 +92,7 @@ def _init(
     check_fits(found.next_observation, found.actions, spec, "world model")
     numbers = a * max(config.action_bins, 1)
     x, condition = jnp.zeros((1, _width(spec, rule))), jnp.zeros((1, config.history * (o + numbers)))
-    params = _network(config).init(key, x, jnp.zeros(1), condition)
+    params = config.network().init(key, x, jnp.zeros(1), condition)
     return DiffusionStepState(averaged.begin(optimiser.adam(config), params), statistics(found))
 
 
@@ -118,7 +114,7 @@ def _update(
         )
     x0 = encode_outcome(s, batch, flag=rule is None)
     condition = _condition(config, s, batch.observations, batch.actions)
-    apply = conditioned(_network(config).apply)
+    apply = conditioned(config.network().apply)
 
     def loss(params: Params) -> tuple[Array, Metrics]:
         both = (params, condition)
@@ -137,7 +133,7 @@ def denoiser(
     weights and the condition.
     """
     condition = _condition(config, state.statistics, observations, actions)
-    return edm(conditioned(_network(config).apply), (state.training.ema, condition))
+    return edm(conditioned(config.network().apply), (state.training.ema, condition))
 
 
 class Carry(NamedTuple):

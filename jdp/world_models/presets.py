@@ -8,5 +8,5 @@ from jdp.registry import Preset
 
 def presets_of(config: Any) -> Mapping[str, Preset]:
     """The presets of a model of single steps with the type `config`: a minute, and its defaults."""
-    found = {"smoke": config(hidden=32, blocks=1, steps=300), "cpu": config(), "paper": config()}
+    found = {"smoke": config(features=32, blocks=1, steps=300), "cpu": config(), "paper": config()}
     return {name: Preset(made, made.steps, made.batch_size) for name, made in found.items()}

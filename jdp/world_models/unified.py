@@ -20,7 +20,7 @@ from jdp.diffusion.denoiser import edm
 from jdp.errors import UserError
 from jdp.learning import averaged, optimiser
 from jdp.learning.averaged import Averaged
-from jdp.networks.conditional_mlp import conditional_mlp, conditioned
+from jdp.networks.conditional_mlp import conditioned
 from jdp.registry import Preset, Task, register
 from jdp.types import (
     Bound,
@@ -41,15 +41,15 @@ from jdp.world_models.coordinates import (
     encode_outcome,
     statistics,
 )
+from jdp.world_models.diffusion import DiffusionModelConfig
 from jdp.world_models.history import History, HistoryDraw, as_history, present
 from jdp.world_models.parts import Parts, conditional, parts
 from jdp.world_models.presets import presets_of
 from jdp.world_models.termination import Rule
-from jdp.world_models.vector_diffusion import VectorDiffusionConfig
 
 
 @dataclass(frozen=True)
-class UnifiedConfig(VectorDiffusionConfig):
+class UnifiedConfig(DiffusionModelConfig):
     """Network, training and sampling of the unified model.
 
     At `sigma_max` a part says nothing. 10 steps of Euler would narrow a unit Gaussian by 22 %.
@@ -100,7 +100,7 @@ class Unified(NamedTuple):
 
 def _network(config: UnifiedConfig, spec: Spec) -> Network:
     a, o = spec.action_dim, spec.observation_dim
-    return conditional_mlp(config.hidden, config.blocks, (0, a, a + o), config.precision)
+    return config.network((0, a, a + o))
 
 
 def _init(

@@ -12,13 +12,14 @@ from jdp.data.episodes import make_episodes
 from jdp.errors import UserError
 from jdp.loops.fit import fit
 from jdp.networks.two_hot import from_two_hot, two_hot
+from jdp.runs.settings import from_dict
 from jdp.types import Spec, Transition
 from jdp.world_models.diffusion_step import DiffusionStepConfig, diffusion_step
 from jdp.world_models.history import History, HistoryDraw, histories
 
 SPEC = Spec(observation_dim=1, action_dim=1)
 ORIGIN = Origin("hand-made", "file", "", "", 0, "")
-TINY = DiffusionStepConfig(hidden=64, blocks=2, steps=1_500, learning_rate=3e-3, ema=0.99)
+TINY = DiffusionStepConfig(features=64, blocks=2, steps=1_500, learning_rate=3e-3, ema=0.99)
 
 
 def episodes(observations, actions, following, ends, terminals=None):
@@ -123,7 +124,7 @@ def perturbed(state):
 
 @pytest.mark.parametrize("bins", [0, 5])
 def test_the_carry_shifts_and_the_model_sees_all_of_it(bins):
-    config = dataclasses.replace(TINY, history=3, action_bins=bins, hidden=16)
+    config = dataclasses.replace(TINY, history=3, action_bins=bins, features=16)
     model, rng = diffusion_step(config, SPEC), np.random.default_rng(0)
     o, a = (jnp.asarray(rng.uniform(-1, 1, (4, n, 1)), jnp.float32) for n in (3, 3))
     batch = History(o, a, o[:, 0, 0], o[:, 1], jnp.zeros(4))
@@ -201,7 +202,7 @@ def test_mistakes():
         model.learner.update(jax.random.key(0), state, data)
     with pytest.raises(UserError, match="begins with 2"):
         model.start(data.observation[:, None], jnp.zeros((8, 0, 1)))
-    for wrong in ({"sampler": "dream"}, {"sampler_steps": 1}, {"action_bins": 1}, {"history": 0}):
+    for wrong in ({"sampler": "dream"}, {"sampling_steps": 1}, {"action_bins": 1}, {"history": 0}):
         with pytest.raises(UserError, match="DiffusionStepConfig"):
             DiffusionStepConfig(**wrong)
 
@@ -221,7 +222,7 @@ def test_two_outcomes_stay_two():
     n = 4_000
     seen = jnp.asarray(rng.normal(size=(n, 1, 1)), jnp.float32)
     for steps, tolerance, between in ((5, 0.06, 0.05), (10, 0.03, 0.01)):  # few steps blur the gap a little
-        model = diffusion_step(dataclasses.replace(TINY, sampler_steps=steps), SPEC)
+        model = diffusion_step(dataclasses.replace(TINY, sampling_steps=steps), SPEC)
         carry = model.start(seen, jnp.zeros((n, 0, 1)))
         out = jax.jit(model.step)(jax.random.key(3), state, carry, jnp.zeros((n, 1)))
         moved = np.asarray(out[1] - seen[:, -1])[:, 0]
@@ -282,3 +283,8 @@ def test_a_rare_terminal_is_generated():
     found = jax.jit(model.step)(jax.random.key(3), state, carry, jnp.asarray(a, jnp.float32))[3]
     assert 0.01 < truth.mean() < 0.2
     assert np.mean(np.asarray(found) != truth) < 0.01
+
+
+def test_settings_of_older_runs_are_read_by_their_names_of_today():
+    found = from_dict(DiffusionStepConfig, {"hidden": 32, "sampler_steps": 7, "blocks": 1})
+    assert found == DiffusionStepConfig(features=32, sampling_steps=7, blocks=1)

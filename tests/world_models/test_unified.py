@@ -74,9 +74,9 @@ def test_training_levels():
 
 LINEAR = Spec(observation_dim=1, action_dim=1)
 TINY = UnifiedConfig(
-    hidden=64,
+    features=64,
     blocks=2,
-    sampler_steps=24,
+    sampling_steps=24,
     steps=2_500,
     batch_size=256,
     learning_rate=3e-3,
@@ -185,7 +185,7 @@ def test_new_weights_compile_nothing_and_seeds_vmap():
 def test_mistakes():
     with pytest.raises(UserError, match="shares"):
         UnifiedConfig(clean=0.7, noised=0.4)
-    with pytest.raises(UserError, match="sampler_steps"):
-        UnifiedConfig(sampler_steps=1)
+    with pytest.raises(UserError, match="sampling_steps"):
+        UnifiedConfig(sampling_steps=1)
     with pytest.raises(UserError, match="of this dataset"):
         unified(TINY, SPEC).learner.init(jax.random.key(0), linear_data(4))
