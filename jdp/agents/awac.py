@@ -13,11 +13,11 @@ from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
 from jdp.errors import check_settings
 from jdp.learning.actors import actor_method, advantage_weighted_loss, gaussian, gaussian_params
+from jdp.learning.critics import begin_critics, learn_critics, td_target
 from jdp.learning.critics import critic as critics
-from jdp.learning.critics import critic_loss, td_target
 from jdp.learning.fitting import scaled_rewards
 from jdp.learning.observations import observation_affine, standardised
-from jdp.learning.optimiser import Trained, begin, constant_adam, copied, descend, polyak
+from jdp.learning.optimiser import Trained, begin, constant_adam, descend
 from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
 from jdp.types import Method, Metrics, Network, Normal, Params, Spec, Transition, named_keys
@@ -66,13 +66,12 @@ def _networks(config: AWACConfig, spec: Spec) -> tuple[Network, Network]:
 def _init(key: Array, transitions: Transition, *, config: AWACConfig, spec: Spec) -> AWACState:
     check_fits(transitions.observation, transitions.action, spec, "agent")
     keys = named_keys(key, "actor", "critic")
-    actor, critic = _networks(config, spec)
-    observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
-    critic_params = critic.init(keys["critic"], observation, action)
+    (actor, critic), adam = _networks(config, spec), constant_adam(config)
+    trained, target = begin_critics(keys["critic"], critic, adam, spec.observation_dim, spec.action_dim)
     return AWACState(
-        actor=begin(constant_adam(config), gaussian_params(keys["actor"], actor, spec)),
-        critic=begin(constant_adam(config), critic_params),
-        target_critic=copied(critic_params),
+        actor=begin(adam, gaussian_params(keys["actor"], actor, spec)),
+        critic=trained,
+        target_critic=target,
         standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
@@ -94,8 +93,8 @@ def _update(
     sampled, next_action = jnp.split(jnp.clip(pi.sample(key), -1, 1), 2)
     next_q = jnp.min(critic.apply(state.target_critic, batch.next_observation, next_action), axis=0)
     target = td_target(batch.reward, batch.terminal, next_q, config.discount)
-    learned, critic_metrics = descend(
-        adam, state.critic, partial(critic_loss, critic=critic, batch=batch, target=target)
+    learned, slow, critic_metrics = learn_critics(
+        adam, state.critic, state.target_critic, critic, batch, target, config.tau
     )
     twice = jnp.concatenate([batch.observation, batch.observation])
     q = critic.apply(learned.params, twice, jnp.concatenate([batch.action, sampled]))
@@ -113,12 +112,7 @@ def _update(
             log_std_range=config.log_std_range,
         ),
     )
-    state = AWACState(
-        actor=learned_actor,
-        critic=learned,
-        target_critic=polyak(state.target_critic, learned.params, config.tau),
-        standardise=state.standardise,
-    )
+    state = AWACState(learned_actor, learned, slow, state.standardise)
     return state, {**critic_metrics, **actor_metrics}
 
 

@@ -17,10 +17,10 @@ from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
 from jdp.errors import check_settings
 from jdp.learning.actors import actor_method, advantage_weighted_loss, gaussian, gaussian_params
-from jdp.learning.critics import critic, critic_loss, td_target
+from jdp.learning.critics import begin_critics, critic, learn_critics, td_target, value_loss
 from jdp.learning.fitting import falling_rates_and_scaled_rewards
 from jdp.learning.observations import observation_affine, standardised
-from jdp.learning.optimiser import Trained, begin, constant_adam, copied, descend, polyak
+from jdp.learning.optimiser import Trained, begin, constant_adam, descend
 from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
 from jdp.types import Method, Metrics, Network, Normal, Params, Spec, Transition, named_keys
@@ -67,55 +67,27 @@ class IQLState(NamedTuple):
     standardise: Affine  # of observations, [O]
 
 
-class _Networks(NamedTuple):
-    value: Network
-    actor: Network
-    critic: Network
+def _networks(config: IQLConfig, spec: Spec) -> tuple[Network, Network, Network]:
+    """V, the actor and the critics."""
+    value, actor = (mlp((*config.hidden, out), initialiser="orthogonal") for out in (1, spec.action_dim))
+    return value, actor, critic(config.hidden, size=config.critics, initialiser="orthogonal")
 
 
-def _networks(config: IQLConfig, spec: Spec) -> _Networks:
-    return _Networks(
-        value=mlp((*config.hidden, 1), initialiser="orthogonal"),
-        actor=mlp((*config.hidden, spec.action_dim), initialiser="orthogonal"),
-        critic=critic(config.hidden, size=config.critics, initialiser="orthogonal"),
-    )
-
-
-class _Optimisers(NamedTuple):
-    constant: optax.GradientTransformation  # value and critic
-    actor: optax.GradientTransformation
-
-
-def _optimisers(config: IQLConfig) -> _Optimisers:
+def _actor_adam(config: IQLConfig) -> optax.GradientTransformation:
     cosine = optax.cosine_decay_schedule(config.learning_rate, config.steps)
-    return _Optimisers(
-        constant=constant_adam(config),
-        actor=optax.adam(cosine, eps=config.adam_eps),
-    )
-
-
-def value_loss(
-    params: Params, observation: Array, q: Array, *, value: Network, expectile: float
-) -> tuple[Array, Metrics]:
-    """Expectile regression `|expectile - 1(u < 0)| u^2` of `u = q - V(s)` (equation 5); `q` is `[B]`."""
-    v = value.apply(params, observation)[..., 0]
-    u = q - v
-    weight = jnp.where(u < 0, 1 - expectile, expectile)
-    loss = jnp.mean(weight * jnp.square(u))
-    return loss, {"value_loss": loss, "v_mean": jnp.mean(v)}
+    return optax.adam(cosine, eps=config.adam_eps)
 
 
 def _init(key: Array, transitions: Transition, *, config: IQLConfig, spec: Spec) -> IQLState:
     check_fits(transitions.observation, transitions.action, spec, "agent")
-    keys = named_keys(key, "value", "actor", "critic")
-    observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
-    networks, optimisers = _networks(config, spec), _optimisers(config)
-    critic_params = networks.critic.init(keys["critic"], observation, action)
+    keys, (o, a) = named_keys(key, "value", "actor", "critic"), (spec.observation_dim, spec.action_dim)
+    (value, actor, judges), adam = _networks(config, spec), constant_adam(config)
+    trained, target = begin_critics(keys["critic"], judges, adam, o, a)
     return IQLState(
-        value=begin(optimisers.constant, networks.value.init(keys["value"], observation)),
-        actor=begin(optimisers.actor, gaussian_params(keys["actor"], networks.actor, spec)),
-        critic=begin(optimisers.constant, critic_params),
-        target_critic=copied(critic_params),
+        value=begin(adam, value.init(keys["value"], jnp.zeros(o))),
+        actor=begin(_actor_adam(config), gaussian_params(keys["actor"], actor, spec)),
+        critic=trained,
+        target_critic=target,
         standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
@@ -132,24 +104,24 @@ def _update(
 ) -> tuple[IQLState, Metrics]:
     """V, then the actor, then Q, then the target: the order of the authors' code. `key` is unused."""
     del key
-    networks, optimisers = _networks(config, spec), _optimisers(config)
+    (value_net, actor_net, judges), adam = _networks(config, spec), constant_adam(config)
     batch = _prepare(batch, state, config)
-    q = jnp.min(networks.critic.apply(state.target_critic, batch.observation, batch.action), axis=0)
+    q = jnp.min(judges.apply(state.target_critic, batch.observation, batch.action), axis=0)
     value, value_metrics = descend(
-        optimisers.constant,
+        adam,
         state.value,
-        partial(value_loss, value=networks.value, expectile=config.expectile),
+        partial(value_loss, value=value_net, expectile=config.expectile),
         batch.observation,
         q,
     )
     both = jnp.concatenate([batch.observation, batch.next_observation])
-    v, next_v = jnp.split(networks.value.apply(value.params, both)[..., 0], 2)  # of the new V
+    v, next_v = jnp.split(value_net.apply(value.params, both)[..., 0], 2)  # of the new V
     actor, actor_metrics = descend(  # equation 7
-        optimisers.actor,
+        _actor_adam(config),
         state.actor,
         partial(
             advantage_weighted_loss,
-            actor=networks.actor,
+            actor=actor_net,
             batch=batch,
             advantage=q - v,
             beta=config.beta,
@@ -158,23 +130,15 @@ def _update(
         ),
     )
     target = td_target(batch.reward, batch.terminal, next_v, config.discount)
-    learned, critic_metrics = descend(
-        optimisers.constant,
-        state.critic,
-        partial(critic_loss, critic=networks.critic, batch=batch, target=target),
+    trained, slow, critic_metrics = learn_critics(
+        adam, state.critic, state.target_critic, judges, batch, target, config.tau
     )
-    state = IQLState(
-        value=value,
-        actor=actor,
-        critic=learned,
-        target_critic=polyak(state.target_critic, learned.params, config.tau),
-        standardise=state.standardise,
-    )
+    state = IQLState(value, actor, trained, slow, state.standardise)
     return state, {**value_metrics, **actor_metrics, **critic_metrics}
 
 
 def _target(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spec) -> Normal:
-    actor = _networks(config, spec).actor
+    actor = _networks(config, spec)[1]
     return gaussian(state.actor.params, actor, state.standardise(observation), config.log_std_range)
 
 

@@ -18,10 +18,10 @@ from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
 from jdp.errors import check_settings
 from jdp.learning import critics
-from jdp.learning.actors import actor_method
-from jdp.learning.critics import td_target
+from jdp.learning.actors import actor_method, squashed
+from jdp.learning.critics import begin_critics, soft_target
 from jdp.learning.observations import observation_affine, standardised
-from jdp.learning.optimiser import Trained, begin, copied, descend, polyak, step
+from jdp.learning.optimiser import Trained, begin, descend, polyak, step
 from jdp.networks.mlp import mlp
 from jdp.types import Method, Metrics, Network, Params, Spec, TanhNormal, Transition, named_keys
 
@@ -101,21 +101,9 @@ def _optimisers(config: SACConfig) -> _Optimisers:
     return _Optimisers(*(optax.adam(rate, eps=config.adam_eps) for rate in rates))
 
 
-def policy(params: Params, observation: Array, *, actor: Network, config: SACConfig) -> TanhNormal:
-    """`[...]`, the policy at standardised observations `[..., O]`; the log std is clipped."""
-    location, log_std = jnp.split(actor.apply(params, observation), 2, axis=-1)
-    return TanhNormal(location, jnp.exp(jnp.clip(log_std, *config.log_std_range)))
-
-
-def soft_target(
-    next_q: Array, next_log_prob: Array, alpha: Array, batch: Transition, discount: float
-) -> Array:
-    """`[B]`, `r + discount (1 - d) (min_j Q_j(s', a') - alpha log pi(a' | s'))`; `next_q` is `[N, B]`.
-
-    An unlikely action has a negative log density, so it raises the target: entropy is a reward.
-    """
-    next_value = jnp.min(next_q, axis=0) - alpha * next_log_prob
-    return td_target(batch.reward, batch.terminal, next_value, discount)
+def policy(params: Params, *, actor: Network, config: SACConfig) -> Actor:
+    """The policy of the actor's parameters, at standardised observations."""
+    return partial(squashed, params, actor=actor, log_std_range=config.log_std_range)
 
 
 def alpha_loss(log_alpha: Array, log_prob: Array, target_entropy: float) -> tuple[Array, Metrics]:
@@ -141,7 +129,7 @@ def actor_loss(
     `q(observation, action) -> [N, B]`. Also gives `(metrics, the temperature, trained)`: both steps
     use the same draw, so the actor runs once.
     """
-    action, log_prob = policy(params, observation, actor=nets.actor, config=config).sample_and_log_prob(key)
+    action, log_prob = policy(params, actor=nets.actor, config=config)(observation).sample_and_log_prob(key)
     target_entropy = -float(action.shape[-1]) if config.target_entropy is None else config.target_entropy
     log_alpha, metrics = descend(
         _optimisers(config).log_alpha,
@@ -155,17 +143,16 @@ def actor_loss(
 def sac_init(key: Array, transitions: Transition, *, config: SACConfig, spec: Spec) -> SACState:
     """The state before the first update; `transitions` give the statistics of observations."""
     check_fits(transitions.observation, transitions.action, spec, "agent")
-    keys = named_keys(key, "actor", "critic")
-    observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
+    keys, (o, a) = named_keys(key, "actor", "critic"), (spec.observation_dim, spec.action_dim)
     nets, optimisers = networks(config, spec), _optimisers(config)
-    critic_params = nets.critic.init(keys["critic"], observation, action)
+    critic, target = begin_critics(keys["critic"], nets.critic, optimisers.critic, o, a)
     # The dtype is named: a weakly typed scalar would become strong in an update, and compile it again.
     log_alpha = jnp.array(math.log(config.initial_alpha), jnp.float32)
     return SACState(
         log_alpha=begin(optimisers.log_alpha, log_alpha),
-        actor=begin(optimisers.actor, nets.actor.init(keys["actor"], observation)),
-        critic=begin(optimisers.critic, critic_params),
-        target_critic=copied(critic_params),
+        actor=begin(optimisers.actor, nets.actor.init(keys["actor"], jnp.zeros(o))),
+        critic=critic,
+        target_critic=target,
         standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
@@ -198,7 +185,7 @@ def sac_update(
     )
     actor = Trained(*step(optimisers.actor, gradient, state.actor.optimiser, state.actor.params))
 
-    improved = partial(policy, actor.params, actor=nets.actor, config=config)
+    improved = policy(actor.params, actor=nets.actor, config=config)
     next_action, next_log_prob = improved(batch.next_observation).sample_and_log_prob(keys["next_action"])
     next_q = nets.critic.apply(state.target_critic, batch.next_observation, next_action)
     alpha = jnp.exp(log_alpha.params) if config.backup_entropy else jnp.zeros(())
@@ -212,20 +199,15 @@ def sac_update(
         return loss + extra, {**metrics, **more}
 
     critic, critic_metrics = descend(optimisers.critic, state.critic, critic_loss)
-    state = SACState(
-        log_alpha=log_alpha,
-        actor=actor,
-        critic=critic,
-        target_critic=polyak(state.target_critic, critic.params, config.tau),
-        standardise=state.standardise,
-    )
+    slow = polyak(state.target_critic, critic.params, config.tau)
+    state = SACState(log_alpha, actor, critic, slow, state.standardise)
     return state, {**metrics, **critic_metrics}
 
 
 def sac_target(state: SACState, observation: Array, *, config: SACConfig, spec: Spec) -> TanhNormal:
     """The policy at observations `[..., O]`, in the units of the task."""
     actor = networks(config, spec).actor
-    return policy(state.actor.params, state.standardise(observation), actor=actor, config=config)
+    return policy(state.actor.params, actor=actor, config=config)(state.standardise(observation))
 
 
 @lru_cache

@@ -20,6 +20,7 @@ from jdp.types import (
     Policy,
     PyTree,
     Spec,
+    TanhNormal,
     Target,
     Transition,
 )
@@ -44,6 +45,14 @@ def gaussian(
     mean = jnp.tanh(actor.apply(params["mean"], observation))
     std = jnp.exp(jnp.clip(params["log_std"], *log_std_range))
     return Normal(mean, jnp.broadcast_to(std, mean.shape))
+
+
+def squashed(
+    params: Params, observation: Array, *, actor: Network, log_std_range: tuple[float, float]
+) -> TanhNormal:
+    """`[...]`, at observations `[..., O]`, of an actor of outputs `[..., 2 A]`; the log std is clipped."""
+    location, log_std = jnp.split(actor.apply(params, observation), 2, axis=-1)
+    return TanhNormal(location, jnp.exp(jnp.clip(log_std, *log_std_range)))
 
 
 def advantage_weighted_loss(

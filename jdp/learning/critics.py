@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from jdp.errors import check_settings
+from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
 from jdp.networks.mlp import mlp
 from jdp.types import Bound, Metrics, Network, Params, Transition
 
@@ -51,6 +52,53 @@ def critic_loss(params: Params, critic: Network, batch: Transition, target: Arra
     q = critic.apply(params, batch.observation, batch.action)  # [N, B]
     loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
     return loss, {"critic_loss": loss, "q_mean": jnp.mean(q), "target_mean": jnp.mean(target)}
+
+
+def soft_target(
+    next_q: Array, next_log_prob: Array, alpha: Array, batch: Transition, discount: float
+) -> Array:
+    """`[B]`, `r + discount (1 - d) (min_j Q_j(s', a') - alpha log pi(a' | s'))`; `next_q` is `[N, B]`.
+
+    An unlikely action has a negative log density, so it raises the target: entropy is a reward.
+    """
+    next_value = jnp.min(next_q, axis=0) - alpha * next_log_prob
+    return td_target(batch.reward, batch.terminal, next_value, discount)
+
+
+def value_loss(
+    params: Params, observation: Array, q: Array, *, value: Network, expectile: float
+) -> tuple[Array, Metrics]:
+    """Expectile regression `|expectile - 1(u < 0)| u^2` of `u = q - V(s)`; `q` is `[B]`.
+
+    IQL (arXiv 2110.06169), equation 5.
+    """
+    v = value.apply(params, observation)[..., 0]
+    u = q - v
+    weight = jnp.where(u < 0, 1 - expectile, expectile)
+    loss = jnp.mean(weight * jnp.square(u))
+    return loss, {"value_loss": loss, "v_mean": jnp.mean(v)}
+
+
+def begin_critics(
+    key: Array, critic: Network, optimiser: optax.GradientTransformation, seen: int, actions: int
+) -> tuple[Trained, Params]:
+    """Critics of conditions `[seen]` and actions `[actions]`, and an equal target; `key` is consumed."""
+    params = critic.init(key, jnp.zeros(seen), jnp.zeros(actions))
+    return begin(optimiser, params), copied(params)
+
+
+def learn_critics(
+    optimiser: optax.GradientTransformation,
+    trained: Trained,
+    slow: Params,
+    critic: Network,
+    batch: Transition,
+    target: Array,
+    tau: float,
+) -> tuple[Trained, Params, Metrics]:
+    """One step on `critic_loss`, after which the target critics `slow` move by `tau`."""
+    learned, metrics = descend(optimiser, trained, critic_loss, critic, batch, target)
+    return learned, polyak(slow, learned.params, tau), metrics
 
 
 @dataclass(frozen=True)

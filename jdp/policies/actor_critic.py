@@ -16,10 +16,10 @@ from jdp.learning import averaged, guides
 from jdp.learning.actors import decided_anew, remembers_nothing
 from jdp.learning.averaged import Averaged
 from jdp.learning.candidates import choose, repeated
-from jdp.learning.critics import TwinCriticConfig, critic_loss, lower_q
+from jdp.learning.critics import TwinCriticConfig, begin_critics, learn_critics, lower_q
 from jdp.learning.guides import Past, history_of
 from jdp.learning.observations import observation_affine
-from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
+from jdp.learning.optimiser import Trained
 from jdp.policies import actions
 from jdp.policies.actions import ActorConfig
 from jdp.policies.relabelled import condition
@@ -70,13 +70,17 @@ def init(key: Array, rows: SegmentRows, *, config: ActorCriticConfig, spec: Spec
     """A state whose target equals the critics; `key` is consumed."""
     check_fits(rows.observation, rows.action, spec, "policy")
     keys = named_keys(key, "actor", "critic")
-    seen, action = jnp.zeros((1, spec.observation_dim + len(spec.goal))), jnp.zeros((1, spec.action_dim))
-    critic = config.critic().init(keys["critic"], seen, action)
-    actor = config.network().init(keys["actor"], action, jnp.zeros(1), seen)
+    width = spec.observation_dim + len(spec.goal)
+    critic, target = begin_critics(
+        keys["critic"], config.critic(), config.critic_optimiser(), width, spec.action_dim
+    )
+    actor = config.network().init(
+        keys["actor"], jnp.zeros((1, spec.action_dim)), jnp.zeros(1), jnp.zeros((1, width))
+    )
     return ActorCriticState(
         actor=averaged.begin(config.optimiser(), actor),
-        critic=begin(config.critic_optimiser(), critic),
-        target_critic=copied(critic),
+        critic=critic,
+        target_critic=target,
         standardise=observation_affine(rows.observation),
     )
 
@@ -93,15 +97,13 @@ def learn(
     Args:
         actor_loss: (parameters of the actor, of the critics) -> (scalar, metrics).
     """
-    critic, critic_metrics = descend(
-        config.critic_optimiser(),
-        state.critic,
-        partial(critic_loss, critic=config.critic(), batch=step, target=target),
+    optimiser, judges = config.critic_optimiser(), config.critic()
+    critic, target_critic, critic_metrics = learn_critics(
+        optimiser, state.critic, state.target_critic, judges, step, target, config.tau
     )
     actor, actor_metrics = averaged.descend(
         config.optimiser(), state.actor, lambda params: actor_loss(params, critic.params), config.ema
     )
-    target_critic = polyak(state.target_critic, critic.params, config.tau)
     state = state._replace(actor=actor, critic=critic, target_critic=target_critic)
     return state, {**critic_metrics, **actor_metrics}
 

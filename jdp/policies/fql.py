@@ -21,10 +21,10 @@ from jdp.diffusion.formulations import flow
 from jdp.diffusion.times import TO_DATA
 from jdp.errors import check_choices, check_settings
 from jdp.learning.actors import decided_anew
-from jdp.learning.critics import TwinCriticConfig, critic_loss, td_target
+from jdp.learning.critics import TwinCriticConfig, begin_critics, learn_critics, td_target
 from jdp.learning.fitting import falling_rates
 from jdp.learning.observations import observation_affine
-from jdp.learning.optimiser import Trained, begin, copied, descend, polyak
+from jdp.learning.optimiser import Trained, begin, descend
 from jdp.learning.scale import clip_action
 from jdp.networks.mlp import mlp
 from jdp.policies.actor_critic import one_step_method
@@ -174,19 +174,14 @@ def actor_loss(
 def _init(key: Array, rows: SegmentRows, *, config: FQLConfig, spec: Spec) -> FQLState:
     check_fits(rows.observation, rows.action, spec, "policy")
     keys = named_keys(key, "flow", "one_step", "critic")
-    seen, action = jnp.zeros(spec.observation_dim + len(spec.goal)), jnp.zeros(spec.action_dim)
-    network, both = config.network(spec), jnp.concatenate([seen, action])
+    seen, a, network = spec.observation_dim + len(spec.goal), spec.action_dim, config.network(spec)
     actor = {
-        "flow": network.init(keys["flow"], jnp.append(both, 0.0)),
-        "one_step": network.init(keys["one_step"], both),
+        "flow": network.init(keys["flow"], jnp.zeros(seen + a + 1)),
+        "one_step": network.init(keys["one_step"], jnp.zeros(seen + a)),
     }
-    critic = config.critic().init(keys["critic"], seen, action)
-    return FQLState(
-        actor=begin(config.optimiser(), actor),
-        critic=begin(config.critic_optimiser(), critic),
-        target_critic=copied(critic),
-        standardise=observation_affine(rows.observation),
-    )
+    critic, target = begin_critics(keys["critic"], config.critic(), config.critic_optimiser(), seen, a)
+    actors = begin(config.optimiser(), actor)
+    return FQLState(actors, critic, target, observation_affine(rows.observation))
 
 
 def _update(
@@ -201,17 +196,14 @@ def _update(
     q = critic.apply(state.target_critic, step.next_observation, action)
     following = jnp.min(q, axis=0) if config.target == "min" else jnp.mean(q, axis=0)
     target = td_target(step.reward, step.terminal, following, config.discount)
-    learned, critic_metrics = descend(
-        config.critic_optimiser(),
-        state.critic,
-        partial(critic_loss, critic=critic, batch=step, target=target),
+    learned, slow, critic_metrics = learn_critics(
+        config.critic_optimiser(), state.critic, state.target_critic, critic, step, target, config.tau
     )
     loss = partial(actor_loss, config=config, network=network)
     actor, actor_metrics = descend(
         config.optimiser(), state.actor, loss, keys["actor"], state.critic.params, step, keep
     )
-    target_critic = polyak(state.target_critic, learned.params, config.tau)
-    return FQLState(actor, learned, target_critic, state.standardise), {**critic_metrics, **actor_metrics}
+    return FQLState(actor, learned, slow, state.standardise), {**critic_metrics, **actor_metrics}
 
 
 def _act(

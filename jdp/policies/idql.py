@@ -8,10 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.agents.iql import value_loss
 from jdp.data import SegmentRows
 from jdp.errors import check_settings
-from jdp.learning.critics import lower_q, td_target
+from jdp.learning.critics import lower_q, td_target, value_loss
 from jdp.learning.fitting import falling_rates_and_scaled_rewards
 from jdp.learning.optimiser import begin, descend
 from jdp.networks.mlp import mlp

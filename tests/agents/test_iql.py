@@ -17,7 +17,8 @@ from agent_reference import (
 )
 
 from jdp import UserError
-from jdp.agents.iql import IQLConfig, iql, value_loss
+from jdp.agents.iql import IQLConfig, iql
+from jdp.learning.critics import value_loss
 from jdp.learning.fitting import reward_scale
 from jdp.networks.mlp import mlp, orthogonal
 from jdp.types import Spec, Transition

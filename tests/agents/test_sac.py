@@ -15,9 +15,10 @@ from jdp import UserError
 from jdp.agents.combo import COMBOConfig, combo
 from jdp.agents.cql import CQLConfig, cql
 from jdp.agents.edac import EDACConfig, edac
-from jdp.agents.sac import SACConfig, alpha_loss, sac, soft_target
+from jdp.agents.sac import SACConfig, alpha_loss, sac
 from jdp.agents.sac_n import SACNConfig, sac_n
 from jdp.data import TransitionDraw
+from jdp.learning.critics import soft_target
 from jdp.types import Learner, Spec, TanhNormal, WorldModel
 
 MODEL = WorldModel(Learner(len, len, TransitionDraw(3, 2)), len, len)  # of no concern to an agent  # pyright: ignore[reportArgumentType]
