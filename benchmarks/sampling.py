@@ -56,7 +56,7 @@ def judge(
     bench: Bench, denoiser: Any, agent: Any, states: Any, config: SamplerConfig, batch: int
 ) -> dict[str, Any]:
     """Speed without and with guidance, error of the std, and dynamics error of one sampler."""
-    sigmas, sample, key = config.sigmas(), jax.jit(config.sampler()), jax.random.key(9)
+    sigmas, sample, key = config.sigmas(), jax.jit(config.function()), jax.random.key(9)
     guided = guide(denoiser, agent.target, states, bench.normaliser, GuidanceConfig(), sigmas)
     x = bench.noise(batch, float(sigmas[0]))
     times = interleaved(
@@ -72,7 +72,7 @@ def judge(
         "unguided_per_s": round(batch / times["unguided"], 1),
         "guided_per_s": round(batch / times["guided"], 1),
         "matmul_gflops": round(peak, 1),
-        "std_error": exact.std_errors(config.sampler(), sigmas, samples=20_000),
+        "std_error": exact.std_errors(config.function(), sigmas, samples=20_000),
         "dynamics_error_median_mean": bench.error(sample(denoiser, x, sigmas, key=key), batch),
     }
 

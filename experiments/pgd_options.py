@@ -120,7 +120,7 @@ PRESETS = {
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
-    synthesis.check_guidance(config.guidance, config.sampler.name)
+    synthesis.check_guidance(config.guidance, config.sampler.sampler)
     check_counts(config, "seeds", "updates", "batch_size", "diffusion.steps", "diffusion.batch_size")
     check_counts(config, "synthetic.every", "synthetic.trajectories")
     check_counts(config, "evaluation.episodes", "evaluation.trajectories")

@@ -62,7 +62,7 @@ def check_sets(
         "target": config.arms[-1],
         "likelihood_std": 1.0,
         "sampler_std_error": exact.std_errors(
-            config.sampler.sampler(), config.sampler.sigmas(), widest=widest
+            config.sampler.function(), config.sampler.sigmas(), widest=widest
         ),
         "terminals": terminal_counts(data, sets, config.horizon),
         "sets": {kind: found for kind, (found, _) in judged.items()},
@@ -128,7 +128,7 @@ def closing(job: Job[Config], checks: Record, compilations: devices.Compilations
                 with_interval(*entry["likelihood"], digits=2),
             ]
         )
-    error = max(checks["sampler_std_error"].values(), key=abs)
+    error, sampler = max(checks["sampler_std_error"].values(), key=abs), config.sampler
     text = "\n".join(
         [
             f"{data.origin.name}, {data.spec.env_id}: {config.agent}, {config.updates:,} updates, "
@@ -141,7 +141,7 @@ def closing(job: Job[Config], checks: Record, compilations: devices.Compilations
             "dynamics error: median squared error of the next state, standardised, against the simulator",
             f"log-likelihood: of actions under N(pi(s), 1), pi of the {checks['target']} arm's agents",
             "terminal transitions (Clopper-Pearson): " + terminal_line(checks["terminals"]),
-            f"sampler {config.sampler.name}, {config.sampler.steps} steps from {config.sampler.sigma_max:g}: "
+            f"sampler {sampler.sampler}, {sampler.steps} steps from {sampler.sigma_max:g}: "
             "std error on exact Gaussians (single channels, and the windows' widest direction) at most "
             f"{error:+.1%}",
             f"time {seconds / 60:.1f} min; {compiled(compilations)}",

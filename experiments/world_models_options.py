@@ -96,4 +96,4 @@ def check(config: Config) -> None:
         raise jdp.UserError("--coefficients needs one value or more, all above 0")
     if not config.action_stds or any(std < 0 for std in config.action_stds):
         raise jdp.UserError("--action-stds needs one value or more, none below 0")
-    jdp.synthesis.check_guidance(config.guidance, config.sampler.name)
+    jdp.synthesis.check_guidance(config.guidance, config.sampler.sampler)

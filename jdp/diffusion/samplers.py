@@ -196,7 +196,6 @@ def flow_map(
     return scan(step, x, None, (sigmas[:-1], sigmas[1:]), trace)
 
 
-# Those of denoisers. `consistency` and `flow_map` sample from other models with the same arguments.
 Sampler = Callable[..., Array]
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
@@ -208,6 +207,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": ddpm,
     "flow_sde": flow_sde,
 }
+FLOW_SAMPLERS: dict[str, Sampler] = {"consistency": consistency, "flow_map": flow_map}  # not of denoisers
 network_calls: dict[str, Callable[[int], int]] = {
     "euler": lambda n: n,
     "heun": lambda n: 2 * n - 1,
@@ -219,6 +219,7 @@ network_calls: dict[str, Callable[[int], int]] = {
     "flow_sde": lambda n: n,
 }
 __all__ = [
+    "FLOW_SAMPLERS",
     "SAMPLERS",
     "Churn",
     "churn_step",

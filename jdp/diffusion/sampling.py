@@ -1,28 +1,46 @@
-"""Settings of a sampler and of its Karras levels, their checks, and a draw by them."""
+"""Settings of a sampler and of the levels that it goes down, their one check, and a draw by them."""
 
 from collections.abc import Collection
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 from jax import Array
 
-from jdp.diffusion.samplers import SAMPLERS
+from jdp.diffusion.samplers import FLOW_SAMPLERS, SAMPLERS, Sampler
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
 from jdp.types import Denoiser, named_keys
 
 
-class Sampling(NamedTuple):
-    """What a config says of its samples: a method `sampling()` gives one, whatever its fields are called."""
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn: a base of nested configs; others make one of their fields by `sampling()`.
 
-    sampler: str  # of `jdp.diffusion.samplers.SAMPLERS`
-    steps: int
-    sigma_min: float  # last positive level
-    sigma_max: float  # first level
-    rho: float = 7.0  # curvature of the schedule
+    Configs call `check` when they are made, each by its own name.
+    """
+
+    sampler: str = "dpmpp_2m"
+    """One of `jdp.diffusion.samplers.SAMPLERS`."""
+    steps: int = 10
+    """Noise levels of the schedule."""
+    sigma_min: float = 0.02
+    """The last level above 0 of the Karras schedule."""
+    sigma_max: float | None = 20.0
+    """The first level of the Karras schedule."""
+    rho: float = 7.0
+    """Curvature of the Karras schedule."""
+    eta: float = 1.0
+    """Noise of dpmpp_2m_sde: 0 none (dpmpp_2m), 1 the reverse-time SDE."""
 
     def check(
-        self, name: str, *, steps: str = "steps", least: int = 2, samplers: Collection[str] = SAMPLERS
+        self,
+        name: str,
+        *,
+        steps: str = "steps",
+        least: int = 2,
+        samplers: Collection[str] = SAMPLERS,
+        highest: float | None = None,
     ) -> None:
         """Raises `UserError` for settings that draw nothing.
 
@@ -31,22 +49,35 @@ class Sampling(NamedTuple):
             steps: what its field for the steps is called.
             least: the fewest steps it takes.
             samplers: those that it knows.
+            highest: what `sigma_max` is at least where it is None; None: anything.
         """
         if self.sampler not in samplers:
             raise UserError(f"{name}.sampler is {self.sampler!r}; one of {', '.join(samplers)}")
-        if self.steps < least or not 0 < self.sigma_min < self.sigma_max:
+        first = highest if self.sigma_max is None else self.sigma_max
+        if self.steps < least or self.sigma_min <= 0 or (first is not None and self.sigma_min >= first):
             raise UserError(
                 f"{name} needs {steps} >= {least} and 0 < sigma_min < sigma_max, "
                 f"not {self.steps}, {self.sigma_min} and {self.sigma_max}"
             )
 
     def sigmas(self) -> Array:
-        """`[steps + 1]`, the levels, the last one 0."""
+        """`[steps + 1]`, the levels, the last one 0.
+
+        Raises:
+            UserError: if `sigma_max` is None, to be found from something else.
+        """
+        if self.sigma_max is None:
+            raise UserError("sigma_max is none: give the first level of the schedule")
         return karras(self.steps, self.sigma_min, self.sigma_max, self.rho)
+
+    def function(self) -> Sampler:
+        """`(denoiser, x, sigmas, key=, trace=) -> x0`."""
+        chosen = (SAMPLERS | FLOW_SAMPLERS)[self.sampler]
+        return partial(chosen, eta=self.eta) if self.sampler == "dpmpp_2m_sde" else chosen
 
     def draw(self, key: Array, denoiser: Denoiser, shape: tuple[int, ...]) -> Array:
         """A sample of `shape` from pure noise; the key is consumed. Gradients flow through the chain."""
         keys = named_keys(key, "start", "sampler")
         sigmas = self.sigmas()
         x = sigmas[0] * jax.random.normal(keys["start"], shape)
-        return SAMPLERS[self.sampler](denoiser, x, sigmas, key=keys["sampler"])
+        return self.function()(denoiser, x, sigmas, key=keys["sampler"])

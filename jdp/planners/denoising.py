@@ -7,7 +7,8 @@ import jax
 from jax import Array
 
 from jdp import registry
-from jdp.planners.trajectory import FLOW_SAMPLERS, SamplingConfig, plan_schedule
+from jdp.diffusion.samplers import FLOW_SAMPLERS
+from jdp.planners.trajectory import SamplingConfig, plan_schedule
 from jdp.types import PyTree, Spec
 
 T = TypeVar("T")

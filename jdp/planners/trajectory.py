@@ -9,46 +9,37 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion import samplers
 from jdp.diffusion.flow_maps import hold_map
 from jdp.diffusion.formulations import formulation
 from jdp.diffusion.guidance import hold
-from jdp.diffusion.schedules import flow, karras
+from jdp.diffusion.samplers import FLOW_SAMPLERS, SAMPLERS
+from jdp.diffusion.sampling import Sampling
+from jdp.diffusion.schedules import flow
 from jdp.diffusion.warm import warm_start
-from jdp.errors import UserError
+from jdp.errors import UserError, check_settings
 from jdp.types import Denoiser, expand, named_keys
 
-LEAST = 0.02  # the last level above 0, of standardised plans
 _SPECIAL = {"consistency": "consistency", "shortcut": "flow_map"}  # formulations with a sampler of their own
-FLOW_SAMPLERS = {"consistency": samplers.consistency, "flow_map": samplers.flow_map}
-SAMPLERS = samplers.SAMPLERS | FLOW_SAMPLERS
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Sampling):
     """How a plan is drawn."""
 
     sampler: str = "euler"
     """euler (DDIM), heun, dpmpp_2m, dpmpp_2m_sde, ddpm, ...; consistency and flow_map for those models."""
     steps: int = 10
     """Network calls of a plan from nothing."""
-    warm_steps: int = 4
-    """The last levels that a plan from the previous one, re-noised, goes through; 0: always from nothing."""
     sigma_max: float | None = 20.0
     """Noise of a plan from nothing; none: the whole schedule of the formulation."""
+    warm_steps: int = 4
+    """The last levels that a plan from the previous one, re-noised, goes through; 0: always from nothing."""
     temperature: float = 1.0
     """Scales the noise that a plan begins with."""
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise UserError(f"no sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}")
-        if self.sigma_max is not None and self.sigma_max <= LEAST:
-            raise UserError(f"sigma_max is {self.sigma_max}: noise begins above {LEAST}, its last level")
-        if self.steps < 2 or not 0 <= self.warm_steps <= self.steps:
-            raise UserError(
-                "a plan needs steps >= 2 and 0 <= warm_steps <= steps, "
-                f"not steps {self.steps} and warm_steps {self.warm_steps}"
-            )
+        self.check("SamplingConfig", samplers=SAMPLERS | FLOW_SAMPLERS)
+        check_settings("SamplingConfig", warm_steps=(self.warm_steps, 0, self.steps))
 
 
 class Previous(NamedTuple):
@@ -102,7 +93,7 @@ def draw_plan(
     warm one stands still until it begins.
     """
     keys = named_keys(key, "start", "sampler")
-    sampler = functools.partial(SAMPLERS[config.sampler], key=keys["sampler"], trace=trace)
+    sampler = functools.partial(config.function(), key=keys["sampler"], trace=trace)
     held = (hold_map if config.sampler == "flow_map" else hold)(denoiser, known, mask)  # type: ignore[arg-type]
 
     def drawn(x: Array, levels: Array) -> Array:
@@ -152,4 +143,4 @@ def plan_schedule(config: SamplingConfig, name: str) -> Array:
         return flow(config.steps)
     if config.sigma_max is None:
         return formulation("edm" if name in _SPECIAL else name).schedule(config.steps)
-    return karras(config.steps, sigma_min=LEAST, sigma_max=config.sigma_max)
+    return config.sigmas()

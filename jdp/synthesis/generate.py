@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Literal
 
 import jax
@@ -13,40 +13,40 @@ from jax.sharding import Mesh
 
 from jdp.devices.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.diffusion.guidance import condition
-from jdp.diffusion.samplers import SAMPLERS, Sampler
-from jdp.diffusion.schedules import karras
-from jdp.errors import UserError
+from jdp.diffusion.sampling import Sampling
+from jdp.errors import UserError, check_choices
 from jdp.types import Denoiser, named_keys
 
+SamplerName = Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "churned_heun", "churned_euler"]
 LEAST_SIGMA_MAX = 20.0  # for windows whose widest direction is narrow: single steps, independent channels
 
 
 @dataclass(frozen=True)
-class SamplerConfig:
+class SamplerConfig(Sampling):
     """How trajectories are sampled."""
 
-    name: Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "churned_heun", "churned_euler"] = "dpmpp_2m"
+    sampler: Literal["dpmpp_2m", "dpmpp_2m_sde", "heun", "euler", "churned_heun", "churned_euler"] = (
+        "dpmpp_2m"
+    )
     """dpmpp_2m: second order, one network call a step; dpmpp_2m_sde: with noise, for 30 steps and more;
     heun: two calls a step; euler: DDIM."""
     steps: int = 32
     """Noise levels of the Karras schedule. Of a flag of probability 1/460, 20 from 42 keep 84 %, 32 97 %."""
+    sigma_min: float = 0.002
+    """The last level before 0."""
     sigma_max: float | None = None
     """Where sampling begins, in units of the data's standard deviation; none: from the data, four times the
     spread of its windows along their widest direction (see `for_windows`)."""
-    sigma_min: float = 0.002
-    """The last level before 0."""
     eta: float = 1.5
     """Noise of dpmpp_2m_sde: 0 none (dpmpp_2m), 1 the reverse-time SDE."""
     batch: int = 256
     """Trajectories sampled at once."""
 
     def __post_init__(self) -> None:
-        highest = LEAST_SIGMA_MAX if self.sigma_max is None else self.sigma_max
-        if self.steps < 3 or self.batch < 1 or not 0 < self.sigma_min < highest:
-            raise UserError(
-                "sampler needs steps >= 3, batch >= 1 and 0 < sigma_min < sigma_max, not "
-                f"{self.steps}, {self.batch}, {self.sigma_min} and {self.sigma_max}"
-            )
+        check_choices(self)
+        self.check("SamplerConfig", least=3, highest=LEAST_SIGMA_MAX)
+        if self.batch < 1:
+            raise UserError(f"SamplerConfig.batch is {self.batch}: sample at least one trajectory at once")
 
     def for_windows(self, spread: float) -> "SamplerConfig":
         """This sampler beginning where windows of that `spread` (`window_spread`) keep theirs.
@@ -68,12 +68,7 @@ class SamplerConfig:
                 "the sampler's sigma_max depends on the data: give it, or take "
                 "SamplerConfig(...).for_windows(jdp.synthesis.window_spread(data, normaliser, horizon))"
             )
-        return karras(self.steps, self.sigma_min, self.sigma_max)
-
-    def sampler(self) -> Sampler:
-        """`(denoiser, x, sigmas, key=) -> x0`."""
-        chosen = SAMPLERS[self.name]
-        return partial(chosen, eta=self.eta) if self.name == "dpmpp_2m_sde" else chosen
+        return super().sigmas()
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +76,7 @@ def sampling_program(
     config: SamplerConfig, shape: tuple[int, int, int], mesh: Mesh | None, conditioned: bool
 ) -> Callable:
     """The jitted `(denoiser, unguided, key, sigmas, initial) -> x0` for one batch of `shape` `[B, T, D]`."""
-    sampler = config.sampler()
+    sampler = config.function()
 
     def sample(
         denoiser: Denoiser, unguided: Denoiser | None, key: Array, sigmas: Array, initial: Array | None

@@ -24,7 +24,7 @@ class GuidanceConfig:
     """The power that the policy's likelihood is raised to; 0 is no guidance."""
     at: Literal["moment", "denoised", "denoised_stopped", "reference"] = "moment"
     """moment: moment-matched posterior; denoised: gradient at the denoised point (biased); reference:
-    the heuristic of the paper's public code (with --sampler.name euler)."""
+    the heuristic of the paper's public code (with --sampler.sampler euler)."""
     covariance: Literal["isotropic", "jacobian"] = "isotropic"
     """Posterior covariance of the actions in mode moment."""
     solver_steps: int = 1
@@ -76,7 +76,8 @@ def check_guidance(config: GuidanceConfig, sampler: str) -> None:
     """Raises `UserError` for settings that do not go together."""
     if config.at == "reference" and sampler != "euler":
         raise UserError(
-            f"--guidance.at reference is defined for Euler steps, not for {sampler}: add --sampler.name euler"
+            f"--guidance.at reference is defined for Euler steps, not for {sampler}: "
+            "add --sampler.sampler euler"
         )
     if config.coefficient < 0 or config.policy_std <= 0 or config.solver_steps < 1:
         raise UserError(

@@ -271,7 +271,7 @@ def test_guidance_is_split_however_many_agents_there_are():
 
 
 def test_an_exact_denoiser_is_sampled_alike():
-    config = SamplerConfig(steps=8, sigma_max=20.0, name="dpmpp_2m_sde")
+    config = SamplerConfig(steps=8, sigma_max=20.0, sampler="dpmpp_2m_sde")
     args = gaussian(0.3, 1.5), None, KEY, config.sigmas(), None
     one, eight = (sampling_program(config, (16, 4, 2), mesh, False)(*args) for mesh in MESHES)
     close(eight, one)

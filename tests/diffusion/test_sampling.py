@@ -1,5 +1,7 @@
 """A sampler's settings: their levels, a draw by them, and what they refuse."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -36,4 +38,4 @@ def test_a_draw_is_the_samplers_from_noise_of_the_first_level():
 def test_settings_that_draw_nothing_are_refused(changes, message):
     SAMPLING.check("MyConfig", steps="my_steps", least=3)
     with pytest.raises(UserError, match=message):
-        SAMPLING._replace(**changes).check("MyConfig", steps="my_steps", least=3)
+        replace(SAMPLING, **changes).check("MyConfig", steps="my_steps", least=3)

@@ -168,7 +168,7 @@ def bad_inputs(folder: Path, finished: Path) -> dict[str, tuple[list[str], str]]
         "other config": (["--resume", str(finished), "--seed", "3"], "seed"),
         "other network": (["--diffuser", str(finished), "--network.features", "16"], "another network"),
         "other horizon": (["--seeds", "0"], "--seeds"),
-        "reference guidance": (["--guidance.at", "reference"], "--sampler.name euler"),
+        "reference guidance": (["--guidance.at", "reference"], "--sampler.sampler euler"),
         "unwritable": (["--out", str(folder / "file")], "--out"),
         "typo in an option": (["--guidance.coeficient", "1"], "--guidance.coefficient"),
         "unknown preset": (["--preset", "fast"], "smoke"),

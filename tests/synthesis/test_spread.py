@@ -79,7 +79,7 @@ def test_windows_keep_their_widest_direction_at_the_fitted_level_and_lose_it_at_
 
 
 def test_the_printed_check_sees_what_a_low_first_level_costs():
-    sampler, low = SamplerConfig().sampler(), SamplerConfig(sigma_max=10.0)
+    sampler, low = SamplerConfig().function(), SamplerConfig(sigma_max=10.0)
     seen = exact.std_errors(sampler, low.sigmas(), widest=10.4)
     assert seen["10.4"] < -0.25 and max(abs(v) for k, v in seen.items() if k != "10.4") < 0.05
     assert (
