@@ -1,5 +1,6 @@
 """The one exception for mistakes that a user can make and mend."""
 
+import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -37,7 +38,11 @@ def check_choices(config: Any) -> None:
 
 
 def check_settings(name: str, **settings: tuple[float, float, float]) -> None:
-    """Raises `UserError` unless every setting, given as `(value, low, high)`, lies in `[low, high]`."""
+    """Raises `UserError` unless every setting, given as `(value, low, high)`, lies in `[low, high]`.
+
+    `high` may be `math.inf`.
+    """
     for setting, (value, low, high) in settings.items():
         if not low <= value <= high:
-            raise UserError(f"{name}.{setting} is {value}; it must lie between {low} and {high}")
+            limits = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
+            raise UserError(f"{name}.{setting} is {value}; it must {limits}")

@@ -58,6 +58,11 @@ def fit_scale(rows: SegmentRows) -> Scale:
     return Scale(observation, action, value)
 
 
+def position(spec: Spec) -> Array:
+    """`[P]`, the entries of an observation that say where it is: the goal's, or all."""
+    return jnp.array(spec.goal or range(spec.observation_dim), jnp.int32)
+
+
 class Span(NamedTuple):
     """The least and the greatest value of a dataset."""
 

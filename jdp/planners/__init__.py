@@ -12,20 +12,13 @@ from jdp.learning.guides import checked, cost_guide
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
-from jdp.planners.assembly import Parts, PlannerConfig, ReturnsConfig, first_weights, method, plan_of, study
+from jdp.planners.assembly import as_planned, method, plan_of
 from jdp.planners.denoising import denoising
+from jdp.planners.drawing import Drawn, denoiser_and_value, draw, draw_candidates
 from jdp.planners.following import Following, Planned, Planner, follow
-from jdp.planners.levels import (
-    Drawn,
-    Learned,
-    Lesson,
-    Level,
-    Steering,
-    denoiser_and_value,
-    draw,
-    draw_best,
-    draw_candidates,
-)
+from jdp.planners.levels import Learned, Lesson, Level, Steering
+from jdp.planners.parts import Parts, encode, first_weights, learn_inverse, outcome, parts_of, study
+from jdp.planners.settings import PlannerConfig, ReturnsConfig, SelfImprovementConfig, SteeredConfig
 from jdp.planners.trajectory import Previous, SamplingConfig, later, plan_schedule, planned
 from jdp.types import Guide, Method, Spec
 
@@ -45,18 +38,24 @@ __all__ = [
     "Previous",
     "ReturnsConfig",
     "SamplingConfig",
+    "SelfImprovementConfig",
+    "SteeredConfig",
     "Steering",
+    "as_planned",
     "cost_guide",
     "denoiser_and_value",
     "denoising",
     "draw",
-    "draw_best",
     "draw_candidates",
+    "encode",
     "first_weights",
     "follow",
     "later",
+    "learn_inverse",
     "make",
     "method",
+    "outcome",
+    "parts_of",
     "plan_of",
     "plan_schedule",
     "planned",

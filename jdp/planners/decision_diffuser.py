@@ -1,7 +1,4 @@
-"""Decision Diffuser (Ajay et al. 2023, arXiv 2211.15657): plans of states, given a return.
-
-Half of the file are settings, published targets, presets and the row of the table.
-"""
+"""Decision Diffuser (Ajay et al. 2023, arXiv 2211.15657): plans of states, given a return."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,37 +9,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp import planners
 from jdp.data.segments import Hindsight, SegmentRows
 from jdp.diffusion.guidance.classifier_free import classifier_free_doubled, flagged
 from jdp.learning.averaged import Averaged
 from jdp.learning.fitting import falling_rates
-from jdp.learning.inverse import inverse
-from jdp.learning.plan_models import model
 from jdp.learning.scale import Scale, Span, fit_scale, fit_span
 from jdp.planners import presets
-from jdp.planners.assembly import Parts, PlannerConfig, first_weights, method, plan_of, study
-from jdp.planners.following import Planned
-from jdp.planners.levels import Lesson, Level, draw_best
-from jdp.planners.trajectory import Previous, SamplingConfig, later, planned
+from jdp.planners.trajectory import Previous, SamplingConfig
 from jdp.registry import Preset, Task, register
 from jdp.types import Context, Denoiser, Guide, Method, Metrics, Segments, Spec, named_keys
 
 # (target, guidance) on D4RL's locomotion sets, as CleanDiffuser (arXiv 2406.09509) tuned them.
 TARGETS = {
-    "halfcheetah-medium-expert-v2": (0.95, 1.2),
-    "halfcheetah-medium-replay-v2": (0.95, 1.4),
-    "halfcheetah-medium-v2": (1.1, 3.2),
-    "hopper-medium-expert-v2": (0.95, 1.2),
-    "hopper-medium-replay-v2": (0.6, 6.0),
-    "hopper-medium-v2": (0.7, 4.4),
-    "walker2d-medium-expert-v2": (1.0, 1.2),
-    "walker2d-medium-replay-v2": (0.75, 2.4),
-    "walker2d-medium-v2": (0.75, 6.0),
+    "halfcheetah": {"medium-expert": (0.95, 1.2), "medium-replay": (0.95, 1.4), "medium": (1.1, 3.2)},
+    "hopper": {"medium-expert": (0.95, 1.2), "medium-replay": (0.6, 6.0), "medium": (0.7, 4.4)},
+    "walker2d": {"medium-expert": (1.0, 1.2), "medium-replay": (0.75, 2.4), "medium": (0.75, 6.0)},
 }
 
 
 @dataclass(frozen=True)
-class DecisionDiffuserConfig(PlannerConfig):
+class DecisionDiffuserConfig(planners.PlannerConfig):
     """Settings of Decision Diffuser; `stride` above 1 is a departure, for long mazes."""
 
     target: float = 0.95
@@ -54,19 +41,15 @@ class DecisionDiffuserConfig(PlannerConfig):
     next_weight: float = 1.0
     """Weight of row 1 in the loss, on which the action depends (10 in some later codes)."""
     reach: float = 1.0
-    """How far ahead hindsight goals lie at most, in horizons."""
+    """How far ahead hindsight goals lie at most, in horizons. Above 1 they teach which way leads towards what
+    a plan cannot reach, at the cost of fewer plans that arrive."""
     sampling: SamplingConfig = field(
         default_factory=lambda: SamplingConfig(steps=20, warm_steps=8, temperature=0.5)
     )
 
     @property
     def hindsight(self) -> Hindsight:
-        """Later rows of the episode, up to `reach` horizons ahead.
-
-        So a plan is shown goals that it passes, at any of its rows alike; the share of plans that pass a goal
-        soon and stay near it grows with `guidance`. Goals beyond the horizon (`reach` above 1) teach which
-        way leads towards what a plan cannot reach, at the cost of fewer plans that arrive.
-        """
+        """Later rows of the episode: a plan is shown goals that it passes, at any of its rows alike."""
         return Hindsight(later=1.0, reach=max(1, round(self.reach * self.horizon)))
 
 
@@ -79,13 +62,13 @@ class DecisionDiffuserState(NamedTuple):
     inverse: Averaged
 
 
-DecisionParts = Parts[DecisionDiffuserConfig]
+DecisionParts = planners.Parts[DecisionDiffuserConfig]
 
 
 def init(key: Array, data: SegmentRows, *, parts: DecisionParts) -> DecisionDiffuserState:
     """The state before training."""
     width = (len(parts.spec.goal) or 1) + 1
-    learned, _, control = first_weights(parts, named_keys(key, "model", "inverse"), width)
+    learned, _, control = planners.first_weights(parts, named_keys(key, "model", "inverse"), width)
     return DecisionDiffuserState(fit_scale(data), fit_span(data), learned, control)
 
 
@@ -95,12 +78,12 @@ def update(
     """One step of the denoiser, whose condition is dropped now and then, and of the inverse model."""
     keys = named_keys(key, "drop", "model", "pair", "inverse")
     (config, spec, level), scale = (parts.config, parts.spec, parts.level), state.scale
-    x0 = scale.observation(batch.observation[:, jnp.array(parts.at)])
-    outcome = scale.goal(batch.goal, spec) if spec.goal else scale.value(batch.value[:, :1])
+    x0 = planners.encode(parts, scale, batch)
+    wish = scale.goal(batch.goal, spec) if spec.goal else scale.value(batch.value[:, :1])
     given = jax.random.bernoulli(keys["drop"], 1 - config.dropped, (x0.shape[0],))
     weight = jnp.ones((level.rows, level.channels)).at[1].set(config.next_weight)
-    lesson = Lesson(x0, level.mask()[None], weight[None], flagged(outcome, given))
-    return study(parts, keys, state, lesson, batch)
+    lesson = planners.Lesson(x0, level.mask()[None], weight[None], flagged(wish, given))
+    return planners.study(parts, keys, state, lesson, batch)
 
 
 def guided(state: DecisionDiffuserState, goal: Array, parts: DecisionParts) -> Denoiser:
@@ -117,27 +100,22 @@ def guided(state: DecisionDiffuserState, goal: Array, parts: DecisionParts) -> D
 
 def plan(
     key: Array, state: DecisionDiffuserState, memory: Previous, context: Context, *, parts: DecisionParts
-) -> Planned:
+) -> planners.Planned:
     """One plan given the present, for the return or the goal."""
-    level, previous = parts.level, later(memory, parts.config.replan_every / parts.stride)
-    denoiser = guided(state, context.goal, parts)
-    x0, none, chain = draw_best(key, level, denoiser, None, level.given(context), previous, context)
-    return Planned(planned(x0), plan_of(state.scale, x0, none), chain)
+    level, own = parts.level, (guided(state, context.goal, parts), None)
+    drawn = planners.draw(key, level, own, level.given(context), parts.later(memory), context)
+    return planners.as_planned(state.scale, drawn, drawn.score)
 
 
 def _presets(task: Task) -> Mapping[str, Preset]:
     if task.horizon is None:
-        target, guidance = TARGETS.get(task.name, (0.95, 1.2))
+        body, _, data = task.name.removesuffix("-v2").partition("-")
+        target, guidance = TARGETS.get(body, {}).get(data, (0.95, 1.2))
         sampling, wish = replace(presets.WARM, temperature=0.5), min(target, 1.0)
         cpu = DecisionDiffuserConfig(target=wish, guidance=guidance, model=presets.SMALL, sampling=sampling)
     else:
-        cpu = DecisionDiffuserConfig(
-            horizon=task.horizon,
-            stride=presets.maze_rows(task)[0],
-            replan_every=task.horizon // 2,
-            model=presets.LARGER,
-            sampling=replace(presets.COLD, temperature=0.5),
-        )
+        sampling, half = replace(presets.COLD, temperature=0.5), task.horizon // 2
+        cpu = DecisionDiffuserConfig(**presets.in_maze(task, replan_every=half, sampling=sampling))
     return presets.presets_of(task, cpu)
 
 
@@ -163,17 +141,9 @@ def decision_diffuser(
 
     The network learns with the condition and without it (zeros, and a flag that says so), and a plan is
     drawn from `D_u + w (D_c - D_u)` (arXiv 2207.12598) at a low temperature, in one call of twice the
-    batch a step. On tasks with goals the condition is the goal, in hindsight, instead of the return: a wish
-    that steers the plan, where Diffuser prescribes the entries of its last row. The present is shown
-    without noise in training and sampling (`jdp.diffusion.guidance.hold`).
-
-    Args:
-        guide: acts on the denoiser that the condition steers already.
-        trace: whether decisions hold the chain out of noise.
+    batch a step; a guide acts on that. On tasks with goals the condition is the goal, in hindsight, instead
+    of the return: a wish that steers the plan, where Diffuser prescribes the entries of its last row.
     """
-    present = replace(spec, goal=())  # the goal is a condition, and no entry of the plan
-    rows, net = config.horizon // config.stride, model(config.model)
-    level = Level(present, rows, 0, net, config.sampling, guide=guide, trace=trace)
-    control = inverse(config.inverse, spec.action_dim, config.stride, spec.goal)
-    parts = Parts(config, spec, level, control, config.stride)
-    return method(parts, init, update, plan, hindsight=config.hindsight)
+    # The goal is a condition, and no entry of the plan.
+    parts = planners.parts_of(config, spec, guide, trace, goal_row=False)
+    return planners.method(parts, init, update, plan, hindsight=config.hindsight)

@@ -131,42 +131,17 @@ def pursued(
     *,
     inverse: Inverse,
     stride: int,
-    rows: int = 1,
+    rows: int,
 ) -> Array:
-    """The action towards the planned states; the state has the weights of the model as `inverse`."""
-
-    def towards(here: Array, target: Array, ahead: Array) -> Array:
-        return inverse.act(key, state.inverse, here, target, ahead)
-
-    return track(towards, state.scale, plan, stride, elapsed, observation, rows)
-
-
-class Towards(Protocol):
-    """An inverse model."""
-
-    def __call__(self, here: Array, target: Array, ahead: Array, /) -> Array:
-        """`[B, A]` from states to states `[B, O]`, `ahead` `[B]` steps later; all standardised."""
-        ...
-
-
-def track(
-    towards: Towards,
-    scale: Scale,
-    plan: Plan,
-    stride: int,
-    elapsed: Array,
-    observation: Array,
-    rows: int = 1,
-) -> Array:
-    """`[B, A]`, the action towards the row of the plan that lies `rows` rows on, in the units of the task.
+    """The action towards the row of the plan that lies `rows` rows on, by the weights `state.inverse`.
 
     After `elapsed` `[B]` steps row `elapsed // stride + rows` is aimed at, at most `rows * stride` steps
     ahead; near the end the last row, in the steps that are left of the plan, and once it is over in as many
     as at its beginning.
     """
+    scale: Scale = state.scale
     row = jnp.minimum(elapsed // stride + rows, plan.observation.shape[1] - 1)
     left = row * stride - elapsed
     ahead = jnp.where(left > 0, left, rows * stride - elapsed % stride)
-    target = _row(plan.observation, row)
-    action = towards(scale.observation(observation), scale.observation(target), ahead)
-    return clip_action(scale.action.inverse(action))
+    here, target = scale.observation(observation), scale.observation(_row(plan.observation, row))
+    return clip_action(scale.action.inverse(inverse.act(key, state.inverse, here, target, ahead)))

@@ -1,4 +1,4 @@
-"""A graph of dataset states, shortest paths in it, and their waypoints at the rows of a plan; all in JAX.
+"""A graph of dataset states and the shortest paths in it, all in JAX; `jdp.planners.routes` walks them.
 
 Nothing here runs on the host, so a graph can be built inside the compiled `init` of a planner.
 """
@@ -24,14 +24,6 @@ class Graph(NamedTuple):
     cost: Array  # [V, V], steps along the shortest path; inf where there is none
     hop: Array  # [V, V] int32, the landmark after u on the way to v; u itself where there is no way
     pace: Array  # [], steps per unit of distance, a mean over the edges
-
-
-class Path(NamedTuple):
-    """A way through the landmarks of a graph, of L hops; after its end the last is repeated."""
-
-    node: Array  # [L] int32, the landmarks that are passed
-    point: Array  # [L, P], where: the landmark, or the goal itself at the end
-    time: Array  # [L], steps until each is passed
 
 
 def squared(a: Array, b: Array) -> Array:
@@ -131,76 +123,3 @@ def build_graph(key: Array, rows: SegmentRows, position: Array, count: int, reac
     mean = jax.ops.segment_sum(jnp.asarray(rows.value) * real, cell, count) / jnp.maximum(number, 1.0)
     mean = jnp.where(number > 0, mean, -jnp.inf)
     return Graph(jnp.asarray(rows.observation)[chosen], landmark, mean, edge, *shortest_paths(edge), pace)
-
-
-def nearest_reachable(graph: Graph, source: Array, goal: Array) -> tuple[Array, Array]:
-    """The landmark nearest to `goal` `[P]` of those with a way from `source`; whether none is nearer."""
-    gap = squared(graph.position, goal[None])
-    target = jnp.argmin(jnp.where(jnp.isfinite(graph.cost[source]), gap, jnp.inf)).astype(jnp.int32)
-    return target, target == jnp.argmin(gap)
-
-
-def walk(graph: Graph, source: Array, target: Array, here: Array, end: Array, length: int) -> Path:
-    """The shortest path from landmark `source` to `target`, walked from `here` to `end` (`[P]`, near them).
-
-    Of the first and of the last edge only the share of its length is counted that is walked.
-    """
-
-    def step(node: Array, _: None) -> tuple[Array, Array]:
-        node = graph.hop[node, target]
-        return node, node
-
-    node = jax.lax.scan(step, source, None, length=length)[1]
-    point = jnp.where((node == target)[:, None], end[None], graph.position[node])
-    before = jnp.concatenate([source[None], node[:-1]])
-    walked = jnp.sqrt(squared(point, jnp.concatenate([here[None], point[:-1]])))
-    whole = jnp.sqrt(squared(graph.position[node], graph.position[before]))
-    share = walked / jnp.where(node == before, 1.0, jnp.maximum(whole, 1e-6))
-    steps = jnp.where(node == before, graph.pace * walked, graph.edge[before, node] * share)
-    return Path(node, point, jnp.cumsum(steps))
-
-
-def waypoints(path: Path, rows: int, stride: int, spacing: int) -> tuple[Array, Array]:
-    """`(points [R, P], given [R] bool)`: the waypoints of a path at the rows of a plan, every `stride` steps.
-
-    Waypoints stand where the path passes a landmark, `spacing` steps or more apart, and at its end. Of a
-    path that is longer than the plan, the last one stands where the plan's time is over.
-    """
-    row = jnp.maximum(jnp.round(path.time / stride), 1.0).astype(jnp.int32)
-    fits = (row < rows).at[0].set(True)
-    row = jnp.minimum(row, rows - 1)
-
-    def keep(last: Array, time: Array) -> tuple[Array, Array]:
-        kept = time - last >= spacing
-        return jnp.where(kept, time, last), kept
-
-    apart = jax.lax.scan(keep, jnp.zeros(()), path.time)[1]
-    final = fits & ~jnp.append(fits[1:], False)
-    index = jnp.arange(row.shape[0])
-    hit = (row[None] == jnp.arange(rows)[:, None]) & (fits & (apart | final))[None]
-    latest = jnp.max(jnp.where(hit, index[None], -1), axis=1)
-    return path.point[jnp.maximum(latest, 0)], latest >= 0
-
-
-def route(
-    graph: Graph, here: Array, goal: Array, *, horizon: int, rows: int, stride: int, spacing: int
-) -> tuple[Path, Array, Array, Array]:
-    """`(path, points [R, P], given [R], value [])` of one environment at `here` `[P]`, for `goal` `[P]`.
-
-    Without a goal (`[0]`) the path leads to the landmark of highest mean value that is at most `horizon`
-    steps away, and `value` is its; with one, to the nearest landmark that can be reached and, if that is
-    the nearest of all, to the goal itself; `value` is then minus the steps.
-    """
-    length = min(graph.position.shape[0], horizon)
-    source = nearest(here[None], graph.position)[0][0]
-    if goal.shape[0]:
-        target, arrives = nearest_reachable(graph, source, goal)
-        end = jnp.where(arrives, goal, graph.position[target])
-        path = walk(graph, source, target, here, end, length)
-        value = -graph.cost[source, target]
-    else:
-        within = graph.cost[source] <= horizon
-        target = jnp.argmax(jnp.where(within, graph.value, -jnp.inf)).astype(jnp.int32)
-        path = walk(graph, source, target, here, graph.position[target], length)
-        value = graph.value[target]
-    return path, *waypoints(path, rows, stride, spacing), value

@@ -1,33 +1,23 @@
-"""A level of planning: how trajectories of one kind are learned and drawn. Planners have one or two.
+"""A level of planning: what trajectories of one kind are, and how they are learned. Planners have one or two.
 
 Its parts are a denoiser, a critic that steers and chooses where there is one, and a user's guide.
+`jdp.planners.drawing` draws.
 """
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import Partial
 
-from jdp.diffusion.guidance import value_guided
+from jdp.diffusion.samplers import FLOW_SAMPLERS
 from jdp.errors import UserError
 from jdp.learning.averaged import Averaged
-from jdp.learning.candidates import choose, repeated
-from jdp.learning.guides import guided
 from jdp.learning.plan_critics import Critic
 from jdp.learning.plan_models import Model
 from jdp.learning.scale import Scale
-from jdp.planners.trajectory import (
-    FLOW_SAMPLERS,
-    Previous,
-    SamplingConfig,
-    check_sampler,
-    draw_plan,
-    plan_schedule,
-)
-from jdp.types import Context, Denoiser, Guide, Metrics, PyTree, Spec
+from jdp.planners.trajectory import SamplingConfig, check_sampler
+from jdp.types import Context, Guide, Metrics, PyTree, Spec
 
 
 class Steering(NamedTuple):
@@ -93,6 +83,11 @@ class Level:
         aim = scale.goal(goal, self.spec) if self.spec.goal else goal
         return self.known(scale.observation(context.observation), aim)
 
+    def first_action(self, weight: float) -> Array:
+        """`[1, T, O + E]`, of a loss in which the first action counts `weight` times."""
+        ones = jnp.ones((self.rows, self.channels))
+        return ones.at[0, self.spec.observation_dim :].set(weight)[None]
+
     def value_of(self, scale: Scale, score: Array) -> Array:
         """The critic's scores `[B]` of standardised returns in the units of the task; 0 without a critic."""
         return score if self.critic is None else scale.value.inverse(score[:, None])[:, 0]
@@ -116,7 +111,8 @@ class Lesson(NamedTuple):
     target: Array | None = None  # [B], what the critic regresses
 
 
-def _or_none(condition: Array | None, rows: int) -> Array:
+def or_none(condition: Array | None, rows: int) -> Array:
+    """`condition`, or `[rows, 0]` where there is none."""
     return jnp.zeros((rows, 0)) if condition is None else condition
 
 
@@ -137,7 +133,7 @@ def learn(
 ) -> tuple[Learned, Metrics]:
     """One update of the denoiser, and of the critic where there is one; the keys are consumed."""
     x0, known, weight, condition, judged_by, target = lesson
-    seen, asked = (_or_none(x, x0.shape[0]) for x in (condition, judged_by))
+    seen, asked = (or_none(x, x0.shape[0]) for x in (condition, judged_by))
     weight = jnp.ones((1, 1, 1)) if weight is None else weight
     model, metrics = level.model.update(model_key, learned.model, x0, seen, known, weight)
     if level.critic is None:
@@ -145,91 +141,3 @@ def learn(
     assert critic_key is not None and target is not None
     critic, more = level.critic.update(critic_key, learned.critic, x0, asked, known, target)
     return Learned(model, critic), {**metrics, **more}
-
-
-class Drawn(NamedTuple):
-    """Plans in standardised coordinates."""
-
-    x0: Array  # [B, T, O + E]
-    score: Array  # [B], the critic's; 0 without one
-    chain: Array | None  # [n + 1, B, T, O + E], how they came out of noise, where the level keeps it
-
-
-def denoiser_and_value(
-    level: Level,
-    learned: Learned,
-    rows: int,
-    condition: Array | None = None,
-    judged_by: Array | None = None,
-) -> tuple[Denoiser, Partial | None]:
-    """Of the candidates of `rows` plans, `B * candidates`; the value is None without a critic.
-
-    `condition` `[B, C]` is the denoiser's and `judged_by` `[B, J]` the critic's; None: C = 0, J = 0.
-    """
-    seen, asked = (repeated(_or_none(x, rows), level.candidates) for x in (condition, judged_by))
-    denoiser = level.model.denoiser(learned.model, seen)
-    return denoiser, None if level.critic is None else level.critic.value(learned.critic, asked)
-
-
-def steered(level: Level, denoiser: Denoiser, value: Partial | None, context: Context) -> Denoiser:
-    """`denoiser`, pulled to high values and then by the guide."""
-    strength, point, steps = level.steering
-    if value is not None and strength:
-        denoiser = value_guided(
-            denoiser, value, strength, point=point, steps=max(steps, 1), solver_steps=min(steps, 1)
-        )
-    return guided(denoiser, level.guide, context, level.candidates)
-
-
-def draw_candidates(
-    key: Array,
-    level: Level,
-    denoiser: Denoiser,
-    value: Partial | None,
-    known: tuple[Array, Array],
-    previous: Previous,
-    context: Context,
-) -> tuple[Array, Array]:
-    """`(x0 [B * candidates, T, D], score [B * candidates])`, steered by `value` and by the guide.
-
-    `known` (`Level.known`), `previous` and `context` are of B plans; `denoiser` and `value` of all their
-    candidates. Without a value all have the score 0. Where the level keeps chains `x0` is one, of n + 1.
-    """
-    pulled = steered(level, denoiser, value, context)
-    (entries, mask), previous = repeated((known, previous), level.candidates)
-    schedule = plan_schedule(level.sampling, level.model.formulation)
-    x0 = draw_plan(key, pulled, entries, mask, previous, level.sampling, schedule, level.trace)
-    last = x0[-1] if level.trace else x0
-    return x0, jnp.zeros(last.shape[0]) if value is None else value(last, jnp.zeros(last.shape[:1]))
-
-
-def draw_best(
-    key: Array,
-    level: Level,
-    denoiser: Denoiser,
-    value: Partial | None,
-    known: tuple[Array, Array],
-    previous: Previous,
-    context: Context,
-) -> Drawn:
-    """The most valued of `draw_candidates`; without a value the first."""
-    x0, score = draw_candidates(key, level, denoiser, value, known, previous, context)
-    if not level.trace:
-        return Drawn(*choose(x0, score, level.candidates), None)
-    chain = jax.vmap(lambda x: choose(x, score, level.candidates)[0])(x0)
-    return Drawn(chain[-1], choose(x0[-1], score, level.candidates)[1], chain)
-
-
-def draw(
-    key: Array,
-    level: Level,
-    learned: Learned,
-    known: tuple[Array, Array],
-    previous: Previous,
-    context: Context,
-    condition: Array | None = None,
-    judged_by: Array | None = None,
-) -> Drawn:
-    """`draw_best` of the level's own denoiser and critic, under conditions `[B, C]` and `[B, J]`."""
-    own = denoiser_and_value(level, learned, context.observation.shape[0], condition, judged_by)
-    return draw_best(key, level, *own, known, previous, context)

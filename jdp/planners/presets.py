@@ -26,6 +26,12 @@ def maze_rows(task: Task) -> tuple[int, int]:
     return (16, 16) if task.horizon is not None and task.horizon >= 256 else (8, 16)
 
 
+def in_maze(task: Task, **settings: Any) -> dict[str, Any]:
+    """Settings of plans of states in a maze, as long as the way through it; `settings` go before."""
+    found = {"horizon": task.horizon, "stride": maze_rows(task)[0], "model": LARGER, "sampling": COLD}
+    return found | settings
+
+
 def presets_of(
     task: Task,
     cpu: T,

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.learning.scale import Scale
-from jdp.planners.levels import Learned, Lesson, Level, draw
+from jdp.planners.drawing import denoiser_and_value, draw
+from jdp.planners.levels import Learned, Lesson, Level, learn
 from jdp.planners.trajectory import Previous, nothing, shifted
-from jdp.types import Context, Segments
+from jdp.types import Context, Metrics, Segments
 
 
 def encode(level: Level, scale: Scale, batch: Segments, jump: int) -> Array:
@@ -43,9 +44,23 @@ def lesson_between(
     observation = jnp.take_along_axis(batch.observation, at, axis=1)
     action = jnp.take_along_axis(batch.action, at, axis=1)
     x0 = jnp.concatenate([scale.observation(observation), scale.action(action)], axis=-1)
-    weight = jnp.ones((low.rows, low.channels)).at[0, low.spec.observation_dim :].set(action_weight)
     target = scale.value(jnp.take_along_axis(batch.value, begins[:, None], axis=1))[:, 0]
-    return Lesson(x0, low.mask()[None], weight[None], target=target)
+    return Lesson(x0, low.mask()[None], low.first_action(action_weight), target=target)
+
+
+def learn_between(
+    keys: dict[str, Array],
+    low: Level,
+    learned: Learned,
+    scale: Scale,
+    batch: Segments,
+    horizon: int,
+    action_weight: float,
+) -> tuple[Learned, Metrics]:
+    """One update of the low level; consumes the keys "begin", "low" and "low_critic"."""
+    lesson = lesson_between(keys["begin"], low, scale, batch, horizon, action_weight)
+    learned, metrics = learn(low, keys["low"], keys["low_critic"], learned, lesson)
+    return learned, {f"low_{name}": x for name, x in metrics.items()}
 
 
 def refine(
@@ -54,8 +69,8 @@ def refine(
     """`[S, B, K + 1, O + A]`, the first S segments between `subgoals` `[B, T, O]`, as one batch."""
 
     def one(key: Array, here: Array, there: Array) -> Array:
-        known = low.known(here, there)
-        return draw(key, low, learned, known, nothing(known[0]), context).x0
+        known, own = low.known(here, there), denoiser_and_value(low, learned, here.shape[0])
+        return draw(key, low, own, known, nothing(known[0]), context).x0
 
     ends = jnp.moveaxis(subgoals[:, : segments + 1], 1, 0)
     return jax.vmap(one)(jax.random.split(key, segments), ends[:-1], ends[1:])

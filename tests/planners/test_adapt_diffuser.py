@@ -17,9 +17,8 @@ from jdp.learning.optimiser import warmup_cosine
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners import SamplingConfig
+from jdp.planners import SamplingConfig, parts
 from jdp.planners import adapt_diffuser as module
-from jdp.planners import diffuser as inner_module
 from jdp.planners.adapt_diffuser import AdaptDiffuserConfig, adapt_diffuser
 from jdp.planners.diffuser import DiffuserPlannerConfig
 from jdp.planners.selection import Measures, kept, select
@@ -186,7 +185,7 @@ def test_in_mazes_plans_that_jump_are_not_kept(monkeypatch):
     length, rng = 10, np.random.default_rng(0)
     walks = np.array([shortest_walk(rng, *pair, length) for pair in PAIRS])
     rows, moves = rows_of_walks(walks, length)
-    monkeypatch.setattr(inner_module, "model", exact_model)
+    monkeypatch.setattr(parts, "model", exact_model)
     monkeypatch.setattr(module, "inverse", exact_steps)
     config = AdaptDiffuserConfig(
         DiffuserPlannerConfig(horizon=length, candidates=1, sampling=SamplingConfig(steps=8)),

@@ -12,7 +12,7 @@ from jdp.learning.guides import checked
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_models import Model
 from jdp.learning.scale import Affine, Scale
-from jdp.planners import SamplingConfig, diffuser
+from jdp.planners import SamplingConfig, diffuser, parts
 from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState
 from jdp.types import Spec, bind
 
@@ -42,7 +42,7 @@ def test_every_leaf_of_every_carry_has_a_row_for_each_episode(name, spec):
 
 def planner(monkeypatch, denoiser, spec, **settings):
     """Diffuser over a denoiser without weights; the state has none, but for those of an inverse model."""
-    monkeypatch.setattr(diffuser, "model", lambda _: Model(None, None, lambda state, condition: denoiser))
+    monkeypatch.setattr(parts, "model", lambda _: Model(None, None, lambda state, condition: denoiser))
     monkeypatch.setattr(diffuser, "critic", lambda _: None)
     inverse = InverseConfig("diffusion", hidden=(8,), sampling_steps=2)
     config = DiffuserPlannerConfig(candidates=2, sampling=SAMPLING, inverse=inverse, **settings)

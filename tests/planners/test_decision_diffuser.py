@@ -16,7 +16,7 @@ from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_models import Model, ModelConfig
 from jdp.learning.scale import Affine, Scale, Span
 from jdp.networks import NetworkConfig
-from jdp.planners import decision_diffuser as module
+from jdp.planners import parts
 from jdp.planners.decision_diffuser import DecisionDiffuserConfig, decision_diffuser
 from jdp.planners.trajectory import SamplingConfig
 from jdp.types import Segments, Spec, bind, expand
@@ -92,7 +92,7 @@ def model_of(denoiser):
 def planner_with(denoiser, config, spec=SPEC):
     """The planner with another model, and its state in coordinates where nothing is scaled."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "model", model_of(denoiser))
+        patch.setattr(parts, "model", model_of(denoiser))
         planner = decision_diffuser.__wrapped__(config, spec)
     zeros = np.zeros((8, spec.observation_dim), np.float32)
     data = SegmentRows(zeros, zeros[:, :1], *zeros.T[[0, 0, 0]], *[np.zeros(1, int)] * 3)

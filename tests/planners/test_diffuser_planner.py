@@ -13,7 +13,7 @@ from jdp.errors import UserError
 from jdp.learning.plan_critics import Critic
 from jdp.learning.plan_models import Model
 from jdp.learning.scale import Affine, Scale
-from jdp.planners import SamplingConfig, diffuser, make
+from jdp.planners import SamplingConfig, diffuser, make, parts
 from jdp.planners.diffuser import DiffuserPlannerConfig
 from jdp.planners.trajectory import Previous, draw_plan, shifted
 from jdp.types import Spec, bind
@@ -35,7 +35,7 @@ def identity(dim):
 def exact_planner(monkeypatch):
     """Diffuser over the exact denoiser of a standard Gaussian, and a quadratic return as its value."""
     monkeypatch.setattr(
-        diffuser, "model", lambda _: Model(None, None, lambda state, condition: exact.gaussian(0.0, 1.0))
+        parts, "model", lambda _: Model(None, None, lambda state, condition: exact.gaussian(0.0, 1.0))
     )
     monkeypatch.setattr(diffuser, "critic", lambda _: Critic(None, None, lambda s, c: bind(quadratic)))
 

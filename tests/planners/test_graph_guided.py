@@ -21,12 +21,13 @@ from two_rooms import (
 )
 
 from jdp.data import batches
+from jdp.diffusion.guidance import pulled
 from jdp.errors import UserError
 from jdp.learning.inverse import Inverse, InverseConfig
-from jdp.planners import SamplingConfig
-from jdp.planners import graph_guided as module
-from jdp.planners.graph import build_graph, episode_ends, farthest_points, nearest, route, walk, waypoints
-from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided, pulled
+from jdp.planners import SamplingConfig, parts
+from jdp.planners.graph import build_graph, episode_ends, farthest_points, nearest
+from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided
+from jdp.planners.routes import route, walk, waypoints
 from jdp.types import Spec, bind
 
 V, H = len(CELLS), 6  # episodes of H rows: none spans both rooms from end to end
@@ -230,8 +231,8 @@ def arrivals(**settings):
     )
     rows, _ = rows_of_walks(WALKS, H)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "model", exact_model)
-        patch.setattr(module, "inverse", exact_inverse)
+        patch.setattr(parts, "model", exact_model)
+        patch.setattr(parts, "inverse", exact_inverse)
         planner = graph_guided.__wrapped__(config, SPEC)
     state = jax.jit(planner.learner.init)(jax.random.key(0), rows)
     scale = state.scale
@@ -266,7 +267,7 @@ def test_what_the_denoiser_is_shown_in_training(waypoints, monkeypatch):
     fake = exact_model(None)._replace(
         update=lambda key, state, x0, none, known, weight: (state, {"known": known})
     )
-    monkeypatch.setattr(module, "model", lambda config: fake)
+    monkeypatch.setattr(parts, "model", lambda config: fake)
     planner = graph_guided.__wrapped__(
         GraphGuidedConfig(
             horizon=6,
@@ -295,7 +296,7 @@ def test_what_the_denoiser_is_shown_in_training(waypoints, monkeypatch):
 def test_mistakes_are_told_in_one_line():
     for settings, word in (
         ({"horizon": 30, "stride": 4}, "multiple of"),
-        ({"landmarks": 1}, "landmarks >= 2"),
+        ({"landmarks": 1}, "landmarks is 1"),
         ({"strength": 2.0}, "strength"),
     ):
         with pytest.raises(UserError, match=word) as error:

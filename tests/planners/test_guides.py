@@ -11,7 +11,7 @@ from jdp.diffusion import exact
 from jdp.errors import UserError
 from jdp.learning.plan_models import Model, ModelConfig
 from jdp.learning.scale import Affine, Scale
-from jdp.planners import SamplingConfig, cost_guide, denoising, diffuser, make, plan_schedule
+from jdp.planners import SamplingConfig, cost_guide, denoising, diffuser, make, parts, plan_schedule
 from jdp.planners import hierarchical as two_levels
 from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState
 from jdp.planners.hierarchical import HierarchicalConfig
@@ -40,7 +40,7 @@ def _plans(curve, x, sigma):
 def planner(monkeypatch, config, spec, guide):
     """Diffuser over the exact denoiser of smooth curves."""
     whole = bind(_plans, exact.correlated_gaussian(np.zeros(T), SMOOTH))
-    monkeypatch.setattr(diffuser, "model", lambda _: Model(None, None, lambda state, condition: whole))
+    monkeypatch.setattr(parts, "model", lambda _: Model(None, None, lambda state, condition: whole))
     monkeypatch.setattr(diffuser, "critic", lambda _: None)
     made = diffuser.diffuser.__wrapped__(config, spec, guide=guide)
     return made, DiffuserPlannerState(SCALE, None, None, None)
@@ -78,7 +78,7 @@ def test_diffuser_goes_around_a_region_that_it_would_cross(monkeypatch):
 def test_a_quadratic_cost_makes_the_tilted_gaussian_in_the_units_of_the_task(monkeypatch):
     """Of entries independent of each other: `N(m, s^2)` times `exp(-strength P (x - a)^2 / 2)`."""
     monkeypatch.setattr(
-        diffuser, "model", lambda _: Model(None, None, lambda state, condition: exact.gaussian(0.0, 1.0))
+        parts, "model", lambda _: Model(None, None, lambda state, condition: exact.gaussian(0.0, 1.0))
     )
     monkeypatch.setattr(diffuser, "critic", lambda _: None)
     aim, precision, strength = jnp.array([2.0, 0.0]), 0.5, 3.0
@@ -148,7 +148,7 @@ def test_equal_guides_are_one_planner_and_what_cannot_be_guided_is_refused():
 def test_chains_end_in_the_plan_and_go_down_the_schedule(warm, monkeypatch):
     """Of the best candidate; Euler's steps towards the denoised plan, of an exact denoiser."""
     monkeypatch.setattr(
-        diffuser, "model", lambda _: Model(None, None, lambda state, condition: exact.gaussian(0.0, 1.0))
+        parts, "model", lambda _: Model(None, None, lambda state, condition: exact.gaussian(0.0, 1.0))
     )
     monkeypatch.setattr(diffuser, "critic", lambda _: None)
     sampling = SamplingConfig("euler", steps=4, warm_steps=warm)

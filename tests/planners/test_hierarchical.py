@@ -15,7 +15,7 @@ from jdp.errors import UserError
 from jdp.learning.plan_critics import Critic, CriticConfig
 from jdp.learning.plan_models import ModelConfig
 from jdp.networks import NetworkConfig, ValueNetworkConfig
-from jdp.planners import Learned, SamplingConfig, draw
+from jdp.planners import Learned, SamplingConfig, denoiser_and_value, draw
 from jdp.planners import hierarchical as module
 from jdp.planners.hierarchical import HierarchicalConfig, hierarchical, levels_of
 from jdp.planners.subgoals import joined
@@ -90,7 +90,8 @@ def test_the_batch_of_segments_is_each_by_itself(maze):
     @jax.jit
     def one(key, pair):
         known = low.known(pair[:, 0], pair[:, 1])
-        return draw(key, low, Learned(state.low), known, nothing(known[0]), context).x0
+        own = denoiser_and_value(low, Learned(state.low), len(pair))
+        return draw(key, low, own, known, nothing(known[0]), context).x0
 
     parts = jnp.stack([one(key, ends[:, i : i + 2]) for i, key in enumerate(keys)])
     np.testing.assert_allclose(parts[:-1, :, -1, :2], parts[1:, :, 0, :2], atol=1e-6)  # no gap

@@ -1,14 +1,16 @@
 """Inverse dynamics: the action of a linear system is found again, and the plan's next row is aimed at."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jdp.errors import UserError
-from jdp.learning.inverse import InverseConfig, inverse, near_pair
+from jdp.learning.inverse import Inverse, InverseConfig, inverse, near_pair
 from jdp.learning.scale import Affine, Scale
-from jdp.planners.following import track
+from jdp.planners.following import pursued
 from jdp.types import Plan, Segments
 
 STRIDE, DIM, A = 3, 3, 2
@@ -105,6 +107,19 @@ def test_relative_entries_know_no_origin(kind):
     assert np.abs(act(0, 1, 0) - act(0, 0, 0)).max() > 1e-3
 
 
+class Tracking(NamedTuple):
+    """The state of a planner whose inverse model has no weights."""
+
+    scale: Scale
+    inverse: None = None
+
+
+def tracked(towards, scale, plan, stride, elapsed, here, rows=1):
+    """The action of an inverse model `towards(state, target, ahead)`."""
+    model = Inverse(None, None, lambda key, weights, *seen: towards(*seen))
+    return pursued(None, Tracking(scale), plan, elapsed, here, inverse=model, stride=stride, rows=rows)
+
+
 def test_the_next_row_of_the_plan_is_aimed_at_for_every_elapsed_step():
     rows, batch = 4, 2
     scale = Scale(
@@ -119,7 +134,7 @@ def test_the_next_row_of_the_plan_is_aimed_at_for_every_elapsed_step():
 
     here = jnp.full((batch, DIM), 9.0)
     for elapsed in range(STRIDE * rows + 2):
-        action = track(towards, scale, plan, STRIDE, jnp.full(batch, elapsed), here)
+        action = tracked(towards, scale, plan, STRIDE, jnp.full(batch, elapsed), here)
         row = elapsed // STRIDE + 1
         ahead = row * STRIDE - elapsed
         assert 1 <= ahead <= STRIDE
@@ -138,7 +153,7 @@ def test_a_plan_is_arrived_at_on_time_however_far_ahead_is_aimed(length, rows):
 
     here = jnp.zeros((1, 1))
     for elapsed in range(length - 1):
-        action = track(towards, scale, plan, 1, jnp.full(1, elapsed), here, rows)
+        action = tracked(towards, scale, plan, 1, jnp.full(1, elapsed), here, rows)
         np.testing.assert_allclose(action, 0.1, atol=1e-5)
         here = here + action
     np.testing.assert_allclose(here, planned[:, -1], atol=1e-5)

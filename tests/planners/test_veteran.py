@@ -15,6 +15,7 @@ from jdp.learning.plan_critics import CriticConfig, critic
 from jdp.learning.plan_models import Model, ModelConfig, model
 from jdp.learning.scale import Affine, Scale, Span, fit_scale, fit_span
 from jdp.networks import NetworkConfig, ValueNetworkConfig
+from jdp.planners import parts
 from jdp.planners import veteran as module
 from jdp.planners.trajectory import SamplingConfig, draw_plan, nothing, plan_schedule
 from jdp.planners.veteran import VeteranConfig, veteran
@@ -130,7 +131,7 @@ def lessons(config, spec, batch):
     """What the denoiser and the critic are taught from `batch`, with values that span -3 to 5."""
     with pytest.MonkeyPatch.context() as patch:
         names = ("x0", "condition", "known")
-        patch.setattr(module, "model", recorded(lambda *a: dict(zip((*names, "weight"), a, strict=True))))
+        patch.setattr(parts, "model", recorded(lambda *a: dict(zip((*names, "weight"), a, strict=True))))
         patch.setattr(module, "critic", recorded(lambda *a: {"goal": a[1], "target": a[3]}))
         planner = veteran.__wrapped__(config, spec)
     state = untrained(planner, spec)

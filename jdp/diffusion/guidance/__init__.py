@@ -1,7 +1,7 @@
 """Guidance: functions that take a denoiser and return a denoiser. They nest."""
 
 from jdp.diffusion.guidance.classifier_free import classifier_free, classifier_free_doubled
-from jdp.diffusion.guidance.inpainting import condition, hold, inpaint
+from jdp.diffusion.guidance.inpainting import condition, hold, inpaint, pulled
 from jdp.diffusion.guidance.policy import (
     At,
     Covariance,
@@ -24,6 +24,7 @@ __all__ = [
     "inpaint",
     "normalise_safely",
     "policy_guided",
+    "pulled",
     "reference_guided",
     "value_guided",
 ]

@@ -22,6 +22,19 @@ def inpaint(denoiser: Denoiser, known: Array, mask: Array) -> Partial:
     return bind(_inpaint, denoiser, jnp.asarray(known), jnp.asarray(mask))
 
 
+def _pulled(denoiser: Denoiser, target: Array, share: Array, x: Array, sigma: Array) -> Array:
+    denoised = denoiser(x, sigma)
+    return denoised + share * (target - denoised)
+
+
+def pulled(denoiser: Denoiser, target: Array, share: Array) -> Partial:
+    """`D + share (target - D)`, entry by entry: the denoised value moved towards `target`, of its shape.
+
+    At a `share` of 1 it is `inpaint`, at 0 nothing.
+    """
+    return bind(_pulled, denoiser, target, share)
+
+
 def _hold(denoiser: Denoiser, known: Array, mask: Array, level: Array, x: Array, sigma: Array) -> Array:
     # Whole steps that are held beside a level per step keep a level per step.
     steps = sigma.ndim == x.ndim - 1 > 1 and mask.shape[-1:] == (1,) and level.ndim < x.ndim
