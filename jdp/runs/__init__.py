@@ -12,7 +12,8 @@ from jdp.runs.directories import (
 )
 from jdp.runs.job import Finished, Job, RunOptions, load_dataset, open_run, row_files
 from jdp.runs.journal import RunJournal
-from jdp.runs.load import LoadedRun, load_run, restore_diffuser
+from jdp.runs.load import LoadedRun, load_run
+from jdp.runs.models import restore_diffuser
 from jdp.runs.provenance import provenance
 from jdp.runs.sinks import Sink, SinkName, check_sink, make_sink
 

@@ -16,11 +16,13 @@ from jdp.agents.td3_bc import TD3BCConfig
 from jdp.data import prepared
 from jdp.errors import UserError
 from jdp.learning.diffuser import DiffuserConfig
-from jdp.loops import train, train_diffuser, train_in_rounds
+from jdp.loops import train, train_diffuser, train_in_rounds, train_world_model
 from jdp.networks import NetworkConfig
 from jdp.policies.idql import IDQLConfig
 from jdp.runs import RunJournal, restore_diffuser, start_run
 from jdp.runs.settings import from_dict
+from jdp.world_models.diffusion_step import DiffusionStepConfig
+from jdp.world_models.ensemble import EnsembleConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "loops"))
 from hand_made import bits
@@ -97,6 +99,45 @@ def test_the_arms_of_a_run_and_its_diffuser(tmp_path):
         restore_diffuser(run.path, other, network, config, 4)
     with pytest.raises(UserError, match="another network"):
         restore_diffuser(run.path, DATA, NetworkConfig("mixer", 16, 1), config, 4)
+
+
+MODELS = {
+    "ensemble": EnsembleConfig(2, 1, (8,), decay=(0.0,), batch_size=64, epochs=1, termination="never"),
+    "diffusion_step": DiffusionStepConfig(hidden=8, blocks=1, steps=2, batch_size=8),
+}
+
+
+def test_models_of_several_seeds_come_back_by_name(tmp_path):
+    """As `world_models.py` writes them, with the agents under whose policies they are compared."""
+    network, config = NetworkConfig("mixer", 8, 1), DiffuserConfig(steps=2, batch_size=8)
+    nested = {"td3_bc": AGENT, "network": network, "diffusion": config, **MODELS}
+    settings = {name: dataclasses.asdict(value) for name, value in nested.items()}
+    written = {"settings": None, "horizon": 4, "precision": "float32", **settings}
+    run, journal = begun(tmp_path, "models", "compared", AGENT, **written)
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        jdp.load_run(run.path)
+    method = registry.make("agent", AGENT, DATA.spec)
+    shared = {"key": KEY, "journal": journal}
+    options = {"seeds": 2, "batch_size": 8, "phase": "target policies", "updates": 2, "every": 2}
+    states = train_in_rounds(method, prepared(method.learner.draws, DATA), **options, **shared)
+    made = {
+        f"{name.replace('_', ' ')} {seed}": train_world_model(
+            DATA, found, termination="never", phase=f"{name.replace('_', ' ')} {seed}", **shared
+        )
+        for name, found in MODELS.items()
+        for seed in range(2)
+    }
+    diffuser = train_diffuser(DATA, network, config, 4, phase="diffuser 0", **shared)
+    found = jdp.load_run(run.path)
+    assert (found.kind, found.name, found.method) == ("agent", "td3_bc", method)
+    assert bits(found.state(1)) == bits(jax.tree.map(lambda x: x[1], states))
+    assert set(found.world_models) == set(made)
+    for name, model in found.world_models.items():
+        assert model.model == made[name].model and bits(model.state) == bits(made[name].state)
+    assert found.diffuser is not None and list(found.diffusers) == ["diffuser 0"]
+    assert bits(found.diffuser.state) == bits(diffuser.state)
+    with pytest.raises(UserError, match=r"several world_models: .* diffusion step 0, .*ensemble 1"):
+        _ = found.world_model
 
 
 def test_settings_of_another_version_are_left_out_by_name(tmp_path):
