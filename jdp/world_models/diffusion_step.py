@@ -5,7 +5,6 @@ Learning for Robotic Manipulation") for vectors: an EDM denoiser (arXiv 2206.003
 given the last observations and actions. Longer than other files, for its carry is a history.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,25 +13,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.data.checks import check_fits
 from jdp.diffusion import losses
-from jdp.diffusion.denoiser import edm
 from jdp.errors import UserError
-from jdp.learning import averaged, optimiser
-from jdp.learning.averaged import Averaged
 from jdp.networks.conditional_mlp import conditioned
 from jdp.networks.two_hot import two_hot
-from jdp.registry import Preset, Task, register
+from jdp.registry import register
 from jdp.types import Bound, Learner, Metrics, Params, Spec, Transition, WorldModel
-from jdp.world_models.coordinates import (
-    Statistics,
-    decode_outcome,
-    encode_outcome,
-    statistics,
-)
-from jdp.world_models.diffusion import DiffusionModelConfig
+from jdp.world_models import diffusion
+from jdp.world_models.coordinates import Statistics, decode_outcome, encode_outcome
+from jdp.world_models.diffusion import DiffusionModelConfig, DiffusionModelState
 from jdp.world_models.history import History, HistoryDraw, as_history
-from jdp.world_models.presets import presets_of
 from jdp.world_models.termination import Rule
 
 
@@ -64,13 +54,6 @@ class DiffusionStepConfig(DiffusionModelConfig):
             )
 
 
-class DiffusionStepState(NamedTuple):
-    """Weights, their average, and the units of the task."""
-
-    training: Averaged
-    statistics: Statistics
-
-
 def _condition(config: DiffusionStepConfig, s: Statistics, observations: Array, actions: Array) -> Array:
     """`[B, C]`, of observations `[B, H, O]` and actions `[B, H, A]`."""
     batch = observations.shape[0]
@@ -86,25 +69,22 @@ def _width(spec: Spec, rule: Rule | None) -> int:
 
 def _init(
     key: Array, data: Transition | History, *, config: DiffusionStepConfig, spec: Spec, rule: Rule | None
-) -> DiffusionStepState:
-    o, a = spec.observation_dim, spec.action_dim
-    found = as_history(data)
-    check_fits(found.next_observation, found.actions, spec, "world model")
-    numbers = a * max(config.action_bins, 1)
-    x, condition = jnp.zeros((1, _width(spec, rule))), jnp.zeros((1, config.history * (o + numbers)))
+) -> DiffusionModelState:
+    numbers = spec.observation_dim + spec.action_dim * max(config.action_bins, 1)
+    x, condition = jnp.zeros((1, _width(spec, rule))), jnp.zeros((1, config.history * numbers))
     params = config.network().init(key, x, jnp.zeros(1), condition)
-    return DiffusionStepState(averaged.begin(optimiser.adam(config), params), statistics(found))
+    return diffusion.begin(config, params, data, spec)
 
 
 def _update(
     key: Array,
-    state: DiffusionStepState,
+    state: DiffusionModelState,
     batch: Transition | History,
     *,
     config: DiffusionStepConfig,
     spec: Spec,
     rule: Rule | None,
-) -> tuple[DiffusionStepState, Metrics]:
+) -> tuple[DiffusionModelState, Metrics]:
     del spec
     batch, s = as_history(batch), state.statistics
     if batch.observations.shape[1] != config.history:
@@ -120,12 +100,11 @@ def _update(
         both = (params, condition)
         return losses.denoising(key, apply, both, x0, p_mean=config.p_mean, p_std=config.p_std)
 
-    training, metrics = averaged.descend(optimiser.adam(config), state.training, loss, config.ema)
-    return DiffusionStepState(training, s), metrics
+    return diffusion.descend(config, state, loss)
 
 
 def denoiser(
-    config: DiffusionStepConfig, state: DiffusionStepState, observations: Array, actions: Array
+    config: DiffusionStepConfig, state: DiffusionModelState, observations: Array, actions: Array
 ) -> Partial:
     """The denoiser of what a step changes `[B, O + 1 or 2]`, of the averaged weights.
 
@@ -133,7 +112,7 @@ def denoiser(
     weights and the condition.
     """
     condition = _condition(config, state.statistics, observations, actions)
-    return edm(conditioned(config.network().apply), (state.training.ema, condition))
+    return diffusion.denoiser_of(config.network(), state, condition)
 
 
 class Carry(NamedTuple):
@@ -154,7 +133,7 @@ def _start(observations: Array, actions: Array, *, config: DiffusionStepConfig) 
 
 def _step(
     key: Array,
-    state: DiffusionStepState,
+    state: DiffusionModelState,
     carry: Carry,
     action: Array,
     *,
@@ -171,17 +150,11 @@ def _step(
     return Carry(observations, actions[:, 1:]), following, reward, terminal
 
 
-def presets(task: Task) -> Mapping[str, Preset]:
-    """The same for all datasets."""
-    del task
-    return presets_of(DiffusionStepConfig)
-
-
 @register(
     "world_model",
     "diffusion_step",
     DiffusionStepConfig,
-    presets,
+    diffusion.presets_of(DiffusionStepConfig),
     title="Diffusion step",
     paper="DIAMOND arXiv 2405.12399",
     idea="the next state and reward as a sample of a few-step diffusion",

@@ -1,8 +1,10 @@
 """An ensemble of probabilistic dynamics (PETS, arXiv 1805.12114; MBPO, arXiv 1906.08253).
 
-Longer than other files, for it is a model, a loss and a simulator, and checks many settings.
+Longer than other files, for it has many settings and is a simulator; `jdp.world_models.members` has the
+networks and their loss, `jdp.world_models.training` trains.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +18,7 @@ from jax import Array
 from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine, fit_affine
 from jdp.devices.mesh import spread_rows
-from jdp.errors import UserError
+from jdp.errors import UserError, check_settings
 from jdp.learning.optimiser import step as descend
 from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
@@ -33,11 +35,10 @@ from jdp.types import (
     WorldModel,
     named_keys,
 )
+from jdp.world_models import members
 from jdp.world_models.bootstrap import BootstrapDraw
 from jdp.world_models.history import present
 from jdp.world_models.termination import Rule
-
-LOG_VARIANCE = (-10.0, 0.5)  # where the learned bounds begin (MBPO's code)
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,11 @@ class EnsembleConfig:
     """What ends episodes: auto, learned, never, or a task (see `jdp.world_models.termination.choose`)."""
 
     def __post_init__(self) -> None:
-        most = 1 << 62
-        limits = {
-            "members": (1, most),
-            "elites": (1, self.members),
-            "learning_rate": (0, most),
-            "bound_weight": (0, most),
-            "batch_size": (1, most),
-            "holdout_limit": (1, most),
-            "patience": (1, most),
-            "improvement": (0, 1),
-            "epochs": (1, most),
-        }
-        for name, (low, high) in limits.items():
-            if not low <= (value := getattr(self, name)) <= high:
-                shown = f"be at least {low}" if high == most else f"lie between {low} and {high}"
-                raise UserError(f"ensemble.{name} is {value}: it must {shown}")
+        counts = ("members", "elites", "batch_size", "holdout_limit", "patience", "epochs")
+        check_settings("ensemble", **{name: (getattr(self, name), 1, math.inf) for name in counts})
+        sizes = {name: (getattr(self, name), 0, math.inf) for name in ("learning_rate", "bound_weight")}
+        check_settings("ensemble", elites=(self.elites, 1, self.members), **sizes)
+        check_settings("ensemble", improvement=(self.improvement, 0, 1))
         if not 0 < self.holdout_share < 1:
             raise UserError(f"ensemble.holdout_share is {self.holdout_share}: it must lie between 0 and 1")
         layers = len(self.hidden) + 1
@@ -117,14 +107,6 @@ class EnsembleState(NamedTuple):
     targets: Affine  # [O + 1]: change of the observation, reward
 
 
-class Outputs(NamedTuple):
-    """What members say of the standardised targets."""
-
-    mean: Array  # [M, B, O + 1]
-    log_variance: Array  # [M, B, O + 1], within the learned bounds
-    logit: Array | None  # [M, B], of a terminal; None where a rule decides
-
-
 def member_network(config: EnsembleConfig, spec: Spec, rule: Rule | None) -> Network:
     """One member: standardised inputs `[..., O + A]` to means, log-variances and perhaps a logit."""
     width = 2 * (spec.observation_dim + 1) + (rule is None)
@@ -135,24 +117,6 @@ def _optimiser(config: EnsembleConfig) -> optax.GradientTransformation:
     return optax.adam(config.learning_rate)
 
 
-def soft_bound(log_variance: Array, low: Array, high: Array) -> Array:
-    """`log_variance`, all `[..., D]`, pressed smoothly between `low` and `high` (PETS, appendix A.1)."""
-    log_variance = high - jax.nn.softplus(high - log_variance)
-    return low + jax.nn.softplus(log_variance - low)
-
-
-def forward(params: Params, x: Array, network: Network) -> Outputs:
-    """The members' outputs at standardised inputs: `[M, B, D]`, or `[B, D]` for all alike."""
-    raw = jax.vmap(network.apply, in_axes=(0, 0 if x.ndim == 3 else None))(params["network"], x)
-    dim = params["low"].shape[-1]
-    low, high = params["low"][:, None], params["high"][:, None]
-    return Outputs(
-        mean=raw[..., :dim],
-        log_variance=soft_bound(raw[..., dim : 2 * dim], low, high),
-        logit=raw[..., 2 * dim] if raw.shape[-1] > 2 * dim else None,
-    )
-
-
 def standardised(state: EnsembleState, batch: Transition) -> tuple[Array, Array]:
     """Inputs `[..., O + A]` and targets `[..., O + 1]` of the networks."""
     x = jnp.concatenate([batch.observation, batch.action], axis=-1)
@@ -161,56 +125,13 @@ def standardised(state: EnsembleState, batch: Transition) -> tuple[Array, Array]
     return state.inputs(x), state.targets(y)
 
 
-def decay_loss(params: Params, config: EnsembleConfig) -> Array:
-    """`[]`, half the squared weights of every layer, times the layer's decay."""
-    layers = len(config.hidden) + 1
-    weights = config.decay * layers if len(config.decay) == 1 else config.decay
-    kernels = [params["network"][f"Dense_{i}"]["kernel"] for i in range(layers)]
-    return sum(
-        (0.5 * w * jnp.sum(jnp.square(k)) for w, k in zip(weights, kernels, strict=True)), jnp.zeros(())
-    )
-
-
-def loss(
-    params: Params, x: Array, y: Array, terminal: Array, *, config: EnsembleConfig, network: Network
-) -> tuple[Array, Metrics]:
-    """Gaussian negative log-likelihood, summed over members (PETS, section 4), bounds and weight decay.
-
-    `x` `[M, B, O + A]` and `y` `[M, B, O + 1]` are standardised; `terminal` `[M, B]` is used by a
-    learned head only. In MBPO all members share one pair of bounds, which the sum of their
-    likelihoods pulls; here every member has a pair, so that a snapshot of it is whole, and the cost of
-    their widths is the mean over members: the pull on each is the same.
-    """
-    out = forward(params, x, network)
-    square = jnp.square(out.mean - y)
-    nll = jnp.mean(square * jnp.exp(-out.log_variance) + out.log_variance, axis=(1, 2))  # [M]
-    width = jnp.mean(jnp.sum(params["high"] - params["low"], axis=1))
-    total = jnp.sum(nll) + config.bound_weight * width + decay_loss(params, config)
-    metrics = {
-        "nll": jnp.mean(nll),
-        "mse": jnp.mean(square),
-        "log_variance": jnp.mean(out.log_variance),
-    }
-    if out.logit is not None:
-        entropy = jnp.mean(optax.sigmoid_binary_cross_entropy(out.logit, terminal), axis=1)  # [M]
-        total += jnp.sum(entropy)
-        metrics["terminal_entropy"] = jnp.mean(entropy)
-    return total, {"loss": total, **metrics}
-
-
 def _init(
     key: Array, transitions: Transition, *, config: EnsembleConfig, spec: Spec, rule: Rule | None
 ) -> EnsembleState:
     check_fits(transitions.observation, transitions.action, spec, "ensemble")
-    network = member_network(config, spec, rule)
     x = jnp.zeros(spec.observation_dim + spec.action_dim)
-    shape = (config.members, spec.observation_dim + 1)
-    low, high = LOG_VARIANCE
-    params = {
-        "network": jax.vmap(network.init, in_axes=(0, None))(jax.random.split(key, config.members), x),
-        "low": jnp.full(shape, low, jnp.float32),
-        "high": jnp.full(shape, high, jnp.float32),
-    }
+    network, dim = member_network(config, spec, rule), spec.observation_dim + 1
+    params = members.begin(key, network, x, config.members, dim)
     observation, action, reward, following = (jnp.asarray(field) for field in transitions[:4])
     return EnsembleState(
         params=params,
@@ -238,9 +159,9 @@ def _update(
     """One step of every member on its own rows of `batch` `[M, B, ...]`. `key` is unused."""
     del key
     x, y = standardised(state, batch)
-    network = member_network(config, spec, rule)
-    gradient, metrics = jax.grad(loss, has_aux=True)(
-        state.params, x, y, batch.terminal, config=config, network=network
+    settings = {"bound_weight": config.bound_weight, "decay": config.decay}
+    gradient, metrics = jax.grad(members.loss, has_aux=True)(
+        state.params, x, y, batch.terminal, network=member_network(config, spec, rule), **settings
     )
     params, optimiser = descend(_optimiser(config), gradient, state.optimiser, state.params)
     return state._replace(params=params, optimiser=optimiser), metrics
@@ -250,7 +171,7 @@ def _elites(state: EnsembleState) -> Params:
     return jax.tree.map(lambda p: p[state.elites], state.best)
 
 
-def _in_units(state: EnsembleState, out: Outputs, observation: Array) -> Normal:
+def _in_units(state: EnsembleState, out: members.Outputs, observation: Array) -> Normal:
     """Next observation and reward, `[..., O + 1]`, from what `out` says of an `observation` `[..., O]`."""
     here = jnp.concatenate([observation, jnp.zeros_like(observation[..., :1])], axis=-1)
     here = jnp.expand_dims(here, tuple(range(out.mean.ndim - here.ndim)))
@@ -268,20 +189,8 @@ def _predict(
     rule: Rule | None,
 ) -> Normal:
     x = state.inputs(jnp.concatenate([observation, action], axis=-1))
-    return _in_units(state, forward(_elites(state), x, member_network(config, spec, rule)), observation)
-
-
-def _dealt(key: Array, x: Array, members: int) -> tuple[Array, Array]:
-    """Rows `x` `[B, D]` dealt among members, `[E, S, D]`, and the place `[B]` each has in `E * S`.
-
-    Every row goes to every member with equal probability, and every member has as many rows, so a row
-    is evaluated once, not by all members. Places left over hold zeros.
-    """
-    count = x.shape[0]
-    share = -(-count // members)
-    place = jax.random.permutation(key, members * share)[:count]
-    dealt = jnp.zeros((members * share, x.shape[1]), x.dtype).at[place].set(x, unique_indices=True)
-    return dealt.reshape(members, share, -1), place
+    out = members.forward(_elites(state), x, member_network(config, spec, rule))
+    return _in_units(state, out, observation)
 
 
 def _step(
@@ -301,8 +210,8 @@ def _step(
     """
     keys = named_keys(key, "member", "noise", "terminal")
     x = state.inputs(jnp.concatenate([carry, action], axis=-1))
-    x, place = _dealt(keys["member"], x, config.elites)
-    out = forward(_elites(state), spread_rows(x, 1), member_network(config, spec, rule))
+    x, place = members.dealt(keys["member"], x, config.elites)
+    out = members.forward(_elites(state), spread_rows(x, 1), member_network(config, spec, rule))
     out = jax.tree.map(lambda o: o[:, : x.shape[1]].reshape(-1, *o.shape[2:])[place], out)  # [B, ...] again
     prediction = _in_units(state, out, carry)
     drawn = prediction.sample(keys["noise"]) if config.noise else prediction.mean

@@ -9,7 +9,8 @@ from jax import Array
 
 from jdp.errors import UserError
 from jdp.types import Bound, Spec, Transition
-from jdp.world_models.ensemble import EnsembleConfig, EnsembleState, forward, member_network, standardised
+from jdp.world_models.ensemble import EnsembleConfig, EnsembleState, member_network, standardised
+from jdp.world_models.members import forward
 from jdp.world_models.termination import Rule
 
 

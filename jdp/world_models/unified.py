@@ -3,7 +3,7 @@
 Longer than other files, for it answers four questions.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,14 +14,10 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.data.checks import check_fits
 from jdp.diffusion import losses
-from jdp.diffusion.denoiser import edm
 from jdp.errors import UserError
-from jdp.learning import averaged, optimiser
-from jdp.learning.averaged import Averaged
 from jdp.networks.conditional_mlp import conditioned
-from jdp.registry import Preset, Task, register
+from jdp.registry import register
 from jdp.types import (
     Bound,
     Denoiser,
@@ -34,17 +30,11 @@ from jdp.types import (
     WorldModel,
     named_keys,
 )
-from jdp.world_models.coordinates import (
-    Statistics,
-    decode_outcome,
-    encode_change,
-    encode_outcome,
-    statistics,
-)
-from jdp.world_models.diffusion import DiffusionModelConfig
+from jdp.world_models import diffusion
+from jdp.world_models.coordinates import Statistics, decode_outcome, encode_change, encode_outcome
+from jdp.world_models.diffusion import DiffusionModelConfig, DiffusionModelState
 from jdp.world_models.history import History, HistoryDraw, as_history, present
 from jdp.world_models.parts import Parts, conditional, parts
-from jdp.world_models.presets import presets_of
 from jdp.world_models.termination import Rule
 
 
@@ -69,13 +59,6 @@ class UnifiedConfig(DiffusionModelConfig):
             )
 
 
-class UnifiedState(NamedTuple):
-    """Weights, their average, and the units of the task."""
-
-    training: Averaged
-    statistics: Statistics
-
-
 class Unified(NamedTuple):
     """One denoiser of `[action, change of the observation, reward, terminal flag]`, asked in four ways.
 
@@ -83,15 +66,15 @@ class Unified(NamedTuple):
     """
 
     learner: Learner
-    denoiser: Callable[[UnifiedState, Array], Denoiser]
+    denoiser: Callable[[DiffusionModelState, Array], Denoiser]
     # denoiser(state, observation [B, O]): of standardised x [B, A + O + 2], sigma [], [B] or [B, A + O + 2]
-    policy: Callable[[Array, UnifiedState, Array], Array]
+    policy: Callable[[Array, DiffusionModelState, Array], Array]
     # policy(key, state, observation [B, O]) -> action [B, A], of the data's behaviour
-    forward: Callable[[Array, UnifiedState, Array, Array], tuple[Array, Array, Array]]
+    forward: Callable[[Array, DiffusionModelState, Array, Array], tuple[Array, Array, Array]]
     # forward(key, state, observation, action) -> next observation [B, O], reward [B], terminal [B] (0 or 1)
-    inverse: Callable[[Array, UnifiedState, Array, Array], Array]
+    inverse: Callable[[Array, DiffusionModelState, Array, Array], Array]
     # inverse(key, state, observation, next observation) -> action [B, A]
-    joint: Callable[[Array, UnifiedState, Array], tuple[Array, Array, Array, Array]]
+    joint: Callable[[Array, DiffusionModelState, Array], tuple[Array, Array, Array, Array]]
     # joint(key, state, observation) -> action and what `forward` returns, drawn together
 
 
@@ -105,12 +88,10 @@ def _network(config: UnifiedConfig, spec: Spec) -> Network:
 
 def _init(
     key: Array, transitions: Transition | History, *, config: UnifiedConfig, spec: Spec
-) -> UnifiedState:
-    data = as_history(transitions)
-    check_fits(data.next_observation, data.actions, spec, "world model")
+) -> DiffusionModelState:
     x = jnp.zeros((1, spec.action_dim + spec.observation_dim + 2))
     params = _network(config, spec).init(key, x, x, jnp.zeros((1, spec.observation_dim)))
-    return UnifiedState(averaged.begin(optimiser.adam(config), params), statistics(data))
+    return diffusion.begin(config, params, transitions, spec)
 
 
 def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
@@ -141,8 +122,8 @@ def _decode_action(s: Statistics, x: Array) -> Array:
 
 
 def _update(
-    key: Array, state: UnifiedState, batch: Transition | History, *, config: UnifiedConfig, spec: Spec
-) -> tuple[UnifiedState, Metrics]:
+    key: Array, state: DiffusionModelState, batch: Transition | History, *, config: UnifiedConfig, spec: Spec
+) -> tuple[DiffusionModelState, Metrics]:
     keys = named_keys(key, "level", "noise")
     data, s = as_history(batch), state.statistics
     outcome = encode_outcome(s, data, flag=True)
@@ -154,21 +135,22 @@ def _update(
     def loss(params: Params) -> tuple[Array, Metrics]:
         return losses.denoising_at(keys["noise"], apply, (params, condition), x0, sigma)
 
-    training, metrics = averaged.descend(optimiser.adam(config), state.training, loss, config.ema)
-    return UnifiedState(training, s), metrics
+    return diffusion.descend(config, state, loss)
 
 
 # --- the four questions --------------------------------------------------------------------------
 
 
-def _denoiser(state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec) -> Partial:
+def _denoiser(
+    state: DiffusionModelState, observation: Array, *, config: UnifiedConfig, spec: Spec
+) -> Partial:
     condition = state.statistics.observation(observation)
-    return edm(conditioned(_network(config, spec).apply), (state.training.ema, condition))
+    return diffusion.denoiser_of(_network(config, spec), state, condition)
 
 
 def _sample(
     key: Array,
-    state: UnifiedState,
+    state: DiffusionModelState,
     observation: Array,
     known: dict[str, Array],
     hidden: tuple[str, ...],
@@ -192,7 +174,7 @@ def _sample(
 
 
 def _policy(
-    key: Array, state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec
+    key: Array, state: DiffusionModelState, observation: Array, *, config: UnifiedConfig, spec: Spec
 ) -> Array:
     x = _sample(key, state, observation, {}, ("change", "reward"), config, spec)
     return _decode_action(state.statistics, x[:, : spec.action_dim])
@@ -200,7 +182,7 @@ def _policy(
 
 def _inverse(
     key: Array,
-    state: UnifiedState,
+    state: DiffusionModelState,
     observation: Array,
     next_observation: Array,
     *,
@@ -214,7 +196,7 @@ def _inverse(
 
 def _forward(
     key: Array,
-    state: UnifiedState,
+    state: DiffusionModelState,
     observation: Array,
     action: Array,
     *,
@@ -229,7 +211,7 @@ def _forward(
 
 
 def _joint(
-    key: Array, state: UnifiedState, observation: Array, *, config: UnifiedConfig, spec: Spec
+    key: Array, state: DiffusionModelState, observation: Array, *, config: UnifiedConfig, spec: Spec
 ) -> tuple[Array, Array, Array, Array]:
     x = _sample(key, state, observation, {}, (), config, spec)
     action = _decode_action(state.statistics, x[:, : spec.action_dim])
@@ -260,7 +242,7 @@ def unified(config: UnifiedConfig, spec: Spec) -> Unified:
 
 def _step(
     key: Array,
-    state: UnifiedState,
+    state: DiffusionModelState,
     carry: Array,
     action: Array,
     *,
@@ -272,17 +254,11 @@ def _step(
     return out[0], *out
 
 
-def presets(task: Task) -> Mapping[str, Preset]:
-    """The same for all datasets."""
-    del task
-    return presets_of(UnifiedConfig)
-
-
 @register(
     "world_model",
     "unified",
     UnifiedConfig,
-    presets,
+    diffusion.presets_of(UnifiedConfig),
     title="Unified world model",
     paper="UWM arXiv 2504.02792",
     idea="one denoiser with a noise level each for action, next state and reward: four models in one",
