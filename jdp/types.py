@@ -1,4 +1,4 @@
-"""The words that all rooms of the house share: data tuples and function types."""
+"""The words that all rooms of the house share: data tuples and function types; long, as a dictionary is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -42,9 +42,8 @@ def euler(
             return euler_step(denoiser, state[0], pair[0], pair[1]), None
 
         return scan(step, x, None, (sigmas[:-1], sigmas[1:]), trace)
-    return sample(
-        transitions.ddim, denoiser, x, sigmas, key=key, eta=eta, std_floor=std_floor, memory=(), trace=trace
-    )
+    options = {"key": key, "eta": eta, "std_floor": std_floor, "trace": trace}
+    return sample(transitions.ddim, denoiser, x, sigmas, memory=(), **options)
 
 
 ddim = euler
@@ -129,8 +128,8 @@ def ddpm(
     `temperature` scales the noise of every step (Decision Diffuser, arXiv 2211.15657, takes .5, also for
     `x`). The key is consumed.
     """
-    keys, step = split(key, sigmas), transitions.ddpm
-    return draw(step, denoiser, x, sigmas, keys, eta=temperature, std_floor=std_floor, trace=trace)
+    options = {"key": key, "eta": temperature, "std_floor": std_floor, "trace": trace}
+    return sample(transitions.ddpm, denoiser, x, sigmas, memory=(), **options)
 
 
 def flow_sde(
@@ -148,8 +147,8 @@ def flow_sde(
     `noise` is that paper's `a`: 0 is Euler, `sqrt(2)` the memoryless SDE, whose steps are DDPM's. The key is
     consumed.
     """
-    keys, step, eta = split(key, sigmas), transitions.flow_sde, noise / 2**0.5
-    return draw(step, denoiser, x, sigmas, keys, eta=eta, std_floor=std_floor, trace=trace)
+    options = {"key": key, "eta": noise / 2**0.5, "std_floor": std_floor, "trace": trace}
+    return sample(transitions.flow_sde, denoiser, x, sigmas, memory=(), **options)
 
 
 def consistency(
