@@ -1,7 +1,6 @@
 """Graph-guided planning (the idea of XDiffuser): a search over dataset states guides one denoising.
 
-A shortest path through landmarks of the dataset stitches pieces of different episodes together; its waypoints
-stand at the rows of the plan while that is denoised.
+A shortest path over landmarks of the dataset joins pieces of episodes; its waypoints stand in the plan.
 """
 
 import math
