@@ -103,7 +103,7 @@ def test_the_arms_of_a_run_and_its_diffuser(tmp_path):
 
 MODELS = {
     "ensemble": EnsembleConfig(2, 1, (8,), decay=(0.0,), batch_size=64, epochs=1, termination="never"),
-    "diffusion_step": DiffusionStepConfig(hidden=8, blocks=1, steps=2, batch_size=8),
+    "diffusion_step": DiffusionStepConfig(features=8, blocks=1, steps=2, batch_size=8),
 }
 
 
