@@ -46,6 +46,11 @@ class Task:
     maze: str | None = None  # "umaze", "large", ...; None: locomotion and all else
 
     @property
+    def stays(self) -> bool:
+        """Whether scores count the steps at the goal, as D4RL's maze2d does: episodes go on there."""
+        return self.name.startswith("maze2d-")
+
+    @property
     def horizon(self) -> int | None:
         """Steps that a plan spans in this maze, or None."""
         return None if self.maze is None else MAZE_HORIZONS.get(self.maze, 256)

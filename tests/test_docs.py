@@ -1,8 +1,10 @@
 """The documentation names what there is: every method, room, figure, script and link, and nothing else."""
 
+import ast
 import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -132,3 +134,31 @@ def test_the_gallery_shows_every_figure_and_commands_that_exist():
 def test_a_section_that_the_readme_lost_is_named(hooks):
     with pytest.raises(SystemExit, match="no section 'How to fly'"):
         hooks.on_page_markdown("{{ readme: How to fly }}")
+
+
+def blocks(page):
+    """The Python of a page, as syntax trees."""
+    for code in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL):
+        if "--8<--" not in code:
+            yield ast.parse(code)
+
+
+def named(tree):
+    """The dotted names of jdp that code imports or uses."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jdp":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and (text := ast.unparse(node)).startswith("jdp."):
+            yield text
+
+
+def test_all_that_code_in_the_documentation_names_exists():
+    found = {(p.name, name) for p in [*PAGES, ROOT / "README.md"] for tree in blocks(p) for name in named(tree)}
+    assert len(found) > 40
+    missing = []
+    for page, name in sorted(found):
+        try:
+            pkgutil.resolve_name(name)
+        except (AttributeError, ImportError):
+            missing.append((page, name))
+    assert not missing

@@ -11,6 +11,7 @@ from jdp.planners.drawing import Drawn
 from jdp.planners.following import FollowPlan, Planned, Planner, follow, played, pursued
 from jdp.planners.parts import Parts
 from jdp.planners.trajectory import planned
+from jdp.planners.waypoints import FOREVER, approached, check_waypoints
 from jdp.types import Bound, Learner, Method, Plan
 
 
@@ -48,7 +49,10 @@ def method(
         lengths: rows of a plan's observations, actions and subgoals, by default those of `parts.level`.
     """
     config, level, returns = parts.config, parts.level, parts.config.returns
-    if act is None and parts.inverse is not None:
+    if config.control == "waypoints":
+        check_waypoints(parts.spec)
+        act = Bound(approached, (("stride", parts.stride),))
+    elif act is None and parts.inverse is not None:
         act = Bound(pursued, (("inverse", parts.inverse), ("rows", parts.ahead), ("stride", parts.stride)))
     draw = SegmentDraw(
         offsets or parts.offsets[0], parts.spec.goal, hindsight, returns.discount, returns.terminal_penalty
@@ -59,7 +63,7 @@ def method(
         action_dim=parts.spec.action_dim,
         plan=parts.bound(plan),
         act=act or played,
-        every=config.replan_every,
+        every=config.replan_every or FOREVER,
         guide=level.guide,
         chain=level.sampling.steps + 1 if level.trace else 0,
     )

@@ -157,6 +157,8 @@ def _presets(task: Task) -> Mapping[str, Preset]:
     nets = {"high": presets.LARGER, "low": replace(presets.SMALL, network=net)}
     time = {"horizon": task.horizon, "jump": jump, "replan_every": task.horizon - jump}
     way = {"refine": "all", "follow": "states", "sampling": presets.COLD}
+    if task.stays:
+        time["replan_every"], way["control"] = 0, "waypoints"
     return presets.presets_of(task, HierarchicalConfig(**time, **nets, **way))
 
 
@@ -186,7 +188,8 @@ def hierarchical(
     `jump` steps apart, and on the rows of every segment; the chain that is traced is the high level's.
     """
     high, low = levels_of(config, spec, guide, trace)
-    tracked, ahead = config.follow == "states", config.lookahead
+    tracked = config.follow == "states" and config.control == "model"
+    ahead = config.lookahead
     control = inverse(config.inverse, spec.action_dim, ahead, spec.goal) if tracked else None
     parts = HierarchicalParts(config, spec, high, control, ahead=ahead, low=low)
     length, offsets = config.segments * config.jump + 1, tuple(range(config.horizon))

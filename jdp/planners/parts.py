@@ -51,7 +51,7 @@ class Parts(Generic[C]):
 
     def later(self, memory: Previous) -> Previous:
         """The last plan as seen when the next one is made."""
-        return later(memory, self.config.replan_every / self.stride)
+        return later(memory, (self.config.replan_every or self.config.horizon) / self.stride)
 
     def bound(self, function: Callable) -> Bound:
         """`function(..., parts=self)`; equal parts give equal functions."""
@@ -79,7 +79,8 @@ def parts_of(
     known = spec if goal_row else replace(spec, goal=())
     rows, net = config.horizon // config.stride, model(config.model)
     level = Level(known, rows, extra, net, config.sampling, critic, steering, candidates, guide, trace)
-    control = None if extra else inverse(config.inverse, spec.action_dim, config.stride, spec.goal)
+    learned = not extra and config.control == "model"
+    control = inverse(config.inverse, spec.action_dim, config.stride, spec.goal) if learned else None
     return Parts(config, spec, level, control, config.stride)
 
 

@@ -29,7 +29,20 @@ def maze_rows(task: Task) -> tuple[int, int]:
 def in_maze(task: Task, **settings: Any) -> dict[str, Any]:
     """Settings of plans of states in a maze, as long as the way through it; `settings` go before."""
     found = {"horizon": task.horizon, "stride": maze_rows(task)[0], "model": LARGER, "sampling": COLD}
-    return found | settings
+    # Plans that end at the goal are followed to their end: drawn anew, they would take as long again.
+    return found | {"replan_every": 0 if task.stays else task.horizon} | settings
+
+
+def by_waypoints(task: Task) -> dict[str, Any]:
+    """Settings of plans that Diffuser's controller follows to a goal, to stay: rows are close together."""
+    stride = 4 if task.horizon is not None and task.horizon < 256 else 8
+    model = replace(LARGER, learning_rate=6e-4, ema=0.999)
+    return {
+        "stride": stride,
+        "control": "waypoints",
+        "model": model,
+        "sampling": replace(COLD, steps=20, sigma_max=80.0),
+    }
 
 
 def presets_of(

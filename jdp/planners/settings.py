@@ -32,8 +32,11 @@ def check_horizon(horizon: int, stride: int, replan_every: int) -> None:
             f"a horizon of {horizon} steps is not divisible into two or more rows of {stride}: choose a "
             f"multiple of the stride, for instance {max(2, round(horizon / max(stride, 1))) * max(stride, 1)}"
         )
-    if not 1 <= replan_every <= horizon:
-        raise UserError(f"replan_every is {replan_every}: a plan of {horizon} steps lasts 1 to {horizon}")
+    if not 0 <= replan_every <= horizon:
+        raise UserError(
+            f"replan_every is {replan_every}: a plan of {horizon} steps lasts 1 to {horizon}, or with 0 "
+            "until the episode ends"
+        )
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class FollowedConfig:
     horizon: int = 32
     """Steps that a plan spans, a multiple of those between two of its rows."""
     replan_every: int = 1
-    """Steps that a plan is followed."""
+    """Steps that a plan is followed; 0: one plan an episode, at whose last row it then stays."""
+    control: Literal["model", "waypoints"] = "model"
+    """How plans become actions: by planned actions or an inverse model, as the planner has it, or in
+    PointMaze by Diffuser's controller, to the next planned state (`jdp.planners.waypoints`)."""
     inverse: InverseConfig = field(default_factory=InverseConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     returns: ReturnsConfig = field(default_factory=ReturnsConfig)
