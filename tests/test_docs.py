@@ -153,7 +153,9 @@ def named(tree):
 
 
 def test_all_that_code_in_the_documentation_names_exists():
-    found = {(p.name, name) for p in [*PAGES, ROOT / "README.md"] for tree in blocks(p) for name in named(tree)}
+    found = {
+        (p.name, name) for p in [*PAGES, ROOT / "README.md"] for tree in blocks(p) for name in named(tree)
+    }
     assert len(found) > 40
     missing = []
     for page, name in sorted(found):
