@@ -143,9 +143,8 @@ def _target(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spe
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """The same for all datasets; see `fit` for what depends on their returns."""
-    del task
-    return presets_of(IQLConfig())
+    """Maze2d's as CORL has them, which standardises observations; see `fit` for what depends on returns."""
+    return presets_of(IQLConfig(normalise_observations=task.stays))
 
 
 @register(

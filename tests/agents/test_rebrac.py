@@ -222,7 +222,7 @@ def test_bandit_with_a_known_answer():
 
 
 def test_published_weights():
-    assert len(REBRAC_BETAS) == 12
+    assert len(REBRAC_BETAS) == 12 + 3  # locomotion, maze2d
     assert REBRAC_BETAS["hopper-medium-v2"] == (ReBRACConfig().beta_actor, ReBRACConfig().beta_critic)
     for actor, critic in REBRAC_BETAS.values():
         ReBRACConfig(beta_actor=actor, beta_critic=critic)
