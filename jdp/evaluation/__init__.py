@@ -1,5 +1,6 @@
 """Policies in the simulator, generated data against it, and statistics over seeds."""
 
+from jdp.evaluation.agreement import Spread, outside, spreads
 from jdp.evaluation.dynamics import DynamicsError, dynamics_error
 from jdp.evaluation.goal_tasks import GoalEnv, Step, environment_maker, make_goal_env, protocol
 from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
@@ -42,6 +43,7 @@ __all__ = [
     "Likelihood",
     "Published",
     "Simulator",
+    "Spread",
     "Step",
     "action_log_likelihood",
     "barnard",
@@ -60,6 +62,7 @@ __all__ = [
     "make_env",
     "make_goal_env",
     "normalised_score",
+    "outside",
     "performance_profile",
     "probability_of_improvement",
     "protocol",
@@ -68,6 +71,7 @@ __all__ = [
     "score_name",
     "scores_of",
     "share_interval",
+    "spreads",
     "success_interval",
     "summary_of_seeds",
     "supports",

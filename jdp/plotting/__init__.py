@@ -1,5 +1,6 @@
 """Figures of runs. Every function returns a matplotlib figure; nothing is shown or saved here."""
 
+from jdp.plotting.agreement import agreement, distributions
 from jdp.plotting.comparisons import aggregates, evaluations, improvement, profiles
 from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, marginals
 from jdp.plotting.frames import render, strip
@@ -8,11 +9,13 @@ from jdp.plotting.plans import Episode, cost, denoising, draw_maze, episodes, fi
 __all__ = [
     "Episode",
     "aggregates",
+    "agreement",
     "bars",
     "claim",
     "cost",
     "curves",
     "denoising",
+    "distributions",
     "draw_maze",
     "dynamics_by_position",
     "episodes",
