@@ -73,9 +73,15 @@ def check_free(out: Path, dataset_id: str | None) -> None:
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--out {out}: {folder} is no folder that can be written to; choose another path")
-    if dataset_id is not None and not re.search(r"-v\d+$", dataset_id):
+    if dataset_id is not None:
+        check_minari(dataset_id)
+
+
+def check_minari(dataset_id: str) -> None:
+    """Raises `UserError` for an id that cannot be written."""
+    if not re.search(r"-v\d+$", dataset_id):
         raise UserError(f"--minari {dataset_id}: an id needs a version, such as {dataset_id}-v0")
-    if dataset_id is not None and minari_path(dataset_id).exists():
+    if minari_path(dataset_id).exists():
         raise UserError(f"--minari {dataset_id}: it exists already; choose another version")
 
 

@@ -184,7 +184,7 @@ def table(measured: Mapping[str, Mapping[str, float]], spread: Spreads) -> str:
 
 
 def verdict(names: list[str]) -> str:
-    return f"{len(names)} of {len(STATISTICS)}" + (f" ({', '.join(names)})" if 0 < len(names) < 3 else "")
+    return f"{len(names)} of {len(STATISTICS)}" + (f" ({', '.join(names)})" if 0 < len(names) < 4 else "")
 
 
 def steps_table(facts: Mapping[str, Mapping[str, float]]) -> str:

@@ -59,8 +59,9 @@ def distributions(
     quantities = list(next(iter(real.values())))
     figure = _figure(1.9 * len(quantities), 1.5 * len(real) + 0.3)
     axes = figure.subplots(len(real), len(quantities), squeeze=False)
-    for row, (task, found) in zip(axes, real.items(), strict=True):
-        for axis, name in zip(row, quantities, strict=True):
+    for row, (task, found) in enumerate(real.items()):
+        for column, name in enumerate(quantities):
+            axis = axes[row, column]
             everything = np.concatenate([found[name], *(chain[name] for chain in chains[task])])
             edges = np.linspace(everything.min(), everything.max(), 31)
             shares = [_shares(chain[name], edges) for chain in chains[task]]
@@ -68,7 +69,7 @@ def distributions(
             axis.stairs(high, edges, baseline=low, fill=True, color="#9db8d6")
             axis.stairs(_shares(found[name], edges), edges, color=COLOURS["data"], linewidth=0.8)
             axis.set_yticks([])
-            _tidy(axis, name if row is axes[-1] else "", task if axis is row[0] else "")
+            _tidy(axis, name if row == len(real) - 1 else "", "" if column else task)
     figure.suptitle(title, fontsize=8)
     return figure
 

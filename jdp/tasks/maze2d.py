@@ -9,8 +9,8 @@ y falls with the row i, and the middle of the map is the origin:
 
 Checked on 3 x 20,000 rows of the official files: PointMaze (mujoco 4), set to a mapped row, reaches the
 mapped next row with an error below 9e-7 in 99.8 % of the rows. The others (.05 to .14 %) are those in
-contact with a wall: present MuJoCo adds the margins of two geoms where the old took the larger, so the
-ball bounces 2 mm earlier. With PointMaze's margin halved these rows agree to .06 m/s.
+contact with a wall: MuJoCo has changed since, and the ball bounces 2 mm earlier, from a wall a little softer.
+`jdp.tasks.maze2d_ball` says how, and steps the ball as it was then.
 """
 
 import re
