@@ -2,7 +2,7 @@
 
     python experiments/recipe_proof.py --real FOLDER --figures docs/images
 
-FOLDER has official files, maze2d-{umaze,medium,large}-sparse-v1.hdf5, or their first rows. Takes 3 minutes on
+FOLDER has official files, maze2d-{umaze,medium,large}-sparse-v1.hdf5, or their first rows. Takes 2 minutes on
 a CPU. Writes `maze2d.json` and `maze2d_table.md` to `results/recipes/`, which docs/data/maze2d.md shows.
 """
 
