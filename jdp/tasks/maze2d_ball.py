@@ -4,11 +4,12 @@ After the model and the environment of D4RL's `pointmaze` (github.com/Farama-Fou
 radius .1 and density 1000 on two slides of damping 1, motors of gear 100, a step of .01 s of Euler's method
 with damping taken implicitly. Where no wall is in reach that is a closed form; in a contact MuJoCo steps.
 
-Two things changed in MuJoCo since. The margins of two geoms add up, where the larger one counted: each
-geom gets half of D4RL's .002. And a body's inverse weight, which scales how soft a contact is, is the mean
-over the directions in which it can move, where it was the mean over three: ours is put at the old value,
-2/3 of the new. With both, a step from each of 3 x 20,000 rows of the official files, wall contacts
-among them, ends within 1e-4 m/s of the next row; without the second, within .06 m/s.
+Two things changed in MuJoCo since. The margins of two geoms add up, where the larger one counted: the ball
+gets D4RL's .002 and walls none, which is the same in both. And a body's inverse weight, which scales how
+soft a contact is, is the mean over the directions in which it can move, where it was the mean over three:
+ours is put at the old value, 2/3 of one over its mass. With both, a step from each of 3 x 19,999 rows of
+the official files, wall contacts among them, ends within 1e-4 m/s of the next row; without the second,
+within .06 m/s.
 """
 
 import math
@@ -41,7 +42,7 @@ def make_ball(maze: Maze) -> Ball:
     import mujoco
 
     model = mujoco.MjModel.from_xml_string(_xml(maze))  # type: ignore[attr-defined]
-    model.body_invweight0[:] *= 2.0 / 3.0
+    model.body_invweight0[1] = (2.0 / 3.0 / model.body_mass[1], 0.0)  # it does not turn
     return Ball((~maze.free).tolist(), model, mujoco.MjData(model))  # type: ignore[attr-defined]
 
 
@@ -96,8 +97,8 @@ def _xml(maze: Maze) -> str:
         f'<motor joint="{n}" gear="{GEAR}" ctrllimited="true" ctrlrange="-1 1"/>' for n, _ in axes
     )
     option = f'<option timestep="{TIME_STEP}" gravity="0 0 0" iterations="20" integrator="Euler"/>'
-    geoms = f'<default><geom density="{DENSITY}" margin="{MARGIN / 2}" condim="1"/></default>'
-    sphere = f'<geom type="sphere" size="{RADIUS}"/>'
+    geoms = f'<default><geom density="{DENSITY}" condim="1"/></default>'
+    sphere = f'<geom type="sphere" size="{RADIUS}" margin="{MARGIN}"/>'
     body = f'<body pos="{1 + BODY} {1 + BODY} 0">{sphere}{slides}</body>'
     world = f"<worldbody>{walls}{body}</worldbody>"
     return f"<mujoco>{option}{geoms}{world}<actuator>{motors}</actuator></mujoco>"
