@@ -19,8 +19,8 @@ from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
 from jdp.types import Method, Metrics, Normal, Params, Spec, Transition
 
-# (beta_actor, beta_critic) of D4RL's locomotion sets: the authors' search, in the paper's appendix; of maze2d,
-# which the paper does not have: CORL's configurations
+# (beta_actor, beta_critic) of D4RL's locomotion sets: the authors' search, in the paper's appendix. The paper
+# has no maze2d: those are CORL's.
 REBRAC_BETAS: dict[str, tuple[float, float]] = {
     "halfcheetah-random-v2": (0.001, 0.1),
     "halfcheetah-medium-v2": (0.001, 0.01),
