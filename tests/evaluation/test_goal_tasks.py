@@ -8,7 +8,7 @@ import pytest
 
 from jdp.errors import UserError
 from jdp.evaluation import check_task, make_env, make_goal_env, protocol
-from jdp.runs.load import stand_in
+from jdp.runs.models import stand_in
 from jdp.tasks import maze2d, maze_of
 from jdp.tasks.collect import Route, advance, steer
 from jdp.types import Spec

@@ -71,7 +71,7 @@ def test_load_run_gives_the_agent_and_its_model_back(whole):
 
 
 def test_combo_learns_from_a_diffusion_model_too(tmp_path):
-    kind, sizes = "diffusion_step", ("--diffusion-step.hidden", "8", "--diffusion-step.steps", "10")
+    kind, sizes = "diffusion_step", ("--diffusion-step.features", "8", "--diffusion-step.steps", "10")
     done = script(tmp_path, "combo", "--world-model", kind, *sizes)
     assert done.returncode == 0, done.stderr
     (path,) = tmp_path.glob("offline_rl/*/*")

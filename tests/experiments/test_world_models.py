@@ -14,7 +14,7 @@ TINY = [
     *("--horizon", "5", "--length", "9", "--trajectories", "6", "--updates", "4", "--seeds", "2"),
     *("--diffusion.steps", "4", "--diffusion.batch-size", "8", "--network.features", "8"),
     *("--sampler.steps", "3", "--ensemble.hidden", "8", "--ensemble.batch-size", "4096"),
-    *("--diffusion-step.steps", "5", "--diffusion-step.hidden", "8", "--td3-bc.hidden", "8"),
+    *("--diffusion-step.steps", "5", "--diffusion-step.features", "8", "--td3-bc.hidden", "8"),
 ]
 
 
