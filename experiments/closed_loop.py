@@ -3,27 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from command_line import given
-from opening import check_batches, check_counts, compiled, figures, finish, load, open_job
-from options import RunConfig, with_options
+from methods import MethodConfig, fitted
+from opening import figures, finish, heading, load, minutes, open_job, save_figure, score_line
+from options import EvaluationConfig, check_batches, check_counts, with_options
 
-from jdp import loops, plotting, registry
+from jdp import evaluation, loops, plotting, registry
 from jdp.devices import Compilations
-from jdp.evaluation import (
-    behaviour_score,
-    check_task,
-    control_score_name,
-    environment_maker,
-    has_behaviour,
-    is_success,
-    scores_of,
-    summary_of_seeds,
-    with_interval,
-)
-from jdp.learning.fitting import Fit, falling_rates
 from jdp.loops import Played, Recorder
 from jdp.loops.journal import Record
 from jdp.registry import Entry, Kind, Preset
@@ -32,12 +20,12 @@ from jdp.tasks import maze_of
 from jdp.types import Method, PyTree
 
 T = TypeVar("T")
-C = TypeVar("C", bound="AnyConfig")
+C = TypeVar("C", bound="PlayedConfig[Any]")
 FRAMES = 80  # of a film of locomotion
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class PlayConfig(EvaluationConfig):
     """Scores in the simulator, of the last checkpoint."""
 
     episodes: int = 20
@@ -58,46 +46,35 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodConfig(RunConfig, Generic[T]):
+class PlayedConfig(MethodConfig[T]):
     """Train a planner or a policy and play it in closed loop."""
 
-    settings: T
-    """Of the method."""
     seeds: int = 2
     """Training seeds, trained at once; each draws its own batches and initial weights."""
-    updates: int = 3_000
-    """Gradient steps."""
-    batch_size: int = 64
-    """Segments in a batch of one seed, over all devices."""
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: PlayConfig = field(default_factory=PlayConfig)
 
 
-AnyConfig = MethodConfig[Any]  # of whatever method
+AnyConfig = PlayedConfig[Any]  # of whatever method
 
 
-def presets(found: Mapping[str, Preset]) -> dict[str, dict[str, EvaluationConfig]]:
+def presets(found: Mapping[str, Preset]) -> dict[str, dict[str, PlayConfig]]:
     """A method's presets as options of plan.py and policies.py."""
     made = {}
     for name, preset in found.items():
-        evaluation = EvaluationConfig(decisions=5, pictures=2) if name == "smoke" else EvaluationConfig()
-        if preset.episodes is not None:
-            evaluation = dataclasses.replace(evaluation, episodes=preset.episodes)
-        made[name] = {"evaluation": evaluation}
+        play = PlayConfig(decisions=5, pictures=2) if name == "smoke" else PlayConfig()
+        episodes = play.episodes if preset.episodes is None else preset.episodes
+        made[name] = {"evaluation": dataclasses.replace(play, episodes=episodes)}
     return made
 
 
 def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[Job[C], Method]:
     """The job of a command line and its method; what cannot work is refused before anything is written."""
-    check_counts(config, "seeds", "updates", "batch_size")
-    check_counts(config, "evaluation.episodes", "evaluation.decisions", "evaluation.pictures")
+    check_counts(config, "evaluation.decisions", "evaluation.pictures")
     config = with_options(config, f"{kind} {entry.name}", "settings")
-    check_batches(config, "batch_size")
+    check_batches(config)
     data = load(config)
-    check_task(data, place=config.evaluation.place)
-    fit: Fit = entry.options.get("fit", falling_rates)
-    config = dataclasses.replace(
-        config, settings=fit(config.settings, data, config.updates, given("settings"))
-    )
+    evaluation.check_task(data, place=config.evaluation.place)
+    config = dataclasses.replace(config, settings=fitted(entry, config.settings, data, config.updates))
     method = registry.make(kind, config.settings, data.spec)
     loops.check_method(method, data)
     windows = getattr(method.learner.draws, "offsets", (0,))[-1] + 1
@@ -111,17 +88,19 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
     config, spec = job.config, job.data.spec
 
     def after(seed: int, record: Record, played: Played, recorder: Recorder) -> None:
-        scores = scores_of(played.returns, spec).mean()
-        scores = 100 * played.success.mean() if is_success(spec) else scores
+        scores = evaluation.scores_of(played.returns, spec).mean()
+        scores = 100 * played.success.mean() if evaluation.is_success(spec) else scores
         took = 1e3 * record["latency"]["median"]
-        print(f"seed {seed}: {control_score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms")
+        print(
+            f"seed {seed}: {evaluation.control_score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms"
+        )
         if seed == 0:
             draw_episodes(job, name, played, recorder)
 
     records = loops.play_in_turn(
         method.policy,
         states,
-        environment_maker(spec),
+        evaluation.environment_maker(spec),
         keys=job.keys,
         seeds=config.seeds,
         episodes=config.evaluation.episodes,
@@ -133,7 +112,7 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
         journal=job.journal,
         after=after,
     )
-    return summary_of_seeds(records, spec)
+    return evaluation.summary_of_seeds(records, spec)
 
 
 def draw_episodes(job: Job[AnyConfig], name: str, played: Played, recorder: Recorder) -> None:
@@ -147,57 +126,29 @@ def draw_episodes(job: Job[AnyConfig], name: str, played: Played, recorder: Reco
         frames = None if frames is None else frames[:, ::3, ::3]
     else:
         episodes = plotting.episodes(spec, played, recorder)
-        plotting.plans(maze, episodes, title=title).savefig(figures(job) / "plans.png")
+        save_figure(job, "plans", plotting.plans(maze, episodes, title=title))
         frames = plotting.film(maze, episodes[0], title=title)
     if frames is not None:
         plotting.save_film(figures(job) / "closed_loop.gif", frames)
-
-
-def interval_name(job: Job[AnyConfig]) -> str:
-    """What the interval of a score says."""
-    if is_success(job.data.spec):
-        return f"Clopper-Pearson over the episodes of all {job.config.seeds} training seeds"
-    return f"Student's t over {job.config.seeds} training seeds"
 
 
 def closing(
     job: Job[AnyConfig], entry: Entry, found: Record, phases: tuple[str, ...], compilations: Compilations
 ) -> None:
     """`scores.json` and `report.txt`."""
-    config, data, spec, took = job.config, job.data, job.data.spec, found["latency"]
-    seconds = {p: loops.training_seconds(job.journal, p) for p in phases if job.journal.records(p)}
-    minutes = {phase: s / 60 for phase, s in seconds.items()}
-    behaviour = behaviour_score(data) if has_behaviour(data) else None
-    lengths = np.concatenate(found["lengths"])
+    data, spec, took = job.data, job.data.spec, found["latency"]
+    behaviour = evaluation.behaviour_score(data) if evaluation.has_behaviour(data) else None
+    lengths, name = np.concatenate(found["lengths"]), evaluation.control_score_name(spec)
+    over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
+    ms = {name: f"{1e3 * seconds:.1f} ms" for name, seconds in took.items()}
     lines = [
-        f"{data.origin.name}, {spec.env_id}: {entry.name}, {config.updates:,} updates, "
-        f"{config.evaluation.episodes} episodes a seed, last checkpoint",
+        heading(job, entry.name),
         "",
-        f"{control_score_name(spec)} {with_interval(*found['interval'])} "
-        f"(seeds {' '.join(f'{s:.1f}' for s in found['seeds'])})",
+        score_line(name, found),
         f"episode length {lengths.mean():.0f} steps (mean), {lengths.max()} (longest)",
-        "" if behaviour is None else f"behaviour policy (mean of the dataset's episodes): {behaviour:.1f}",
-        f"decision in one environment: median {1e3 * took['median']:.1f} ms, 95th percentile "
-        f"{1e3 * took['percentile_95']:.1f} ms, first of an episode {1e3 * took['first']:.1f} ms, "
-        f"mean per step {1e3 * took['step']:.1f} ms",
-        f"interval: {interval_name(job)}",
-        f"training: {', '.join(f'{phase} {m:.1f} min' for phase, m in minutes.items())} (all seeds at once)",
-        compiled(compilations),
+        f"decision in one environment: median {ms['median']}, 95th percentile {ms['percentile_95']}, "
+        f"first of an episode {ms['first']}, mean per step {ms['step']}",
+        f"interval: {over} {job.config.seeds} training seeds",
     ]
-    finish(
-        job,
-        "\n".join(line for i, line in enumerate(lines) if line or i == 1),
-        {
-            "dataset": data.origin.name,
-            "task": spec.env_id,
-            "method": entry.name,
-            "score_name": control_score_name(spec),
-            "preset": config.preset,
-            "updates": config.updates,
-            "episodes": config.evaluation.episodes,
-            **found,
-            "behaviour": behaviour,
-            "minutes": minutes,
-            "compilations": compilations.summary(),
-        },
-    )
+    scores = {"method": entry.name, "score_name": name, **found, "behaviour": behaviour}
+    finish(job, lines, scores, minutes(job, *phases), compilations)

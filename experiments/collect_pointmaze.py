@@ -59,11 +59,9 @@ def main() -> None:
     data = jdp.data.load(str(out))
     rewarded = float(data.rewards.mean())
     print(f"wrote {out}: {len(data):,} steps, {len(data.lengths)} episodes, {out.stat().st_size:,} bytes")
-    print(f"{env_id}, at the goal pursued in {rewarded:.1%} of the steps" + also(config.minari))
-
-
-def also(dataset_id: str | None) -> str:
-    return "" if dataset_id is None else f"; Minari dataset {dataset_id} at {minari_path(dataset_id)}"
+    print(f"{env_id}, at the goal pursued in {rewarded:.1%} of the steps")
+    if config.minari is not None:
+        print(f"Minari dataset {config.minari} at {minari_path(config.minari)}")
 
 
 def check_free(out: Path, dataset_id: str | None) -> None:

@@ -1,28 +1,29 @@
 """Grids of runs: a small TOML file (docs/sweeps.md) becomes command lines, which their scripts check."""
 
-import contextlib
 import importlib
 import itertools
 import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+import command_line
 import jax
-import tyro
 
 from jdp.errors import UserError
+from jdp.runs.cells import flat
 
 EXPERIMENTS = Path(__file__).resolve().parent
 KEYS = {"about": str, "script": str, "fixed": dict, "cross": dict}  # of a file, and of each of its [[part]]s
 
 
 def read(name: str, out: Path) -> tuple[Path, dict[str, list[str]]]:
-    """A grid file (a path, or the name of a shipped one) and its commands by the names of their cells; raises
-    `UserError` for a file that cannot be read, an unknown key, a script that does not exist."""
+    """A grid file (a path, or the name of a shipped one) and its commands by the names of their cells.
+
+    Raises:
+        UserError: for a file that cannot be read, an unknown key, a script that does not exist.
+    """
     shipped = {path.stem: path for path in sorted((EXPERIMENTS / "grids").glob("*.toml"))}
     path, commands = shipped.get(name, Path(name)), {}
     if not path.is_file():
@@ -42,7 +43,7 @@ def read(name: str, out: Path) -> tuple[Path, dict[str, list[str]]]:
 
 
 def cells_of(
-    top: Mapping[str, Any], part: Mapping[str, Any], folder: Path
+    top: Mapping[str, object], part: Mapping[str, object], folder: Path
 ) -> Iterator[tuple[str, list[str]]]:
     """Name and command of each cell of a part: all combinations of the values in [cross], with the [fixed].
 
@@ -52,29 +53,22 @@ def cells_of(
         if not isinstance(value, KEYS.get(key, ())):
             known = "about and script (texts), [fixed] and [cross] (tables), [[part]]"
             raise UserError(f"{key} = {value!r} is not understood: a grid has {known}")
-    fixed, cross = (flat(top.get(key, {})) | flat(part.get(key, {})) for key in ("fixed", "cross"))
+    both, name = flat(top) | flat(part), str(part.get("script", top.get("script", "")))
+    fixed, cross = (
+        {option.removeprefix(kind): value for option, value in both.items() if option.startswith(kind)}
+        for kind in ("fixed.", "cross.")
+    )
     for option, values in cross.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"cross.{option} is {values!r}: it must be a list of values")
-    name = part.get("script", top.get("script", ""))
     script = next((path for path in (EXPERIMENTS / name, folder / name) if path.is_file()), None)
     if script is None:
-        raise UserError(
-            f"no script {name!r}: name one of experiments/, or a path from the folder of the grid"
-        )
+        raise UserError(f"no script {name!r}: name one of experiments/, or a path from the grid's folder")
     for values in itertools.product(*cross.values()):
         options = fixed | dict(zip(cross, values, strict=True))
         words = [word for option, value in options.items() for word in flag(option, value)]
         name = re.sub(r"[^\w.=+]+", "-", "-".join(map(str, values))).strip("-")
         yield name or script.stem, ["python", os.path.relpath(script), *words]
-
-
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one with the scripts' names of options: {"evaluation.episodes": 5}."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def flag(option: str, value: object) -> list[str]:
@@ -86,26 +80,14 @@ def flag(option: str, value: object) -> list[str]:
 
 
 def check(commands: Mapping[str, list[str]]) -> None:
-    """Lets the scripts of experiments/ parse their cells' commands, without running them; raises `UserError`
-    for the first one that is refused."""
+    """Raises `UserError` for the first command that its script, one of experiments/, does not take."""
     jax.config.update("jax_platforms", "cpu")  # of this process: accelerators are for the cells
-    parse, argv = tyro.cli, sys.argv
-
-    def parse_and_stop(*args: Any, **options: Any) -> object:
-        found = parse(*args, **options)
-        if options.get("return_unknown_args"):  # the first words, on which the others depend
-            return found
-        sys.exit()  # with 0, as for --help
-
     for name, command in commands.items():
-        if Path(command[1]).resolve().parent == EXPERIMENTS:
-            tyro.cli, sys.argv = parse_and_stop, command[1:]
+        script = Path(command[1])
+        if script.resolve().parent == EXPERIMENTS:
             try:
-                with contextlib.suppress(SystemExit):
-                    importlib.import_module(Path(command[1]).stem).main()
+                command_line.check(importlib.import_module(script.stem).main, command[1:])
             except UserError as error:
                 raise UserError(f"cell {name}: {error}") from error
             except AttributeError as error:
-                raise UserError(f"cell {name}: {Path(command[1]).name} is no script") from error
-            finally:
-                tyro.cli, sys.argv = parse, argv
+                raise UserError(f"cell {name}: {script.name} is no script") from error

@@ -1,24 +1,42 @@
-"""The command line of a script that trains any registered method: its name first, then its own options."""
+"""What scripts that train any registered method share: its name first, then its own options and presets."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from command_line import first_words, parse, usual_preset
+from command_line import first_words, given, parse, usual_preset
 from options import RunConfig
 
 import jdp
 from jdp import registry
+from jdp.data import Episodes
 from jdp.data.names import full_d4rl_name
+from jdp.learning.fitting import Fit, falling_rates
 from jdp.registry import Entry, Kind, Preset
 
-Rest = Callable[[Mapping[str, Preset]], Mapping[str, dict[str, Any]]]
+T = TypeVar("T")
+Options = Mapping[str, object]  # of a command line, as a preset has them
+Rest = Callable[[Mapping[str, Preset]], Mapping[str, Options]]
 
 
-def method_command(kind: Kind, default: str, config: Any, description: str, rest: Rest) -> tuple[Entry, Any]:
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(RunConfig, Generic[T]):
+    """Train a method and play it."""
+
+    settings: T
+    """Of the method."""
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+def method_command(
+    kind: Kind, default: str, config: type[C], description: str, rest: Rest
+) -> tuple[Entry, C]:
     """The method that `--<kind>` names, and the whole command line with its preset as defaults.
 
     Args:
-        config: the script's dataclass, generic over the method's settings (for which Python has no type).
+        config: the script's dataclass, generic over the method's settings.
         rest: what presets say beside the method's own, for the script's other options.
     """
     first = first_words(**{kind: default}, env=RunConfig.env, preset=None, plugin=())
@@ -31,15 +49,15 @@ def method_command(kind: Kind, default: str, config: Any, description: str, rest
     if name not in presets:
         raise jdp.UserError(f"--preset {name}: {kind} {entry.name} has {', '.join(presets)}")
     found = presets[name]
-    values = {"settings": found.settings, "updates": found.updates, "batch_size": found.batch_size}
-    values |= {} if found.seeds is None else {"seeds": found.seeds}
-    options = {kind: entry.name, "preset": name, **values, **rest(presets)[name]}
-    return entry, parse(
-        config[entry.config], config[entry.config](**options), f"{description}\n{listed(kind)}"
-    )
+    options = {kind: entry.name, "preset": name, **rest(presets)[name]}
+    options |= {"settings": found.settings, "updates": found.updates, "batch_size": found.batch_size}
+    options |= {} if found.seeds is None else {"seeds": found.seeds}
+    known = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
+    own: type[C] = config[entry.config]  # type: ignore[index]
+    return entry, parse(own, own(**options), "\n".join([description, f"--{kind} is one of", *known]))
 
 
-def listed(kind: Kind) -> str:
-    """All methods of a kind, for --help."""
-    lines = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
-    return "\n".join([f"--{kind} is one of", *lines])
+def fitted(entry: Entry, settings: T, data: Episodes, updates: int, part: str = "settings") -> T:
+    """The settings with what depends on data and updates, unless the options --<part>.* give it."""
+    fit: Fit = entry.options.get("fit", falling_rates)
+    return fit(settings, data, updates, given(part))

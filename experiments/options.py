@@ -1,39 +1,84 @@
-"""The options that the training scripts share."""
+"""The options that the scripts share, and what they refuse."""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TextIO, TypeVar
+
+from progress import MakingBar, show_download
 
 import jdp
-from jdp import runs
+from jdp import devices, runs
+from jdp.data import Episodes
 from jdp.data.actions import Units
+from jdp.data.recipes import Making
 from jdp.data.sources import Source
 from jdp.networks import Precision
+from jdp.runs.cells import flat
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every training script asks for."""
+class DatasetOptions:
+    """Which dataset, and where results go."""
 
     env: str = "hopper-medium"
-    """D4RL name with or without version, Minari id, or path to a D4RL-layout HDF5 file."""
-    plugin: tuple[str, ...] = ()
-    """Python files or modules whose methods are registered beside those of jdp (see docs/add_a_method.md)."""
-    preset: Literal["smoke", "cpu", "paper"] = "cpu"
-    """Defaults of everything else; without it, cpu or paper by device."""
+    """D4RL name with or without version (then the newest), Minari id, or path to a D4RL-layout HDF5 file."""
     source: Source = "auto"
-    """auto: D4RL on disk, D4RL download, else D4RL's recipe or the bundled set; or one of them."""
+    """auto: a file, D4RL on disk, D4RL download, its recipe or the bundled set; or one of these."""
     env_id: str | None = None
-    """Gymnasium task for evaluation, where the dataset does not name one."""
+    """Gymnasium task for evaluation and reference returns, where the dataset does not name one."""
     max_episode_steps: int | None = None
     """Time limit of the task, where it has none or another is wanted."""
     actions: Units = "auto"
     """Units of a dataset's actions: of the task, or scaled to [-1, 1] already, where the task's box is
     another; auto: of the task, refused where they look scaled."""
+    out: Path = Path("results")
+    """Where results are written."""
+
+    def load(self, file: TextIO | None = None, mapped: Path | None = None) -> Episodes:
+        """The dataset, with progress on `file`; `mapped` is where its rows lie in files."""
+        return jdp.data.load(
+            self.env,
+            source=self.source,
+            env_id=self.env_id,
+            max_episode_steps=self.max_episode_steps,
+            actions=self.actions,
+            progress=partial(show_download, file=file),
+            making=Making(progress=MakingBar(file)),
+            mapped=mapped,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Scores in the simulator, of the last checkpoint."""
+
+    episodes: int = 10
+    """Episodes of every seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DatasetOptions):
+    """What every training script asks for."""
+
+    plugin: tuple[str, ...] = ()
+    """Python files or modules whose methods are registered beside those of jdp (see docs/add_a_method.md)."""
+    preset: Literal["smoke", "cpu", "paper"] = "cpu"
+    """Defaults of everything else; without it, cpu or paper by device."""
     seed: int = 0
     """Of everything, from 0 to 4294967295."""
+    seeds: int = 3
+    """Training seeds, trained at once; they share one world model and diffuser."""
+    updates: int = 10_000
+    """Gradient steps (of td3_bc and rebrac: 2 critic steps and 1 actor step each)."""
+    batch_size: int = 256
+    """Rows in a batch of one seed, over all devices."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 3.0
     """Minutes between two checkpoints within a phase."""
     log: tuple[runs.SinkName, ...] = ()
@@ -58,13 +103,22 @@ class RunConfig:
     """How many there are ($JDP_PROCESSES)."""
     process: int | None = None
     """Which one this is, from 0 ($JDP_PROCESS)."""
-    out: Path = Path("results")
-    """Where results are written."""
 
 
 C = TypeVar("C", bound=RunConfig)
 # What changes no number (processes share the batches that one would make).
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log", "stream", "distributed", "processes", "process")
+
+
+def changed(settings: T, change: Callable[[str, object], object], name: str = "") -> T:
+    """`settings` with every field, of nested settings and tuples too, as `change(name, value)` gives it."""
+    if isinstance(settings, tuple) and not hasattr(settings, "_fields"):
+        return type(settings)(changed(item, change, name) for item in settings)
+    if not dataclasses.is_dataclass(settings) or isinstance(settings, type):
+        return change(name, settings)  # type: ignore[return-value]
+    old = {item.name: getattr(settings, item.name) for item in dataclasses.fields(settings) if item.init}
+    new = {key: changed(value, change, key) for key, value in old.items()}
+    return settings if new == old else dataclasses.replace(settings, **new)
 
 
 def check_positive(options: Mapping[str, float]) -> None:
@@ -74,27 +128,25 @@ def check_positive(options: Mapping[str, float]) -> None:
             raise jdp.UserError(f"{option} is {value}: it must be at least 1")
 
 
+def check_counts(config: RunConfig, *options: str) -> None:
+    """Raises `UserError` where one of these is below 1, or of --seeds, --updates, --batch-size and
+    --evaluation.episodes; "diffusion.steps" is the option --diffusion.steps."""
+    options = ("seeds", "updates", "batch_size", "evaluation.episodes", *options)
+    check_positive({"--" + name.replace("_", "-"): attrgetter(name)(config) for name in options})
+
+
+def check_batches(config: RunConfig, *parts: str) -> None:
+    """Raises `UserError` where --batch-size, or that of a part, does not divide over the devices."""
+    mesh = devices.data_mesh()
+    for option, home in [("--", config), *((f"--{part}.", getattr(config, part)) for part in parts)]:
+        option = option.replace("_", "-") + "batch-size"
+        devices.check_divisible(home.batch_size, mesh, option, getattr(home, "accumulate", 1))
+
+
 def refuse_stream(config: RunConfig, why: str) -> None:
     """Raises `UserError` where --stream is given but training keeps its rows on the devices."""
     if config.stream:
         raise jdp.UserError(f"--stream: {why}; leave it out")
-
-
-def _has(settings: Any, name: str) -> bool:
-    nested = [getattr(settings, item.name) for item in dataclasses.fields(settings)]
-    return hasattr(settings, name) or any(_has(x, name) for x in nested if dataclasses.is_dataclass(x))
-
-
-def everywhere(settings: Any, name: str, value: Any) -> Any:
-    """`settings` whose fields `name`, those of nested settings too, are `value`."""
-    changes: dict[str, Any] = {}
-    for item in dataclasses.fields(settings):
-        old = getattr(settings, item.name)
-        if item.name == name:
-            changes[name] = value
-        elif dataclasses.is_dataclass(old) and not isinstance(old, type):
-            changes[item.name] = everywhere(old, name, value)
-    return dataclasses.replace(settings, **changes)
 
 
 def with_options(config: C, method: str, *parts: str) -> C:
@@ -108,8 +160,13 @@ def with_options(config: C, method: str, *parts: str) -> C:
         value = getattr(config, name)
         if value == default:  # what --settings.*.precision says stays
             continue
-        if not any(_has(getattr(config, part), name) for part in parts):
+        given = {part: getattr(config, part) for part in parts}
+        paths = flat({part: dataclasses.asdict(settings) for part, settings in given.items()})
+        if name not in {path.rpartition(".")[2] for path in paths}:
             raise jdp.UserError(f"--{name} {value}: {method} has no network that heeds it: leave it out")
-        changes = {part: everywhere(getattr(config, part), name, value) for part in parts}
-        config = dataclasses.replace(config, **changes)
+
+        def told(key: str, old: object, name: str = name, value: object = value) -> object:
+            return value if key == name else old
+
+        config = dataclasses.replace(config, **{part: changed(s, told) for part, s in given.items()})
     return config

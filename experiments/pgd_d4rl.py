@@ -18,8 +18,9 @@ from functools import partial
 import jax
 import numpy as np
 import pgd_report as report
-from command_line import parse_preset, run_main, use_compilation_cache
-from opening import load, open_job, scored
+from command_line import parse_preset, run_main
+from models import train_diffuser, train_world_model
+from opening import agent_options, load, open_job
 from options import NOT_IN_HASH, with_options
 from pgd_options import PRESETS, Arm, Config, check, fit_to_data
 
@@ -42,17 +43,16 @@ class Models:
 
 def main() -> None:
     config, began = parse_preset(PRESETS, __doc__ or ""), time.monotonic()
-    use_compilation_cache()
     compilations = devices.count_compilations()
     check(config)
     config = with_options(config, "the experiment", "diffusion", "diffusion_step", "unified")
     data = load(config)
     config = fit_to_data(config, data)
-    borrowed = None
+    diffuser = None
     if config.diffuser is not None:
         networks = (config.network, config.diffusion, config.horizon)
-        borrowed = restore_diffuser(config.diffuser, data, *networks, config.precision)
-        print(f"diffuser   of {config.diffuser}, step {int(borrowed.state.step):,}")
+        diffuser = restore_diffuser(config.diffuser, data, *networks, config.precision)
+        print(f"diffuser   of {config.diffuser}, step {int(diffuser.state.step):,}")
     job = open_job(
         "pgd_d4rl",
         config,
@@ -64,7 +64,11 @@ def main() -> None:
         facts={"diffuser_from": None if config.diffuser is None else str(config.diffuser.resolve())},
     )
     method = jdp.agents.make(getattr(config, config.agent), data.spec)
-    models = Models(borrowed or train_diffuser(job), train_world_model(job))
+    first = jax.random.fold_in(jax.random.key(config.seed), loops.INIT)
+    world_model = train_world_model(job, first) if "world_model" in config.arms else None
+    if diffuser is None and {"unguided", "guided"} & set(config.arms):
+        diffuser = train_diffuser(job, job.keys["diffuser"])
+    models = Models(diffuser, world_model)
     states = {arm: train_arm(job, arm, method, models) for arm in config.arms}
 
     # The target policies of the checks are those of the last arm: every seed judges its share of the sets.
@@ -76,39 +80,6 @@ def main() -> None:
     }
     checks = report.check_sets(job, method, target, for_checks, count)
     report.closing(job, checks, compilations, time.monotonic() - began)
-
-
-def train_diffuser(job: Job[Config]) -> TrainedDiffuser | None:
-    """The trajectory diffuser, where an arm needs it."""
-    config = job.config
-    if not {"unguided", "guided"} & set(config.arms):
-        return None
-    return loops.train_diffuser(
-        job.data,
-        config.network,
-        config.diffusion,
-        config.horizon,
-        key=job.keys["diffuser"],
-        precision=config.precision,
-        mesh=job.mesh,
-        files=job.files,
-        journal=job.journal,
-    )
-
-
-def train_world_model(job: Job[Config]) -> TrainedModel | None:
-    """The world model, where an arm needs it."""
-    config = job.config
-    if "world_model" not in config.arms:
-        return None
-    return loops.train_world_model(
-        job.data,
-        getattr(config, config.world_model),
-        key=jax.random.fold_in(jax.random.key(config.seed), loops.INIT),
-        termination=config.ensemble.termination,
-        mesh=job.mesh,
-        journal=job.journal,
-    )
 
 
 def train_arm(job: Job[Config], arm: Arm, method: Method, models: Models) -> PyTree:
@@ -130,16 +101,9 @@ def train_arm(job: Job[Config], arm: Arm, method: Method, models: Models) -> PyT
         method,
         real,
         None if arm == "dataset" else pool_for,
-        key=job.keys["agents"],
-        seeds=config.seeds,
-        updates=config.updates,
         every=made.every,
-        batch_size=config.batch_size,
         real_share=1.0 if arm == "dataset" else 1 - made.share,
-        mesh=job.mesh,
-        journal=job.journal,
-        phase=arm,
-        evaluate=scored(job, arm, method, config.seeds, config.evaluation.episodes),
+        **agent_options(job, arm, method),
     )
 
 

@@ -5,22 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from command_line import given
-from opening import check_batches, check_counts
-from options import RunConfig
+from methods import fitted
+from models import TrajectoryConfig, WorldModelConfig
+from options import EvaluationConfig, check_batches, check_counts
 
 import jdp
-from jdp import devices, loops, registry, synthesis
+from jdp import registry, synthesis
 from jdp.agents.iql import IQLConfig
 from jdp.agents.td3_bc import TD3BCConfig
 from jdp.data import Episodes
 from jdp.evaluation import check_task
 from jdp.learning.diffuser import DiffuserConfig
 from jdp.networks import NetworkConfig
-from jdp.synthesis import GuidanceConfig, SamplerConfig
-from jdp.world_models.diffusion_step import DiffusionStepConfig
+from jdp.synthesis import SamplerConfig
 from jdp.world_models.ensemble import EnsembleConfig
-from jdp.world_models.unified import UnifiedConfig
 
 Arm = Literal["dataset", "unguided", "guided", "world_model"]
 
@@ -42,44 +40,28 @@ class SyntheticConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
-    """Scores in the simulator, and checks of the synthetic sets."""
+class CheckedConfig(EvaluationConfig):
+    """Scores in the simulator, at each regeneration and of the last checkpoint, and checks of the sets."""
 
-    episodes: int = 10
-    """Episodes of every seed, at each regeneration for the learning curve and of the last checkpoint."""
     trajectories: int = 150
     """Generated trajectories of every kind that the simulator judges."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(TrajectoryConfig, WorldModelConfig):
     """Train on data, on unguided, policy-guided and world-model experience, and compare."""
 
     arms: tuple[Arm, ...] = ("dataset", "unguided", "world_model", "guided")
     """Which arms to run."""
     agent: Literal["td3_bc", "iql"] = "td3_bc"
     """The offline-RL algorithm of all arms."""
-    seeds: int = 3
-    """Agent seeds, trained at once on one shared diffuser."""
-    horizon: int = 32
-    """Steps of a generated trajectory."""
     updates: int = 20_000
     """Agent updates (of TD3+BC: 2 critic steps and 1 actor step each)."""
-    batch_size: int = 256
-    """Transitions in an agent's minibatch."""
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig("residual_unet", 48, 3))
-    diffusion: DiffuserConfig = field(default_factory=DiffuserConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    world_model: Literal["ensemble", "diffusion_step", "unified"] = "ensemble"
-    """The model of the arm world_model."""
     ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=20))
-    diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
-    unified: UnifiedConfig = field(default_factory=UnifiedConfig)
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
     iql: IQLConfig = field(default_factory=IQLConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: CheckedConfig = field(default_factory=CheckedConfig)
     diffuser: Path | None = None
     """A run directory whose trained diffuser is used again."""
     save_synthetic: bool = False
@@ -99,7 +81,7 @@ PRESETS = {
         synthetic=SyntheticConfig(trajectories=128, every=200),
         td3_bc=TD3BCConfig(hidden=(64, 64)),
         iql=IQLConfig(hidden=(64, 64), steps=400),
-        evaluation=EvaluationConfig(episodes=2, trajectories=30),
+        evaluation=CheckedConfig(episodes=2, trajectories=30),
     ),
     "cpu": Config(iql=IQLConfig(steps=20_000)),
     # The reference's network and agents, and a sampler that was measured against the reference's
@@ -120,13 +102,9 @@ PRESETS = {
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
-    synthesis.check_guidance(config.guidance, config.sampler.sampler)
-    check_counts(config, "seeds", "updates", "batch_size", "diffusion.steps", "diffusion.batch_size")
-    check_counts(config, "synthetic.every", "synthetic.trajectories")
-    check_counts(config, "evaluation.episodes", "evaluation.trajectories")
-    check_batches(config, "diffusion.batch_size", "batch_size")
-    if config.horizon < 2:
-        raise jdp.UserError(f"--horizon is {config.horizon}: it must be at least 2")
+    config.check_trajectories()
+    check_counts(config, "evaluation.trajectories", "synthetic.every", "synthetic.trajectories")
+    check_batches(config, "diffusion")
     if not 0 <= config.synthetic.share <= 1:
         raise jdp.UserError(f"--synthetic.share is {config.synthetic.share}: it must lie between 0 and 1")
     if not config.arms or len(set(config.arms)) != len(config.arms):
@@ -139,15 +117,8 @@ def fit_to_data(config: Config, data: Episodes) -> Config:
     sampler = synthesis.fit_sampler(config.sampler, data, config.horizon)  # fails where no window fits
     config = dataclasses.replace(config, sampler=sampler)
     if "world_model" in config.arms:
-        model = getattr(config, config.world_model)
-        loops.make_world_model(model, data, termination=config.ensemble.termination, mesh=devices.data_mesh())
-    return fit_agent(config, data)
-
-
-def fit_agent(config: Config, data: Episodes) -> Config:
-    """The agent's settings that depend on the dataset or the number of updates, unless they were given."""
-    fit = registry.entry("agent", config.agent).options.get("fit")
-    if fit is None:
-        return config
-    settings = fit(getattr(config, config.agent), data, config.updates, given(config.agent))
-    return dataclasses.replace(config, **{config.agent: settings})
+        config.check_world_model(data)
+    name = config.agent
+    entry = registry.entry("agent", name)
+    settings = fitted(entry, getattr(config, name), data, config.updates, name)
+    return dataclasses.replace(config, **{name: settings})

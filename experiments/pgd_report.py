@@ -4,25 +4,15 @@ from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
-from command_line import table
-from opening import compiled, figures, finish
+import pandas as pd
+from opening import finish, heading, minutes, save_figure
 from pgd_options import Config
 
 import jdp
-from jdp import devices, loops, plotting
+from jdp import devices, evaluation, plotting
 from jdp.data import Experience
 from jdp.diffusion import exact
-from jdp.evaluation import (
-    Simulator,
-    behaviour_score,
-    last_scores,
-    score_name,
-    scores_of,
-    share_interval,
-    supports,
-    with_interval,
-)
-from jdp.evaluation.synthetic_sets import Judges, judge, real_windows, terminal_counts
+from jdp.evaluation.synthetic_sets import Judges, judge_sets, real_windows, terminal_counts
 from jdp.loops.journal import Record
 from jdp.runs import Job
 from jdp.types import Method, PyTree
@@ -50,24 +40,21 @@ def check_sets(
     for arm, make in makers.items():
         # Seed by seed; of the world model's more where episodes ended early.
         sets[arm] = jax.tree.map(lambda x: x[:, :per_seed].reshape(-1, *x.shape[2:]), make())
-    simulator = Simulator(data.spec) if supports(data.spec, data.spec) else None
+    simulator = evaluation.Simulator(data.spec) if evaluation.supports(data.spec, data.spec) else None
     if simulator is None:
         task = data.spec.env_id
         print(f"           the simulator cannot be set to observations of {task}: no dynamics error")
-    assert method.target is not None  # agents have one
-    judges = Judges(method.target, states, normaliser, simulator)
-    judged = {kind: judge(made, judges) for kind, made in sets.items()}
-    widest = jdp.synthesis.window_spread(data, normaliser, config.horizon)
-    result: Record = {
+    judges = Judges(jdp.synthesis.target_of(method), states, normaliser, simulator)
+    judged, errors = judge_sets(sets, judges)
+    widest, sampler = jdp.synthesis.window_spread(data, normaliser, config.horizon), config.sampler
+    result = {
         "target": config.arms[-1],
         "likelihood_std": 1.0,
-        "sampler_std_error": exact.std_errors(
-            config.sampler.function(), config.sampler.sigmas(), widest=widest
-        ),
+        "sampler_std_error": exact.std_errors(sampler.function(), sampler.sigmas(), widest=widest),
         "terminals": terminal_counts(data, sets, config.horizon),
-        "sets": {kind: found for kind, (found, _) in judged.items()},
+        "sets": judged,
     }
-    draw_sets(job, sets, {kind: e.per_transition for kind, (_, e) in judged.items() if e is not None})
+    draw_sets(job, sets, errors)
     job.run.write("checks.json", result)
     return job.run.read("checks.json") or {}
 
@@ -76,114 +63,67 @@ def terminal_line(counts: Mapping[str, list[int]]) -> str:
     """Shares in percent with their exact intervals: a generated set holds a handful of terminals."""
     parts = []
     for kind, (terminal, steps) in counts.items():
-        share, low, high = share_interval(terminal, steps)
+        share, low, high = evaluation.share_interval(terminal, steps)
         parts.append(f"{kind} {share:.3f} % [{low:.3f}, {high:.3f}] ({terminal:,} of {steps:,})")
     return ", ".join(parts)
 
 
 def draw_sets(job: Job[Config], sets: Mapping[str, Experience], errors: Mapping[str, np.ndarray]) -> None:
     """Figures of the generated sets."""
-    folder, name = figures(job), job.data.origin.name
-    synthetic = {k: v for k, v in errors.items() if k != "data"}
-    if synthetic:
-        plotting.dynamics_by_position(synthetic, title=name).savefig(folder / "dynamics_error.png")
-    o, a = job.data.spec.observation_dim, job.data.spec.action_dim
-    names = [*(f"state {i}" for i in range(o)), *(f"action {i}" for i in range(a)), "reward"]
-    shown = [*range(min(o, 11)), *range(o, o + min(a, 8)), o + a]
-    columns = {
-        kind: np.concatenate([made.observation, made.action, made.reward[..., None]], axis=-1)[made.valid]
-        for kind, made in sets.items()
-    }
-    plotting.marginals(
-        {k: v[:, shown] for k, v in columns.items()}, [names[i] for i in shown], title=name
-    ).savefig(folder / "marginals.png")
-    times = [int(t) for t in np.linspace(0, job.config.horizon - 1, 8)]
-    frames = {}
-    for kind, made in sets.items():
-        whole = np.flatnonzero(made.terminal.sum(axis=1) == 0)
-        if (
-            len(whole)
-            and (f := plotting.render(job.data.spec, made.observation[whole[0]][times])) is not None
-        ):
-            frames[kind] = f
-    if frames:
-        plotting.strip(frames, times, title=f"trajectories, {name}").savefig(folder / "frames.png")
+    name = job.data.origin.name
+    if synthetic := {kind: error for kind, error in errors.items() if kind != "data"}:
+        save_figure(job, "dynamics_error", plotting.dynamics_by_position(synthetic, title=name))
+    save_figure(job, "marginals", plotting.experience_marginals(sets, title=name))
+    if frames := plotting.trajectories(job.data.spec, sets, title=f"trajectories, {name}"):
+        save_figure(job, "frames", frames)
 
 
 def closing(job: Job[Config], checks: Record, compilations: devices.Compilations, seconds: float) -> None:
     """The table, `scores.json`, `report.txt` and the figures."""
-    config, data = job.config, job.data
+    config, data, behaviour = job.config, job.data, evaluation.behaviour_score(job.data)
     records = {arm: job.journal.records(f"{arm}/evaluation") for arm in config.arms}
-    arms = {arm: last_scores(r, data.spec, config.updates) for arm, r in records.items()}
-    head = ["arm", f"{score_name(data.spec)} (95 %)", "seeds", "dynamics error", "log-likelihood (95 %)"]
-    rows = [head]
+    arms = {arm: evaluation.last_scores(r, data.spec, config.updates) for arm, r in records.items()}
+    rows = []
     for arm, score in arms.items():
         entry = checks["sets"].get("data" if arm == "dataset" else arm, {})
         rows.append(
-            [
-                NAMES.get(arm, arm),
-                with_interval(*score["interval"]),
-                " ".join(f"{s:.1f}" for s in score["seeds"]),
-                f"{entry['dynamics_median']:.1e}" if "dynamics_median" in entry else "-",
-                with_interval(*entry["likelihood"], digits=2),
-            ]
+            {
+                "arm": NAMES.get(arm, arm),
+                f"{evaluation.score_name(data.spec)} (95 %)": evaluation.with_interval(*score["interval"]),
+                "seeds": " ".join(f"{s:.1f}" for s in score["seeds"]),
+                "dynamics error": f"{entry['dynamics_median']:.1e}" if "dynamics_median" in entry else "-",
+                "log-likelihood (95 %)": evaluation.with_interval(*entry["likelihood"], digits=2),
+            }
         )
-    error, sampler = max(checks["sampler_std_error"].values(), key=abs), config.sampler
-    text = "\n".join(
-        [
-            f"{data.origin.name}, {data.spec.env_id}: {config.agent}, {config.updates:,} updates, "
-            f"{config.evaluation.episodes} episodes a seed, last checkpoint",
-            "",
-            table(rows),
-            "",
-            f"behaviour policy (mean of the dataset's episodes): {behaviour_score(data):.1f}",
-            f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and world model",
-            "dynamics error: median squared error of the next state, standardised, against the simulator",
-            f"log-likelihood: of actions under N(pi(s), 1), pi of the {checks['target']} arm's agents",
-            "terminal transitions (Clopper-Pearson): " + terminal_line(checks["terminals"]),
-            f"sampler {sampler.sampler}, {sampler.steps} steps from {sampler.sigma_max:g}: "
-            "std error on exact Gaussians (single channels, and the windows' widest direction) at most "
-            f"{error:+.1%}",
-            f"time {seconds / 60:.1f} min; {compiled(compilations)}",
-        ]
+    error = max(checks["sampler_std_error"].values(), key=abs)
+    lines = [
+        heading(job, config.agent),
+        "",
+        pd.DataFrame(rows).to_markdown(index=False, tablefmt="simple", disable_numparse=True),
+        "",
+        f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and world model",
+        "dynamics error: median squared error of the next state, standardised, against the simulator",
+        f"log-likelihood: of actions under N(pi(s), 1), pi of the {checks['target']} arm's agents",
+        "terminal transitions (Clopper-Pearson): " + terminal_line(checks["terminals"]),
+        f"sampler {config.sampler.sampler}, {config.sampler.steps} steps from {config.sampler.sigma_max:g}: "
+        "std error on exact Gaussians (single channels, and the windows' widest direction) at most "
+        f"{error:+.1%}",
+        f"time {seconds / 60:.1f} min",
+    ]
+    losses = job.journal.records("diffuser")
+    curves = plotting.curves(
+        ([r["step"] for r in losses], [r["loss"] for r in losses]) if losses else None,
+        {arm: evaluation.learning_curve(r, data.spec) for arm, r in records.items()},
+        behaviour=behaviour,
+        title=f"{data.origin.name}, {config.agent}",
+        score=evaluation.score_name(data.spec),
     )
-    phases = ("diffuser", config.world_model, *config.arms)
-    minutes = {p: loops.training_seconds(job.journal, p) / 60 for p in phases if job.journal.records(p)}
-    draw_scores(job, arms)
+    save_figure(job, "learning_curves", curves)
+    save_figure(job, "scores", plotting.bars(arms, behaviour=behaviour, title=data.origin.name))
     if config.save_synthetic:
         save_synthetic(job)
-    scores = {
-        "dataset": data.origin.name,
-        "task": data.spec.env_id,
-        "arms": arms,
-        "checks": checks,
-        "behaviour": behaviour_score(data),
-        "minutes": minutes,
-        "seconds_of_last_process": seconds,
-        "compilations": compilations.summary(),
-    }
-    finish(job, text, scores)
-
-
-def draw_scores(job: Job[Config], arms: Mapping[str, Record]) -> None:
-    """Learning curves and final scores."""
-    data, folder = job.data, figures(job)
-    losses = job.journal.records("diffuser")
-    curves = {}
-    for arm in arms:
-        records = job.journal.records(f"{arm}/evaluation")
-        values = np.stack([scores_of(r["returns"], data.spec).mean(axis=1) for r in records])
-        curves[arm] = ([r["step"] for r in records], values)
-    plotting.curves(
-        ([r["step"] for r in losses], [r["loss"] for r in losses]) if losses else None,
-        curves,
-        behaviour=behaviour_score(data),
-        title=f"{data.origin.name}, {job.config.agent}",
-        score=score_name(data.spec),
-    ).savefig(folder / "learning_curves.png")
-    plotting.bars(arms, behaviour=behaviour_score(data), title=data.origin.name).savefig(
-        folder / "scores.png"
-    )
+    scores = {"arms": arms, "checks": checks, "behaviour": behaviour, "seconds_of_last_process": seconds}
+    finish(job, lines, scores, minutes(job, "diffuser", config.world_model, *config.arms), compilations)
 
 
 def save_synthetic(job: Job[Config]) -> None:

@@ -17,24 +17,23 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from closed_loop import AnyConfig, MethodConfig, closing, evaluate, open_method, presets
-from command_line import run_main, use_compilation_cache
+from closed_loop import AnyConfig, PlayedConfig, closing, evaluate, open_method, presets
+from command_line import run_main
 from methods import method_command
-from opening import figures
+from opening import save_figure
 from options import refuse_stream
 
 import jdp
 from jdp import devices, loops, planners, plotting, registry
 from jdp.loops.self_improvement import Imagination
 from jdp.runs import Job
-from jdp.tasks import maze_of
 from jdp.types import Method, PyTree
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MethodConfig[T]):
+class Config(PlayedConfig[T]):
     """Train a planner and play it in closed loop."""
 
     planner: str = "diffuser"
@@ -43,7 +42,6 @@ class Config(MethodConfig[T]):
 
 def main() -> None:
     entry, config = method_command("planner", "diffuser", Config, __doc__ or "", presets)
-    use_compilation_cache()
     compilations = devices.count_compilations()
     rounds = getattr(config.settings, "rounds", 0)
     if rounds:
@@ -99,14 +97,8 @@ def draw_denoising(job: Job[AnyConfig], name: str, states: PyTree) -> None:
     state = jax.tree.map(lambda x: x[0], states)
     key = job.keys["pictures"]
     chain, sigmas = planners.denoising(job.config.settings, spec, key, state, observation, goal)
-    chain, maze = np.asarray(chain)[:, 0], maze_of(spec) if spec.goal else None
-    if maze is None:
-        chain = (chain - data.observations.mean(0)) / (data.observations.std(0) + 1e-6)
-    else:
-        chain = chain[..., list(spec.goal)]
     title = f"{name}, {data.origin.name}: a plan out of noise"
-    figure = plotting.denoising(maze, chain, list(map(float, sigmas)), title=title)
-    figure.savefig(figures(job) / "denoising.png")
+    save_figure(job, "denoising", plotting.denoising_of(data, np.asarray(chain)[:, 0], sigmas, title=title))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ accelerator); any flag beats the preset.
 from dataclasses import dataclass
 from typing import TypeVar
 
-from closed_loop import MethodConfig, closing, evaluate, open_method, presets
-from command_line import run_main, use_compilation_cache
+from closed_loop import PlayedConfig, closing, evaluate, open_method, presets
+from command_line import run_main
 from methods import method_command
 
 import jdp
@@ -24,18 +24,15 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(MethodConfig[T]):
+class Config(PlayedConfig[T]):
     """Train a diffusion policy and play it in closed loop."""
 
     policy: str = "idql"
     """The algorithm."""
-    batch_size: int = 256
-    """Segments in a batch of one seed, over all devices."""
 
 
 def main() -> None:
     entry, config = method_command("policy", "idql", Config, __doc__ or "", presets)
-    use_compilation_cache()
     compilations = devices.count_compilations()
     job, method = open_method("policies", "policy", entry, config)
     states = loops.train(

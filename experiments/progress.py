@@ -6,36 +6,19 @@ from typing import TextIO
 from tqdm import tqdm
 
 
-class Bar:
+class Bar(tqdm):
     """A progress bar that takes absolute positions."""
 
     def __init__(self, label: str, total: int, unit: str, start: int = 0, *, file: TextIO | None = None):
-        self._bar = tqdm(
-            total=total,
-            initial=start,
-            desc=f"{label:<22}",
-            unit=unit,
-            dynamic_ncols=True,
-            mininterval=0.5,
-            file=file or sys.stdout,
-        )
+        options = {"dynamic_ncols": True, "mininterval": 0.5, "file": file or sys.stdout}
+        super().__init__(total=total, initial=start, desc=f"{label:<22}", unit=unit, **options)
 
     def at(self, done: int, **notes: float | int | str) -> None:
         """So many are done; `notes` stand beside it."""
         if notes:
             shown = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in notes.items()}
-            self._bar.set_postfix(shown, refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Nothing more will be done."""
-        self._bar.close()
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            self.set_postfix(shown, refresh=False)
+        self.update(done - self.n)
 
 
 def show_download(done: int, total: int | None, *, file: TextIO | None = None) -> None:

@@ -8,32 +8,40 @@ sweep alone. Runs that are unfinished or cannot be read are rows too, and say wh
 """
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import re
 import shlex
-import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import itables.options
+import matplotlib
+import numpy as np
 import pandas as pd
 from command_line import parse, run_main
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from report_curves import Picture, curves_of
+from PIL import Image
 
+from jdp import plotting
 from jdp.errors import StorageError, UserError
 from jdp.evaluation.summary import with_interval
 from jdp.runs.cells import flat
+from jdp.runs.curves import SCORE, UNREADABLE, by_metric, read_curves, summarise
 from jdp.runs.directories import replace_text
 from jdp.runs.frame import read_runs
+from jdp.runs.records import Row
 
 KINDS = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 LENGTH = 200_000  # characters, at most, of a report
 WIDE = 2.2  # a picture wider than this many heights scrolls on a phone
+POINTS = 100  # of a curve, at most
+MOST = 6  # curves of a run: the score, losses and errors first
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,21 @@ class File(NamedTuple):
     wide: bool = False
 
 
+class Curves(NamedTuple):
+    """The curves of one metric as a picture, a line a phase."""
+
+    metric: str
+    uri: str
+    said: str  # to those who cannot see it
+
+
 class Section(NamedTuple):
     """What the page tells of one run directory below the table."""
 
     anchor: str
-    rows: list[dict[str, Any]]  # of `read_runs`: one, or one an arm
+    rows: list[Row]  # of `read_runs`: one, or one an arm
     facts: dict[str, str]
-    curves: list[Picture]
+    curves: list[Curves]
     files: list[File]
     report: str
     settings: dict[str, str]
@@ -109,26 +125,22 @@ def write(config: Config) -> None:
 def sections(runs: pd.DataFrame, config: Config) -> list[Section]:
     """One for every run directory and every cell without one, the newest first."""
     runs = runs.astype(object).where(runs.notna(), None)
-    by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in runs.sort_values(
-        "started", key=lambda s: s.fillna(""), ascending=False, kind="stable"
-    ).to_dict("records"):
-        by_name.setdefault(str(row["id"]).partition("~")[0], []).append({str(k): row[k] for k in row})
+    runs = runs.sort_values("started", key=lambda s: s.fillna(""), ascending=False, kind="stable")
     drawn, room, found = curves_of(runs), config.total_megabytes, []
-    for name, rows in by_name.items():
-        first = rows[0]
-        folder = Path(first["path"]) if first["path"] else None
-        files = list(figures(folder, config.file_megabytes, room)) if folder else []
+    for name, like in runs.groupby(runs.id.str.partition("~")[0], sort=False):
+        rows: list[Row] = [{str(k): row[k] for k in row} for row in like.to_dict("records")]
+        first, report = rows[0], Path(rows[0]["path"] or "nowhere", "report.txt")
+        files = list(figures(Path(first["path"]), config.file_megabytes, room)) if first["path"] else []
         room -= sum(file.megabytes for file in files if file.uri)
         found.append(
             Section(
-                anchor=anchor(name),
+                anchor=anchor(str(name)),
                 rows=[row | {"anchor": anchor(row["id"])} for row in rows],
                 facts=facts(first),
                 curves=drawn.get(first["path"], []),
                 files=files,
-                report=read_report(folder),
-                settings={key: text(value) for key, value in flat(first["config"]).items()},
+                report=report.read_text(errors="replace")[:LENGTH] if report.is_file() else "",
+                settings=texts(flat(first["config"])),
                 made_with=made_with(first),
             )
         )
@@ -140,14 +152,40 @@ def anchor(name: str) -> str:
     return "r" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10]
 
 
+def curves_of(runs: pd.DataFrame) -> dict[str, list[Curves]]:
+    """Curves of all runs by their path. Scores on the same data and task have the same axis in all."""
+    first = runs[runs.path.astype(bool)].drop_duplicates("path").set_index("path")
+    first["data"] = list(zip(first.dataset, first.sha256, first.task, first.score_name, strict=True))
+    curves: dict[str, pd.DataFrame] = {}
+    for path in first.index:
+        with contextlib.suppress(*UNREADABLE):  # the run's row says what is wrong with its files
+            curves[path] = summarise(read_curves(path), POINTS)
+    spans: dict[tuple[object, ...], tuple[float, float]] = {}
+    for path, found in curves.items():
+        if len(values := found["mean"][found.metric == SCORE].dropna()):
+            low, high = spans.get(first.data[path], (np.inf, -np.inf))
+            spans[first.data[path]] = min(low, values.min()), max(high, values.max())
+    return {p: list(pictures(c, spans.get(first.data[p]), first.behaviour[p])) for p, c in curves.items()}
+
+
+def pictures(
+    curves: pd.DataFrame, span: tuple[float, float] | None, behaviour: float | None
+) -> Iterator[Curves]:
+    """The score of all phases in one picture, then the metrics of each phase, losses and errors first."""
+    for title, lines in list(by_metric(curves).items())[:MOST]:
+        scores, file = ({"behaviour": behaviour, "span": span} if title == SCORE else {}), io.BytesIO()
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jdp"}):
+            figure = plotting.metric(lines, **scores)
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        last = lines.groupby("phase", sort=False)["mean"].last()
+        said = "; ".join(f"{phase} ends at {value:.4g}" for phase, value in last.items())
+        yield Curves(title, uri(file.getvalue(), "image/svg+xml"), f"{title} by step: {said}")
+
+
 def figures(folder: Path, most: float, room: float) -> Iterable[File]:
     """The pictures and films of a run; those that are larger than `most` or than the `room` are named."""
-    try:
-        paths = [p for p in sorted((folder / "figures").iterdir()) if p.suffix in KINDS and p.is_file()]
-    except OSError:
-        return
-    for path in paths:
-        size, content, why = path.stat().st_size / 1e6, b"", ""
+    for path in sorted(path for path in folder.glob("figures/*") if path.suffix in KINDS):
+        size, shown, why, wide = path.stat().st_size / 1e6, None, "", False
         if size > most:
             why = f"larger than {most:g} MB"
         elif size > room:
@@ -155,29 +193,21 @@ def figures(folder: Path, most: float, room: float) -> Iterable[File]:
         else:
             try:
                 content = path.read_bytes()
+                shown, room = uri(content, KINDS[path.suffix]), room - size
+                if path.suffix == ".png":
+                    width, height = Image.open(io.BytesIO(content)).size
+                    wide = width > WIDE * height
             except OSError as error:
-                why = str(error.strerror)
-        wide = False
-        if content[:4] == b"\x89PNG" and len(content) > 24:
-            width, height = struct.unpack(">II", content[16:24])
-            wide = width > WIDE * height
-        room -= 0 if why else size
-        yield File(path.name, str(path), size, None if why else uri(content, KINDS[path.suffix]), why, wide)
+                why = str(error.strerror or "no picture")
+        yield File(path.name, str(path), size, shown, why, wide)
 
 
 def uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def read_report(folder: Path | None) -> str:
-    try:
-        return (folder / "report.txt").read_text(errors="replace")[:LENGTH] if folder else ""
-    except OSError:
-        return ""
-
-
-def facts(run: Mapping[str, Any]) -> dict[str, str]:
-    """What the page says of a run, or of a row in the comparison of two, without what is not known."""
+def facts(run: Row) -> dict[str, str]:
+    """What the page says of a run, or of a row in the comparison of two."""
     known = {
         "dataset": run["dataset"],
         "task": run["task"],
@@ -194,18 +224,24 @@ def facts(run: Mapping[str, Any]) -> dict[str, str]:
         "started": run["started"],
         "sweep": run["sweep"],
     }
-    return {name: text(value) for name, value in known.items() if value not in (None, "")}
+    return texts(known, drop=(None, ""))
 
 
-def made_with(run: Mapping[str, Any]) -> dict[str, str]:
+def made_with(run: Row) -> dict[str, str]:
     """What a number depends on besides the settings."""
-    more = dict(run["facts"])
-    packages = more.pop("packages", None) or {}
+    packages = run["facts"].get("packages") or {}
+    more = {name: value for name, value in run["facts"].items() if name != "packages"}
     known = {"commit": run["commit"], "data, SHA-256": run["sha256"], **more, **packages}
-    return {name: text(value) for name, value in known.items() if value not in (None, "")}
+    return texts(known, drop=(None, ""))
 
 
-def score(run: Mapping[str, Any]) -> str:
+def texts(values: Mapping[str, object], drop: tuple[object, ...] = ()) -> dict[str, str]:
+    """Values as JSON writes them, texts as they are, without those in `drop`."""
+    kept = {name: value for name, value in values.items() if not any(value is d or value == d for d in drop)}
+    return {n: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for n, v in kept.items()}
+
+
+def score(run: Row) -> str:
     return with_interval(run["score"], run["low"], run["high"])
 
 
@@ -221,37 +257,25 @@ def latency(value: float | None) -> str:
     return "" if value is None else f"{1e3 * value:.3g} ms"
 
 
-def text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def comparable(section: Section) -> dict[str, dict[str, Any]]:
-    """Of every row by its anchor, what the comparison of two needs."""
+def comparable(section: Section, row: Row) -> dict[str, object]:
+    """What the comparison of a row with another needs."""
     others = {name: value for name, value in section.made_with.items() if name != "hash"}
+    must = {  # agree: else their scores do not compare, or say little of the methods
+        "data": f"{row['dataset']}, SHA-256 {str(row['sha256'])[:8]}",
+        "tasks": row["task"],
+        "kinds of score": row["score_name"],
+        "numbers of updates": count(row["updates"]),
+        "presets": row["preset"],
+    }
     return {
-        row["anchor"]: {
-            "name": row["method"],
-            "run": section.anchor,
-            "path": shlex.quote(row["path"] + (f"~{row['arm']}" if row["arm"] else "")),
-            "facts": facts(row),
-            "must": must_agree(row),
-            "settings": {"arm": row["arm"] or "none"} | section.settings | others,
-            "scored": row["score"] is not None,
-        }
-        for row in section.rows
+        "name": row["method"],
+        "run": section.anchor,
+        "path": shlex.quote(row["path"] + (f"~{row['arm']}" if row["arm"] else "")),
+        "facts": facts(row),
+        "must": {what: str(value or "not known") for what, value in must.items()},
+        "settings": {"arm": row["arm"] or "none"} | section.settings | others,
+        "scored": row["score"] is not None,
     }
-
-
-def must_agree(run: Mapping[str, Any]) -> dict[str, str]:
-    """Where two results differ in one of these, their scores do not compare, or say little of the methods."""
-    known = {
-        "data": f"{run['dataset']}, SHA-256 {str(run['sha256'])[:8]}",
-        "tasks": run["task"],
-        "kinds of score": run["score_name"],
-        "numbers of updates": count(run["updates"]),
-        "presets": run["preset"],
-    }
-    return {what: str(value or "not known") for what, value in known.items()}
 
 
 def page(found: list[Section], config: Config) -> str:
@@ -274,7 +298,7 @@ def page(found: list[Section], config: Config) -> str:
         sections=found,
         rows=sum(len(section.rows) for section in found),
         smoke=sum(row["preset"] == "smoke" for section in found for row in section.rows),
-        comparable={key: value for section in found for key, value in comparable(section).items()},
+        comparable={row["anchor"]: comparable(section, row) for section in found for row in section.rows},
         command=shlex.join(["python", "experiments/table.py", "--out", str(config.out), "--compare"]),
         place=f"sweep {config.sweep} in {config.out}" if config.sweep else str(config.out),
         made=time.strftime("%Y-%m-%d %H:%M"),

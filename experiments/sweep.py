@@ -82,7 +82,7 @@ class Runner:
         cell.status = "waiting" if self.stopped else "running"
         while cell.status == "running":
             began = time.monotonic()
-            code, error = self.attempt(cell, place)
+            code, error = self.attempt(cell, *(place or ([], {})))
             tries += code != AGAIN or time.monotonic() - began < SOON
             if code == 0:
                 cell.status = "finished"
@@ -93,9 +93,8 @@ class Runner:
         self.places.append(place)
         return cell
 
-    def attempt(self, cell: Cell, place: Place | None) -> tuple[int, str]:
+    def attempt(self, cell: Cell, cores: list[int], environment: dict[str, str]) -> tuple[int, str]:
         """Exit status and last words of the command."""
-        cores, environment = place or ([], {})
         if cores:
             os.sched_setaffinity(0, cores)  # of this thread; the script, XLA and BLAS inherit it
         paths = self.logs / f"{cell.name}.out", self.logs / f"{cell.name}.err"
@@ -154,12 +153,12 @@ def submit(config: Config, runner: Runner, cells: list[Cell], folder: Path) -> l
 def run(config: Config, cells: list[Cell], folder: Path, file: Path) -> bool:
     """Runs all cells that are not finished; whether Ctrl-C ended that."""
     here = [None] if config.cluster else places(config.jobs)
-    runner, jobs, shown = Runner(folder / "logs", config.retries, [*here]), [], ""
-    todo = [i for i, cell in enumerate(cells) if cell.status != "finished"]
+    runner, jobs, shown = Runner(folder / "logs", config.retries, [*here]), {}, ""
+    todo = {i: cell for i, cell in enumerate(cells) if cell.status != "finished"}
 
     def stop(number: int, _: object) -> None:
         runner.stop(number)
-        for job in jobs if config.cluster else ():
+        for job in jobs.values() if config.cluster else ():
             job.cancel(check=False)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -168,28 +167,33 @@ def run(config: Config, cells: list[Cell], folder: Path, file: Path) -> bool:
     with ThreadPoolExecutor(len(here)) as pool, ExitStack() as end:  # the pool waits for its scripts
         end.callback(runner.stop)  # also where cells.json cannot be written
         if config.cluster and todo:
-            jobs += submit(config, runner, [cells[i] for i in todo], folder / "submitit")
+            jobs |= zip(todo, submit(config, runner, list(todo.values()), folder / "submitit"), strict=True)
         else:
-            jobs += [pool.submit(runner, cells[i]) for i in todo]
+            jobs |= {i: pool.submit(runner, cell) for i, cell in todo.items()}
         going = True
         while going:
-            going = not all(job.done() for job in jobs)
-            for i, job in zip(todo, jobs, strict=True):
-                if job.done() and (error := job.exception()):
+            going = not all(job.done() for job in jobs.values())
+            for i in [i for i, job in jobs.items() if job.done()]:
+                if error := jobs[i].exception():
                     cells[i].status = "waiting" if runner.stopped else "failed"
                     cells[i].error = str(error).strip().splitlines()[-1]
-                elif job.done():
-                    cells[i] = job.result()
-            counts = Counter(cell.status for cell in cells)
-            told = ", ".join(f"{counts[status]} {status}" for status in ("finished", "failed", "running"))
-            line = f"{folder.name}: {told} of {len(cells)}"
-            if line != shown or not going:
-                known = {"name": folder.name, "file": str(file), "cells": [asdict(cell) for cell in cells]}
-                replace_text(folder / "cells.json", json.dumps(known, indent=1) + "\n")
-                print(line, end="  \r" if going and sys.stdout.isatty() else "\n", flush=True)
-            shown = line
+                else:
+                    cells[i] = jobs[i].result()
+            shown = tell(cells, folder, file, shown, last=not going)
             time.sleep(2.0 if config.cluster else 0.1)
     return runner.stopped == signal.SIGINT
+
+
+def tell(cells: list[Cell], folder: Path, file: Path, shown: str, *, last: bool) -> str:
+    """One line of progress, printed, with cells.json, where it is another than was `shown`, or the last."""
+    counts = Counter(cell.status for cell in cells)
+    told = ", ".join(f"{counts[status]} {status}" for status in ("finished", "failed", "running"))
+    line = f"{folder.name}: {told} of {len(cells)}"
+    if line != shown or last:
+        known = {"name": folder.name, "file": str(file), "cells": [asdict(cell) for cell in cells]}
+        replace_text(folder / "cells.json", json.dumps(known, indent=1) + "\n")
+        print(line, end="\n" if last or not sys.stdout.isatty() else "  \r", flush=True)
+    return line
 
 
 def main() -> None:

@@ -12,27 +12,21 @@ planners and policies on one dataset, score beside the time of a decision, with 
 the difference between two runs.
 """
 
-import difflib
 import re
 import shlex
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from command_line import parse, run_main
-from table_figures import draw
 
-from jdp import plotting
 from jdp.errors import UserError
-from jdp.evaluation import Interval, barnard, bootstrap_interval, difference
-from jdp.evaluation.statistics import mean
-from jdp.evaluation.summary import with_interval
-from jdp.runs.cells import drop_repeated, episode_scores, is_success, pool_seeds
+from jdp.runs.cells import drop_repeated, pool_seeds
+from jdp.runs.comparison import check_same_data, compare, find_run
 from jdp.runs.directories import dataset_folder, replace_text
-from jdp.runs.frame import read_runs
+from jdp.runs.frame import on_dataset, read_runs
+from jdp.runs.table_figures import cost_figure, table_figures
 from jdp.runs.tables import details, matrix, records
 from jdp.runs.texts import latex, markdown
 
@@ -59,9 +53,14 @@ class Config:
 
 def main() -> None:
     config = parse(Config, None, __doc__ or "")
-    runs = on_dataset(read_runs(config.out, config.sweep), config)
+    runs = every = read_runs(config.out, config.sweep)
+    if config.env is not None and (runs := on_dataset(every, config.env)).empty:
+        known = ", ".join(sorted(every.env.dropna().unique()))
+        raise UserError(
+            f"no run on {config.env} in {config.out}: {f'there is {known}' if known else command_for(config)}"
+        )
     if config.compare is not None:
-        print(comparison(*(find(name, runs) for name in config.compare)))
+        print(compare(*(find_run(name, runs) for name in config.compare)))
         return
     missing = unfinished_lines(runs) if config.sweep else []
     runs = results_of(runs, config)
@@ -72,20 +71,6 @@ def main() -> None:
         write_latency(cells, config)
     else:
         write(cells, missing, config)
-
-
-def on_dataset(runs: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """The runs on the dataset that is asked for, by its name as it was given, its folder's or its own."""
-    if config.env is None:
-        return runs
-    folder = runs.path.map(lambda path: Path(str(path)).parent.name)
-    own = runs.dataset.map(lambda name: str(name).partition(" ")[0])
-    found = runs[(runs.env == config.env) | (folder == dataset_folder(config.env)) | (own == config.env)]
-    if found.empty:
-        known = ", ".join(sorted(runs.env.dropna().unique()))
-        hint = f"there is {known}" if known else command_for(config)
-        raise UserError(f"no run on {config.env} in {config.out}: {hint}")
-    return found
 
 
 def command_for(config: Config) -> str:
@@ -99,9 +84,9 @@ def command_for(config: Config) -> str:
 def unfinished_lines(runs: pd.DataFrame) -> list[str]:
     """A line for every cell of a sweep that is not in its table."""
     left = runs[~runs.status.isin(["finished", "broken"])]
-    said = [f" ({error})" if error else "" for error in left.error]
     lines = [
-        f"Not in the table: {r.cell}, {r.status}{s}." for r, s in zip(left.itertuples(), said, strict=True)
+        f"Not in the table: {cell.cell}, {cell.status}{f' ({cell.error})' if cell.error else ''}."
+        for cell in left.itertuples()
     ]
     print("\n".join(lines))
     return lines
@@ -132,13 +117,6 @@ def results_of(runs: pd.DataFrame, config: Config) -> pd.DataFrame:
     return real
 
 
-def check_same_data(runs: pd.DataFrame) -> None:
-    """Raises `UserError` unless all `runs` are on the same data and task: other scores do not compare."""
-    data = sorted({(str(r.dataset), str(r.task), str(r.sha256)[:16]) for r in runs.itertuples()})
-    if len(data) > 1:
-        raise UserError(f"runs on different data ({data}): choose one with --env, or use an --out for each")
-
-
 def write(cells: pd.DataFrame, missing: list[str], config: Config) -> None:
     """All files of a table; scores of one kind beside each other: normalised, then success, then returns."""
     name = dataset_folder(config.name or config.sweep or config.env or "all")
@@ -157,6 +135,18 @@ def write(cells: pd.DataFrame, missing: list[str], config: Config) -> None:
         show(config.out / "README.md", name, cells, [*map(markdown, tables), *missing])
 
 
+def draw(cells: pd.DataFrame, target: Path) -> list[str]:
+    """Draws `cells`, which have one score name, into `target`; the lines that show them in Markdown."""
+    unit, lines = cells.score_name.iloc[0], []
+    target.mkdir(parents=True, exist_ok=True)
+    for name, figure in table_figures(cells).items():
+        stem = f"{dataset_folder(unit)}-{dataset_folder(name)}"
+        figure.savefig(target / f"{stem}.png")
+        figure.savefig(target / f"{stem}.pdf", metadata={"CreationDate": None})  # the same bytes every time
+        lines += [f"![{unit}, {name}]({stem}.png)", ""]
+    return lines
+
+
 def commands(cells: pd.DataFrame) -> list[str]:
     """The command behind every cell, as a block of Markdown."""
     made = dict.fromkeys(f"    {command}" for found in cells.commands for command in found)
@@ -173,15 +163,11 @@ def save(target: Path, text: str, cells: pd.DataFrame) -> None:
 def write_latency(cells: pd.DataFrame, config: Config) -> None:
     """The table of score beside the time of a decision, and its figure."""
     check_same_data(cells)
-    target = (
-        config.out / "tables" / dataset_folder(config.name or f"planning_{config.env or cells.env.iloc[0]}")
-    )
+    name = config.name or f"planning_{config.env or cells.env.iloc[0]}"
+    target = config.out / "tables" / dataset_folder(name)
     grid = details(cells, latency=True)
     save(target, "\n".join([markdown(grid), *commands(cells)]), cells)
-    columns = cells[["label", "latency", "score", "low", "high"]]
-    points = {label: tuple(map(float, values)) for label, *values in columns.itertuples(index=False)}
-    figure = plotting.cost(points, score=grid.table.columns[2], title=cells.dataset.iloc[0])  # type: ignore[arg-type]
-    figure.savefig(target / "cost.png")
+    cost_figure(cells, score=grid.table.columns[2]).savefig(target / "cost.png")
 
 
 def show(readme: Path, name: str, cells: pd.DataFrame, parts: list[str]) -> None:
@@ -202,69 +188,9 @@ def show(readme: Path, name: str, cells: pd.DataFrame, parts: list[str]) -> None
     print(f"shown in {readme}")
 
 
-def span(values: Iterable[int]) -> str:
+def span(values: pd.Series) -> str:
     """ "1,000", or "1,000 to 20,000"."""
-    found = sorted(set(values))
-    return " to ".join(f"{value:,}" for value in dict.fromkeys((found[0], found[-1])))
-
-
-def find(name: str, runs: pd.DataFrame) -> pd.Series:
-    """The finished run `name`: a directory, its name, or NAME~arm.
-
-    Raises:
-        UserError: if there is none, or several.
-    """
-    runs = runs[runs.scores.notna()]
-    path, _, arm = name.partition("~")
-    places = map(Path, runs.path)
-    here = np.array([p.name == path or p.resolve() == Path(path).resolve() for p in places], bool)
-    found = runs[here & (runs.arm.fillna("") == arm if arm else True)]
-    if found.empty and (Path(path) / "scores.json").exists():
-        return find(Path(path).name + name[len(path) :], read_runs(Path(path).parents[2]))
-    known = [run.rpartition("/")[2] for run in (runs if found.empty else found).id]
-    if len(found) != 1:
-        near = (difflib.get_close_matches(name, known, n=1) or known[-3:]) if found.empty else list(found.id)
-        hint = f"there is {', '.join(near)}" if near else "there is none; experiments/plan.py makes one"
-        raise UserError(f"{'no' if found.empty else 'more than one'} finished run {name}: {hint}")
-    return found.iloc[0]
-
-
-def comparison(a: pd.Series, b: pd.Series) -> str:
-    """What two runs say about the difference between their methods; a few lines of text."""
-    names = [run.id.rpartition("/")[2] for run in (a, b)]
-    if a.id == b.id and Path(a.path).resolve() == Path(b.path).resolve():
-        raise UserError(f"--compare got {names[0]} twice: name two runs")
-    if smoke := [name for name, run in zip(names, (a, b), strict=True) if run.preset == "smoke"]:
-        raise UserError(f"{smoke[0]} is of the smoke preset, which makes no results: name a cpu or paper run")
-    check_same_data(pd.DataFrame([a, b]))
-    lines = [
-        f"{which} {name}: {run.method}, {run.score_name} {with_interval(run.score, run.low, run.high)} "
-        f"(seeds {' '.join(f'{s:.1f}' for s in run.scores)})"
-        for which, name, run in zip("AB", names, (a, b), strict=True)
-    ]
-    seeds = f"Welch's t over {len(a.scores)} and {len(b.scores)} seeds"
-    lines.append(f"A - B: {verdict(difference(a.scores, b.scores))} ({seeds})")
-    if is_success(a):
-        p = barnard(a.success, b.success)
-        lines.append(f"A and B succeed equally often: p = {p:.2g} (Barnard's exact test over all episodes)")
-    if a.episodes == b.episodes:
-        scores = np.concatenate([episode_scores(a), episode_scores(b)]).T  # [episodes, seeds of both]
-        count = len(a.scores)
-        # Every seed might have played other episodes; the seeds stay.
-        found = bootstrap_interval(scores, statistic=lambda s: mean(s[:count]) - mean(s[count:]))
-        lines.append(
-            f"A - B: {verdict(found)} (bootstrap over {a.episodes} episodes within each of these seeds)"
-        )
-    else:
-        lines.append("no bootstrap over episodes: the runs have different numbers of them")
-    return "\n".join(lines)
-
-
-def verdict(found: Interval) -> str:
-    if not np.isfinite([found.low, found.high]).all():
-        return f"{found.estimate:.1f}, no interval: each run needs two values or more"
-    zero = "includes 0" if found.low <= 0 <= found.high else "does not include 0"
-    return f"{with_interval(*found)}, {found.high - found.low:.1f} wide, {zero}"
+    return " to ".join(dict.fromkeys(f"{value:,}" for value in (values.min(), values.max())))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ import dataclasses
 
 import jax
 import world_models_report as report
-from command_line import parse_preset, run_main, use_compilation_cache
-from opening import load, open_job, scored
+from command_line import parse_preset, run_main
+from models import train_diffuser
+from opening import agent_options, load, open_job
 from options import with_options
 from world_models_options import PRESETS, Config, check
 from world_models_report import Models
@@ -36,7 +37,6 @@ from jdp.world_models.ensemble import EnsembleConfig
 
 def main() -> None:
     config = parse_preset(PRESETS, __doc__ or "")
-    use_compilation_cache()
     compilations = devices.count_compilations()
     check(config)
     config = with_options(config, "the experiment", "diffusion", "diffusion_step")
@@ -60,20 +60,12 @@ def main() -> None:
 
 def train_targets(job: Job[Config], method: Method) -> PyTree:
     """The target policies of all seeds, stacked: TD3+BC on the dataset."""
-    config, phase = job.config, "target policies"
     return loops.train_in_rounds(
         method,
         jdp.data.prepared(method.learner.draws, job.data, files=job.files),
-        stream=config.stream,
-        key=job.keys["agents"],
-        seeds=config.seeds,
-        updates=config.updates,
-        every=config.updates,
-        batch_size=config.batch_size,
-        mesh=job.mesh,
-        journal=job.journal,
-        phase=phase,
-        evaluate=scored(job, phase, method, config.seeds, config.evaluation.episodes),
+        stream=job.config.stream,
+        every=job.config.updates,
+        **agent_options(job, "target policies", method),
     )
 
 
@@ -95,24 +87,12 @@ def train_seed(job: Job[Config], seed: int, method: Method, states: PyTree) -> M
             phase=f"{name.replace('_', ' ')} {seed}",
         )
 
-    diffuser = loops.train_diffuser(
-        job.data,
-        config.network,
-        config.diffusion,
-        config.horizon,
-        key=key("diffuser"),
-        precision=config.precision,
-        mesh=job.mesh,
-        files=job.files,
-        journal=job.journal,
-        phase=f"diffuser {seed}",
-    )
     return Models(
         method,
         jax.tree.map(lambda x: x[seed : seed + 1], states),
         trained("ensemble", config.ensemble),
         trained("diffusion_step", config.diffusion_step),
-        diffuser,
+        train_diffuser(job, key("diffuser"), f"diffuser {seed}"),
     )
 
 

@@ -2,34 +2,24 @@
 
 from dataclasses import dataclass, field
 
-from opening import check_batches, check_counts
-from options import RunConfig
+from models import TrajectoryConfig
+from options import EvaluationConfig, check_batches, check_counts
 
 import jdp
 from jdp.agents.td3_bc import TD3BCConfig
 from jdp.learning.diffuser import DiffuserConfig
 from jdp.networks import NetworkConfig
-from jdp.synthesis import GuidanceConfig, SamplerConfig
+from jdp.synthesis import SamplerConfig
 from jdp.world_models.diffusion_step import DiffusionStepConfig
 from jdp.world_models.ensemble import EnsembleConfig
 
 
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Scores of the target policies."""
-
-    episodes: int = 10
-    """Episodes of every seed."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(TrajectoryConfig):
     """Compare the dynamics errors of world models and trajectory diffusion."""
 
     seeds: int = 3
     """How often all models and the target policy are trained; intervals are over these."""
-    horizon: int = 32
-    """Steps of a diffused window."""
     length: int = 100
     """Transitions of a rollout; windows are chained until they are as long."""
     trajectories: int = 100
@@ -38,18 +28,10 @@ class Config(RunConfig):
     """Guidance coefficients, besides none."""
     action_stds: tuple[float, ...] = (0.0, 0.15, 0.3)
     """Noise on the target policy's actions in the world models."""
-    updates: int = 10_000
-    """Of the target policies, TD3+BC on the dataset."""
-    batch_size: int = 256
-    """Transitions in an agent's minibatch."""
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig("residual_unet", 48, 3))
     diffusion: DiffuserConfig = field(default_factory=lambda: DiffuserConfig(steps=7_000))
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     ensemble: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(epochs=20))
     diffusion_step: DiffusionStepConfig = field(default_factory=lambda: DiffusionStepConfig(steps=15_000))
     td3_bc: TD3BCConfig = field(default_factory=TD3BCConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 PRESETS = {
@@ -87,13 +69,10 @@ PRESETS = {
 
 def check(config: Config) -> None:
     """Raises `UserError` for settings that cannot work, before anything is written."""
-    check_counts(config, "seeds", "length", "trajectories", "updates", "batch_size")
-    check_counts(config, "diffusion.steps", "diffusion.batch_size")
-    check_batches(config, "batch_size", "diffusion.batch_size", "diffusion_step.batch_size")
-    if config.horizon < 2:
-        raise jdp.UserError(f"--horizon is {config.horizon}: it must be at least 2")
+    config.check_trajectories()
+    check_counts(config, "length", "trajectories")
+    check_batches(config, "diffusion", "diffusion_step")
     if not config.coefficients or any(c <= 0 for c in config.coefficients):
         raise jdp.UserError("--coefficients needs one value or more, all above 0")
     if not config.action_stds or any(std < 0 for std in config.action_stds):
         raise jdp.UserError("--action-stds needs one value or more, none below 0")
-    jdp.synthesis.check_guidance(config.guidance, config.sampler.sampler)

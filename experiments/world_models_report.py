@@ -1,38 +1,28 @@
 """What `world_models.py` measures, prints and draws."""
 
 import dataclasses
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from command_line import table
-from opening import figures, finish
+import pandas as pd
+from opening import finish, minutes, save_figure
 from world_models_options import Config
 
 import jdp
-from jdp import devices, loops, plotting, synthesis
+from jdp import devices, evaluation, loops, plotting, synthesis
 from jdp.data import Experience
-from jdp.evaluation import (
-    Simulator,
-    interval,
-    last_scores,
-    score_name,
-    with_interval,
-)
 from jdp.evaluation.synthetic_sets import Judges, geometric_interval, judge_ranges, real_stretches
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.loops.journal import Record
 from jdp.runs import Job
-from jdp.synthesis import TrainedModel
-from jdp.types import Method, PyTree, Target
-from jdp.world_models.rollout import Noisy, noisy_policy
+from jdp.synthesis import TrainedModel, target_of
+from jdp.types import Method, PyTree
 
 STEPS = ("ensemble", "ensemble without noise", "diffusion step")  # models of single steps
 
 
-@dataclass(frozen=True)
-class Models:
+class Models(NamedTuple):
     """What one seed has trained."""
 
     method: Method
@@ -40,12 +30,6 @@ class Models:
     ensemble: TrainedModel
     diffusion_step: TrainedModel
     diffuser: TrainedDiffuser
-
-    @property
-    def target(self) -> Target:
-        """The distribution of the target policy's actions."""
-        assert self.method.target is not None  # of TD3+BC
-        return self.method.target
 
 
 def spans(config: Config) -> list[tuple[int, int]]:
@@ -55,13 +39,13 @@ def spans(config: Config) -> list[tuple[int, int]]:
     return [(low, high) for low, high in parts if low <= high]
 
 
-def measure(job: Job[Config], seed: int, models: Models, simulator: Simulator) -> None:
+def measure(job: Job[Config], seed: int, models: Models, simulator: evaluation.Simulator) -> None:
     """Makes every kind of experience with the models of one seed, and judges it in the simulator."""
     name = f"measured-{seed}.json"
     if job.run.read(name) is not None:
         return
     config = job.config
-    judges = Judges(models.target, models.states, models.diffuser.normaliser, simulator)
+    judges = Judges(target_of(models.method), models.states, models.diffuser.normaliser, simulator)
     made = {}
     kinds = ["data", *(f"{name} {std:g}" for name in STEPS for std in config.action_stds)]
     kinds += ["unguided", *(f"guided {c:g}" for c in config.coefficients)]
@@ -81,7 +65,9 @@ def experience(job: Job[Config], key: jax.Array, kind: str, models: Models) -> E
     if kind == "data":
         return real_stretches(key, data, config.trajectories, config.length)
     if word not in STEPS:
-        guided = word == "guided"
+        guided, guidance = word == "guided", config.guidance
+        if guided:
+            guidance = dataclasses.replace(guidance, coefficient=float(number))
         return synthesis.chained_experience(
             key,
             models.diffuser,
@@ -91,9 +77,7 @@ def experience(job: Job[Config], key: jax.Array, kind: str, models: Models) -> E
             length=config.length,
             window=config.horizon,
             sampler=config.sampler,
-            guidance=dataclasses.replace(config.guidance, coefficient=float(number))
-            if guided
-            else config.guidance,
+            guidance=guidance,
             mesh=job.mesh,
         )
     trained = models.diffusion_step if word == "diffusion step" else models.ensemble
@@ -102,16 +86,15 @@ def experience(job: Job[Config], key: jax.Array, kind: str, models: Models) -> E
         trained = TrainedModel(
             loops.make_world_model(quiet, data, termination=quiet.termination), models.ensemble.state
         )
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    made = synthesis.imagine(
+    made = synthesis.rollouts_from_data(
         key,
-        trained.model,
-        trained.state,
-        noisy_policy(models.target),
-        Noisy(models.states, jnp.array([float(number)])),
-        synthesis.branches(rng, data, trained.model.history, (1, config.trajectories)),
+        trained,
+        data,
+        models.method,
+        models.states,
+        count=config.trajectories,
         length=config.length + 1,
-        batch=config.trajectories,
+        action_std=float(number),
         mesh=job.mesh,
     )
     return jax.tree.map(lambda x: x[0], made)
@@ -122,15 +105,16 @@ def over_seeds(measured: list[Record], kind: str, span: str, name: str) -> list[
     return [m[kind]["ranges"][span][name] for m in measured if span in m[kind]["ranges"]]
 
 
-def shown(values: list[float], seeds: int) -> str:
-    """A geometric mean and its interval, over the seeds that have a value."""
+def shown(measured: list[Record], kind: str, span: str) -> str:
+    """The geometric mean of the errors and its interval, over the seeds that have one."""
+    values = over_seeds(measured, kind, span, "error")
     if not values:
         return "-"
     if max(values) < 1e-9:
         return "0 (float32)"
     middle, low, high = geometric_interval(values)
     text = f"{middle:.1e}" + (f" [{low:.1e}, {high:.1e}]" if np.isfinite(low) else "")
-    return text if len(values) == seeds else f"{text} ({len(values)} of {seeds} seeds)"
+    return text if len(values) == len(measured) else f"{text} ({len(values)} of {len(measured)} seeds)"
 
 
 def closing(job: Job[Config], compilations: devices.Compilations) -> None:
@@ -139,69 +123,45 @@ def closing(job: Job[Config], compilations: devices.Compilations) -> None:
     measured = [job.run.read(f"measured-{seed}.json") or {} for seed in range(config.seeds)]
     names = [f"{low}-{high}" for low, high in spans(config)]
     window = names[-2] if len(names) > 2 else names[0]  # the longest range within a window
-    head = ["experience", "log-likelihood (95 %)", *(f"error, steps {name}" for name in names)]
-    rows = [[*head, "alive after " + ", ".join(name.partition("-")[2] for name in names)]]
+    ends = ", ".join(name.partition("-")[2] for name in names)
+    rows = []
     for kind in measured[0]:
-        alive = [over_seeds(measured, kind, name, "alive") for name in names]
+        likelihood = evaluation.interval(over_seeds(measured, kind, window, "likelihood"))
+        alive = [np.sum(over_seeds(measured, kind, name, "alive")) / config.seeds for name in names]
         rows.append(
-            [
-                label(kind),
-                with_interval(*interval(over_seeds(measured, kind, window, "likelihood")), digits=2),
-                *(shown(over_seeds(measured, kind, name, "error"), config.seeds) for name in names),
-                " ".join(f"{np.sum(a) / config.seeds:.0%}" for a in alive),
-            ]
+            {
+                "experience": label(kind),
+                "log-likelihood (95 %)": evaluation.with_interval(*likelihood, digits=2),
+                **{f"error, steps {name}": shown(measured, kind, name) for name in names},
+                f"alive after {ends}": " ".join(f"{share:.0%}" for share in alive),
+            }
         )
     counted = np.mean([m[kind]["counted"] for m in measured for kind in m])
-    phases = ("target policies", "ensemble", "diffusion step", "diffuser")
-    minutes = {
-        phase: float(
-            np.mean(
-                [
-                    loops.training_seconds(job.journal, p) / 60
-                    for p in (
-                        [phase]
-                        if phase == "target policies"
-                        else [f"{phase} {s}" for s in range(config.seeds)]
-                    )
-                ]
-            )
-        )
-        for phase in phases
-    }
-    target = last_scores(job.journal.records("target policies/evaluation"), data.spec, config.updates)
-    text = "\n".join(
-        [
-            f"{data.origin.name}, {data.spec.env_id}: dynamics error of {config.trajectories} rollouts of "
-            f"{config.length} steps a seed, {config.seeds} seeds of all models",
-            "",
-            table(rows),
-            "",
-            "error: median squared error of the next state, in units of the data's variance, against the",
-            "simulator stepped from the generated state; geometric mean over seeds and Student's t interval;",
-            "of rollouts still alive (one ends where its model ends it; data: with its episode), from states",
-            f"whose velocities the observation does not clip: {counted:.0%} of all",
-            f"likelihood: of the actions of steps {window} under N(pi(s), 1), pi the seed's target policy",
-            f"diffusion: windows of {config.horizon} steps; each next one begins at the last state before it",
-            f"target policies: TD3+BC, {config.updates:,} updates, {score_name(data.spec)} "
-            f"{with_interval(*target['interval'])}",
-            "training: " + ", ".join(f"{phase} {m:.1f} min" for phase, m in minutes.items())
-            + f" (the policies of all {config.seeds} seeds at once, models a seed)",
-        ]
-    )  # fmt: skip
-    draw(job, measured, window)
-    finish(
-        job,
-        text,
-        {
-            "dataset": data.origin.name,
-            "task": data.spec.env_id,
-            "preset": config.preset,
-            "measured": measured,
-            "target": target,
-            "minutes": minutes,
-            "compilations": compilations.summary(),
-        },
+    target = evaluation.last_scores(
+        job.journal.records("target policies/evaluation"), data.spec, config.updates
     )
+    lines = [
+        f"{data.origin.name}, {data.spec.env_id}: dynamics error of {config.trajectories} rollouts of "
+        f"{config.length} steps a seed, {config.seeds} seeds of all models",
+        "",
+        pd.DataFrame(rows).to_markdown(index=False, tablefmt="simple", disable_numparse=True),
+        "",
+        "error: median squared error of the next state, in units of the data's variance, against the",
+        "simulator stepped from the generated state; geometric mean over seeds and Student's t interval;",
+        "of rollouts still alive (one ends where its model ends it; data: with its episode), from states",
+        f"whose velocities the observation does not clip: {counted:.0%} of all",
+        f"likelihood: of the actions of steps {window} under N(pi(s), 1), pi the seed's target policy",
+        f"diffusion: windows of {config.horizon} steps; each next one begins at the last state before it",
+        f"target policies: TD3+BC, {config.updates:,} updates, {evaluation.score_name(data.spec)} "
+        f"{evaluation.with_interval(*target['interval'])}",
+    ]
+    spent = minutes(job, "target policies")
+    for phase in ("ensemble", "diffusion step", "diffuser"):
+        each = minutes(job, *(f"{phase} {seed}" for seed in range(config.seeds)))
+        spent[phase] = sum(each.values()) / config.seeds
+    draw(job, measured, window)
+    together = f"the policies of all {config.seeds} seeds at once, models a seed"
+    finish(job, lines, {"measured": measured, "target": target}, spent, compilations, together)
 
 
 def label(kind: str) -> str:
@@ -216,15 +176,16 @@ def draw(job: Job[Config], measured: list[Record], window: str) -> None:
     config = job.config
     shown_curves = {name: f"{name} {config.action_stds[0]:g}" for name in STEPS}
     shown_curves |= {"unguided": "unguided", "guided": f"guided {config.coefficients[0]:g}"}
-    curves, points = {}, {}
-    for name, kind in shown_curves.items():
-        medians = [m[kind]["median_by_position"] for m in measured]
-        curves[name] = np.array([[np.nan if v is None else v for v in row] for row in medians])
+    curves = {  # what is None is not finite
+        name: np.array([m[kind]["median_by_position"] for m in measured], np.float64)
+        for name, kind in shown_curves.items()
+    }
+    points = {}
     for kind in measured[0]:
         word, _, number = kind.rpartition(" ")
         errors, likelihoods = (over_seeds(measured, kind, window, name) for name in ("error", "likelihood"))
         if kind != "data" and errors:
             points.setdefault(word or kind, []).append((number if word else "", likelihoods, errors))
-    plotting.claim(
-        curves, points, window=config.horizon - 1, steps=window, title=job.data.origin.name
-    ).savefig(figures(job) / "claim.png")
+    title = job.data.origin.name
+    figure = plotting.claim(curves, points, window=config.horizon - 1, steps=window, title=title)
+    save_figure(job, "claim", figure)

@@ -27,6 +27,7 @@ BESIDE = {
     ("agents", "world_models"),  # model-based agents step world models
     ("plotting", "evaluation"),  # pictures of statistics
     ("runs", "evaluation"),  # tables of runs
+    ("runs", "plotting"),  # and their figures
 }
 LONGEST = 60  # lines of a function
 

@@ -46,6 +46,38 @@ class DatasetCard:
     saco: float  # state-action coverage
     saco_reference: str  # what `saco` is relative to
 
+    def __str__(self) -> str:
+        """The card as it is printed: a line a fact, then returns and lengths in numbers."""
+        import pandas as pd
+
+        origin, spec, shares = self.origin, self.spec, self.saturated_actions
+        saturated = ", ".join(f"{share:.1%}" for share in shares)
+        if len(shares) > 8:
+            saturated = f"{np.mean(shares):.1%} on average, {max(shares):.1%} in channel {np.argmax(shares)}"
+        facts = {
+            "dataset": origin.name,
+            "file": f"{origin.path} ({origin.size:,} bytes)",
+            "sha256": origin.sha256,
+            "licence": origin.licence,
+            "task": f"{spec.env_id or 'unknown'}, O = {spec.observation_dim}, A = {spec.action_dim}",
+            "transitions": f"{self.transitions:,} in {self.episodes:,} episodes",
+            "terminals": f"{self.terminal_share:.3%} of transitions, {self.terminated_share:.1%} of episodes",
+            "no successor": f"{self.unknown_successors:,} transitions",
+            "|action| > 0.99": saturated,
+            "TQ": "unknown: no reference returns" if self.tq is None else f"{self.tq:.3f}",
+            "SACo": f"{self.saco:.5f} relative to {self.saco_reference}",
+        }
+        found = {"return": self.returns, "normalised": self.normalised, "length": self.lengths}
+        heads = ("mean", "std", "min", *(f"{100 * q:g}%" for q in QUANTILES), "max")
+        rows = {
+            name: (s.mean, s.std, s.minimum, *s.quantiles, s.maximum)
+            for name, s in found.items()
+            if s is not None
+        }
+        numbers = pd.DataFrame.from_dict(rows, orient="index", columns=heads).to_string(float_format="%.1f")
+        lines = [*(f"{name:<16} {value}" for name, value in facts.items()), "", numbers]
+        return "\n".join([*lines, *([f"\nnote: {origin.notice}"] if origin.notice else [])])
+
 
 def dataset_card(episodes: Episodes, *, reference: Episodes | None = None, bins: int = 100) -> DatasetCard:
     """The card of `episodes`.

@@ -68,7 +68,7 @@ def load(
         raise UserError(f"max_episode_steps is {max_episode_steps}: it must be at least 1")
     match _resolve(name, source):
         case "file":
-            return _load_file(_path(name), asked, mapped)
+            return _load_file(at_home(name), asked, mapped)
         case "minari":
             from jdp.data.minari import load_minari
 
@@ -86,7 +86,12 @@ def load(
             return _load_d4rl(name, asked, progress, mapped, made if source == "auto" else None)
 
 
-def _path(name: str) -> Path:
+def at_home(name: str | Path) -> Path:
+    """A path with the ~ expanded that no shell expands behind `=` or in quotes.
+
+    Raises:
+        UserError: if this user has no home folder.
+    """
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
@@ -98,7 +103,7 @@ def _resolve(name: str, source: str) -> str:
         raise UserError(f"unknown source {source!r}: choose one of {', '.join(get_args(Source))}")
     if source != "auto":
         return source
-    path = _path(name)
+    path = at_home(name)
     if path.is_file():
         return "file"
     if names.full_d4rl_name(name) is not None:

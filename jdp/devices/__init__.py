@@ -1,7 +1,7 @@
 """Device meshes, many hosts, and the count of compilations: what every room above may use."""
 
 from jdp.devices import distributed
-from jdp.devices.compilations import Compilations, count_compilations
+from jdp.devices.compilations import Compilations, count_compilations, use_compilation_cache
 from jdp.devices.mesh import (
     check_divisible,
     data_mesh,
@@ -31,4 +31,5 @@ __all__ = [
     "split_batch",
     "split_rows",
     "spread_rows",
+    "use_compilation_cache",
 ]

@@ -1,7 +1,10 @@
-"""Counting what XLA compiles: a run should compile each program once."""
+"""What XLA compiles: counted, for a run should compile each program once, and kept between runs."""
 
+import contextlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -47,3 +50,18 @@ def count_compilations() -> Compilations:
     jax.monitoring.register_event_duration_secs_listener(on_duration)
     jax.monitoring.register_event_listener(on_event)
     return record
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/jdp.
+
+    Not at all for a user without a home folder, or where that folder cannot be made.
+    """
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    with contextlib.suppress(RuntimeError, OSError):
+        if not folder:
+            folder = str(Path.home() / ".cache" / "jdp" / "xla")
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from jdp.data import Episodes
+from jdp.data import Episodes, left_out_notice
 from jdp.evaluation.goal_tasks import protocol
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.statistics import interval, success_interval
@@ -41,6 +41,24 @@ def behaviour_score(data: Episodes) -> float:
     return float(scores_of(data.returns, data.spec).mean())
 
 
+def describe(data: Episodes, windows: int = 1) -> list[str]:
+    """What a dataset is, in lines: its name, file, size and mean return, and what is to be known of it.
+
+    Args:
+        windows: steps of what is trained on; rows that lie in none are told.
+    """
+    origin, mean = data.origin, data.returns.mean()
+    lines = [
+        origin.name,
+        f"{origin.path} ({origin.size / 1e6:.1f} MB, SHA-256 {origin.sha256[:16]}...)",
+        origin.notice,
+        f"{len(data):,} transitions, {len(data.starts):,} episodes, mean return {mean:.0f} "
+        f"({score_name(data.spec)} {behaviour_score(data):.1f})",
+        left_out_notice(data, windows),
+    ]
+    return [line for line in lines if line]
+
+
 def has_behaviour(data: Episodes) -> bool:
     """Whether the dataset's episodes are played to the same rules as ours: maze2d's are one long walk."""
     return not is_success(data.spec) and protocol(data.spec) is None
@@ -58,6 +76,12 @@ def last_scores(records: Records, spec: Spec, updates: int) -> dict[str, Any]:
         "seeds": list(scores),
         "interval": list(interval(scores)),
     }
+
+
+def learning_curve(records: Records, spec: Spec) -> tuple[list[int], np.ndarray]:
+    """Updates `[n]` and scores `[n, S]` of all evaluations in `records`, as `last_scores` takes them."""
+    scores = [scores_of(record["returns"], spec).mean(axis=1) for record in records]
+    return [record["step"] for record in records], np.stack(scores)
 
 
 def summary_of_seeds(records: Records, spec: Spec) -> dict[str, Any]:

@@ -72,6 +72,15 @@ def judge(made: Experience, judges: Judges) -> tuple[dict[str, Any], DynamicsErr
     }, error
 
 
+def judge_sets(
+    sets: Mapping[str, Experience], judges: Judges
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """`judge` of every set, and the errors of single transitions `[N, T - 1]` of those that have some."""
+    judged = {kind: judge(made, judges) for kind, made in sets.items()}
+    errors = {kind: error.per_transition for kind, (_, error) in judged.items() if error is not None}
+    return {kind: found for kind, (found, _) in judged.items()}, errors
+
+
 def likelihood_interval(made: Experience, target: Target, states: PyTree) -> list[float]:
     """(mean, low, high) of log N(a; mu(s), 1) over trajectories, each under its own seed's policy."""
     seeds, means = jax.tree.leaves(states)[0].shape[0], []

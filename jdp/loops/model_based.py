@@ -1,7 +1,7 @@
 """Model-based offline RL: agents learn from data and from rollouts of their own policies in a model."""
 
 from dataclasses import dataclass, field
-from typing import Any, Required, TypedDict, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +14,12 @@ from jdp.data.draws import together
 from jdp.data.pools import Pool
 from jdp.errors import UserError
 from jdp.loops.journal import Journal, Memory
-from jdp.loops.rounds import Evaluate, train_in_rounds
+from jdp.loops.rounds import RoundOptions, train_in_rounds
 from jdp.synthesis.branches import branches
 from jdp.synthesis.rings import empty_rings, refill
 from jdp.types import AnyArray, Method, Policy, PyTree, WorldModel
 from jdp.world_models.ring import Ring
 from jdp.world_models.rollout import RolloutConfig
-
-
-class RoundOptions(TypedDict, total=False):
-    """Arguments of `train_in_rounds` that are handed on to it."""
-
-    key: Required[Array]
-    updates: Required[int]
-    batch_size: Required[int]
-    chunk: int
-    phase: str
-    evaluate: Evaluate | None
-    evaluate_every: int | None
 
 
 def train_model_based(
@@ -42,9 +30,6 @@ def train_model_based(
     rollouts: RolloutConfig,
     *,
     rollout_key: Array,
-    seeds: int,
-    mesh: Mesh | None = None,
-    journal: Journal | None = None,
     **options: Unpack[RoundOptions],
 ) -> PyTree:
     """All seeds `[S, ...]` of a method with `imagination`, in rounds of `rollouts.every` updates.
@@ -60,7 +45,7 @@ def train_model_based(
     Raises:
         UserError: if the method imagines nothing, or the loss is not finite.
     """
-    imagination, journal = method.imagination, Memory() if journal is None else journal
+    imagination, journal = method.imagination, options.get("journal") or Memory()
     if imagination is None:
         raise UserError("this method learns from no world model: use train_in_rounds")
     rows = jnp.asarray(rows)  # once; the rings change every round
@@ -71,8 +56,8 @@ def train_model_based(
         data,
         rollouts,
         rollout_key,
-        (seeds, rows.shape[-1]),
-        mesh,
+        (options["seeds"], rows.shape[-1]),
+        options.get("mesh"),
         journal,
     )
 
@@ -80,9 +65,9 @@ def train_model_based(
         rings = buffers.at(begin, states)
         return Pool(rows, rings.rows, rings.size)
 
-    shared: dict[str, Any] = {"seeds": seeds, "mesh": mesh, "journal": journal, **options}
+    options["journal"] = journal
     every, share = rollouts.every, rollouts.real_share
-    return train_in_rounds(method, rows, pool_for, every=every, real_share=share, **shared)
+    return train_in_rounds(method, rows, pool_for, every=every, real_share=share, **options)
 
 
 @dataclass

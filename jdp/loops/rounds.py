@@ -1,7 +1,7 @@
 """Agents trained in rounds: what batches are drawn from is made anew before each, by their own policies."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import jax
 from jax import Array
@@ -17,6 +17,21 @@ from jdp.types import AnyArray, Method, PyTree
 
 PoolFor = Callable[[int, PyTree], Pool]  # (updates made, states [S, ...]) -> what batches are drawn from
 Evaluate = Callable[[int, PyTree], Mapping[str, Any]]  # (updates made, states [S, ...]) -> a record
+
+
+class RoundOptions(TypedDict, total=False):
+    """Arguments of `train_in_rounds` that `train_model_based` hands on to it."""
+
+    key: Required[Array]
+    seeds: Required[int]
+    updates: Required[int]
+    batch_size: Required[int]
+    chunk: int
+    mesh: Mesh | None
+    journal: Journal | None
+    phase: str
+    evaluate: Evaluate | None
+    evaluate_every: int | None
 
 
 def train_in_rounds(

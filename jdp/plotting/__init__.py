@@ -1,31 +1,49 @@
 """Figures of runs. Every function returns a matplotlib figure; nothing is shown or saved here."""
 
 from jdp.plotting.agreement import agreement, distributions
+from jdp.plotting.cards import card
 from jdp.plotting.comparisons import aggregates, evaluations, improvement, profiles
-from jdp.plotting.figures import bars, claim, curves, dynamics_by_position, marginals
-from jdp.plotting.frames import render, strip
-from jdp.plotting.plans import Episode, cost, denoising, draw_maze, episodes, film, plans, save_film
+from jdp.plotting.experience import dynamics_by_position, experience_marginals, marginals
+from jdp.plotting.figures import bars, claim, curves
+from jdp.plotting.frames import render, strip, trajectories
+from jdp.plotting.metrics import metric
+from jdp.plotting.plans import (
+    Episode,
+    cost,
+    denoising,
+    denoising_of,
+    draw_maze,
+    episodes,
+    film,
+    plans,
+    save_film,
+)
 
 __all__ = [
     "Episode",
     "aggregates",
     "agreement",
     "bars",
+    "card",
     "claim",
     "cost",
     "curves",
     "denoising",
+    "denoising_of",
     "distributions",
     "draw_maze",
     "dynamics_by_position",
     "episodes",
     "evaluations",
+    "experience_marginals",
     "film",
     "improvement",
     "marginals",
+    "metric",
     "plans",
     "profiles",
     "render",
     "save_film",
     "strip",
+    "trajectories",
 ]

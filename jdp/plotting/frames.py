@@ -1,10 +1,12 @@
 """Frames of a trajectory, if this machine can render."""
 
 import os
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from jdp.data import Experience
 from jdp.types import Spec
 
 
@@ -46,3 +48,18 @@ def strip(frames: dict[str, np.ndarray], times: list[int], *, title: str) -> Fig
         axes[r][0].set_ylabel(name, fontsize=8)
     figure.suptitle(title, fontsize=8)
     return figure
+
+
+def trajectories(spec: Spec, sets: Mapping[str, Experience], *, count: int = 8, title: str) -> Figure | None:
+    """`count` frames of the first trajectory of each set `[N, T, ...]` that does not end early.
+
+    None without a renderer, or where no set has such a trajectory.
+    """
+    frames, times = {}, [0]
+    for kind, made in sets.items():
+        times = [int(t) for t in np.linspace(0, made.terminal.shape[1] - 1, count)]
+        whole = np.flatnonzero(made.terminal.sum(axis=1) == 0)
+        shown = render(spec, made.observation[whole[0]][times]) if len(whole) else None
+        if shown is not None:
+            frames[kind] = shown
+    return strip(frames, times, title=title) if frames else None

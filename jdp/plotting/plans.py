@@ -8,10 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
+from jdp.data import Episodes
 from jdp.errors import UserError
 from jdp.loops import Played, Recorder
-from jdp.tasks import Maze
+from jdp.tasks import Maze, maze_of
 from jdp.types import Spec
 
 WALL, PLAN, PATH, GOAL = "#3d4450", "#4878a8", "#c44e52", "#e0a030"
@@ -127,6 +129,15 @@ def denoising(
         axis.set_title(f"sigma = {sigmas[i]:.2g}", fontsize=7)
     figure.suptitle(title, fontsize=8)
     return figure
+
+
+def denoising_of(data: Episodes, chain: np.ndarray, sigmas: ArrayLike, *, title: str) -> Figure:
+    """`denoising` of a plan `chain` `[n + 1, T, O]` in the units of the task that `data` are of."""
+    spec, levels = data.spec, [float(sigma) for sigma in np.asarray(sigmas)]
+    if (maze := maze_of(spec) if spec.goal else None) is not None:
+        return denoising(maze, chain[..., list(spec.goal)], levels, title=title)
+    scaled = (chain - data.observations.mean(0)) / (data.observations.std(0) + 1e-6)
+    return denoising(None, scaled, levels, title=title)
 
 
 def film(maze: Maze, episode: Episode, *, title: str, frames: int = 60) -> np.ndarray:

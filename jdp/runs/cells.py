@@ -53,7 +53,7 @@ def _cell(runs: pd.DataFrame) -> dict[Any, Any]:
     first = runs.iloc[0]
     scores = np.concatenate([np.asarray(found, np.float64) for found in runs.scores])
     episodes = np.concatenate([episode_scores(run) for _, run in runs.iterrows()])
-    score, low, high = success_interval(episodes / 100) if is_success(first) else interval(scores)
+    score, low, high = success_interval(episodes / 100) if is_success_row(first) else interval(scores)
     latency = {name: float(np.median(runs[name].astype(float))) for name in ("latency", "latency_95")}
     return {
         **first.to_dict(),
@@ -67,7 +67,7 @@ def _cell(runs: pd.DataFrame) -> dict[Any, Any]:
     }
 
 
-def is_success(cell: pd.Series) -> bool:
+def is_success_row(cell: pd.Series) -> bool:
     """Whether the scores of a run, or of a cell of runs, are percentages of episodes that reach a goal."""
     return cell.score_name == "success %"
 
@@ -76,7 +76,7 @@ def episode_scores(run: pd.Series) -> np.ndarray:
     """`[seeds, episodes]`, what the means of are the run's scores."""
     if run.returns is None:
         return np.asarray(run.scores, np.float64)[:, None]
-    if is_success(run):
+    if is_success_row(run):
         return 100.0 * np.asarray(run.success, np.float64)
     returns, scale = np.asarray(run.returns, np.float64), run.score_range
     return normalised_score(returns, tuple(scale)) if isinstance(scale, Sequence) else returns

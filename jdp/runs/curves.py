@@ -91,6 +91,17 @@ def summarise(curves: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
+def by_metric(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of `summarise` by what a picture shows: the score of all phases, then each phase's metrics.
+
+    Losses and errors come first of these.
+    """
+    titles = curves.metric.where(curves.metric == SCORE, curves.metric + ", " + curves.phase)
+    found = {str(title): lines for title, lines in curves.groupby(titles, sort=False)}
+    rank = {title: (title != SCORE, "loss" not in title and "error" not in title) for title in found}
+    return {title: found[title] for title in sorted(found, key=lambda t: rank[t])}
+
+
 def training_minutes(run: str | Path, others: Collection[str] = ()) -> float | None:
     """Minutes of training as logged, without those of the phases in `others`; None where none is logged."""
     spent = [

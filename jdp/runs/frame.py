@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from jdp.runs.directories import dataset_folder
 from jdp.runs.records import Row, read_run
 from jdp.runs.sweeps import read_cells, read_every_cell, row_without_run
 
@@ -89,6 +90,13 @@ def read_runs(out: str | Path = "results", sweep: str | None = None) -> pd.DataF
         chosen[name or f"cell {cell['name']}"] = rows
     every = [dict.fromkeys(COLUMNS) | row for rows in chosen.values() for row in rows]
     return _typed(pd.DataFrame(every, columns=list(COLUMNS), dtype=object))
+
+
+def on_dataset(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows on the dataset `name`: as a script was given it, as its folder is called, or its own name."""
+    folders = runs.path.map(lambda path: Path(str(path)).parent.name)
+    own = runs.dataset.map(lambda found: str(found).partition(" ")[0])
+    return runs[(runs.env == name) | (folders == dataset_folder(name)) | (own == name)]
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:

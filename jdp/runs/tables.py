@@ -15,7 +15,7 @@ import pandas as pd
 from jdp.evaluation import Published, barnard, bootstrap_interval, published
 from jdp.evaluation.statistics import welch
 from jdp.evaluation.summary import with_interval
-from jdp.runs.cells import DATA, is_success
+from jdp.runs.cells import DATA, is_success_row
 from jdp.runs.directories import config_hash
 from jdp.runs.texts import Grid
 
@@ -95,11 +95,11 @@ def aggregated(cells: pd.DataFrame, datasets: int) -> str:
 def best(cells: pd.DataFrame) -> list[int]:
     """Which of `cells` on one dataset are the best one and those that a test does not tell from it."""
     top = cells.iloc[int(np.argmax(cells.score.astype(float).fillna(-np.inf)))]
-    if len(cells) < 2 or (not is_success(top) and cells.seeds.min() < SEEDS_FOR_BOLD):
+    if len(cells) < 2 or (not is_success_row(top) and cells.seeds.min() < SEEDS_FOR_BOLD):
         return []
 
     def p(cell: pd.Series) -> float:
-        if is_success(top):
+        if is_success_row(top):
             return barnard(cell.episodes_of / 100, top.episodes_of / 100)
         return welch(cell.scores, top.scores)
 
@@ -117,7 +117,7 @@ def notes_of(cells: pd.DataFrame) -> list[str]:
     """What the numbers of one table and their intervals are."""
     seeds = " to ".join(map(str, dict.fromkeys((cells.seeds.min(), cells.seeds.max()))))
     notes = [f"Intervals: Student's t over the training seeds ({seeds} a cell)."]
-    if is_success(cells.iloc[0]):
+    if is_success_row(cells.iloc[0]):
         notes = [
             f"Intervals: Clopper-Pearson over the episodes of all training seeds ({seeds} a cell); they "
             "speak of the policies that were played, not of other seeds."
@@ -134,7 +134,7 @@ def notes_of(cells: pd.DataFrame) -> list[str]:
 
 def bold_notes(cells: pd.DataFrame, bold: bool) -> list[str]:
     """What bold type means, where a table has it or might have."""
-    success = is_success(cells.iloc[0])
+    success = is_success_row(cells.iloc[0])
     if not bold:
         few = f"Bold needs {SEEDS_FOR_BOLD} seeds a cell: fewer do not tell methods apart."
         return [] if success else [few]

@@ -4,7 +4,7 @@ from jdp.synthesis.branches import branches, histories_at, recorded
 from jdp.synthesis.diffused import chained_experience, synthetic_experience
 from jdp.synthesis.generate import SamplerConfig, generate
 from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
-from jdp.synthesis.imagined import TrainedModel, imagine, rolled_out_experience
+from jdp.synthesis.imagined import TrainedModel, imagine, rolled_out_experience, rollouts_from_data, target_of
 from jdp.synthesis.policy import target_log_prob, target_policy
 from jdp.synthesis.rings import empty_rings, refill
 from jdp.synthesis.spread import fit_sampler, window_spread
@@ -25,8 +25,10 @@ __all__ = [
     "recorded",
     "refill",
     "rolled_out_experience",
+    "rollouts_from_data",
     "synthetic_experience",
     "target_log_prob",
+    "target_of",
     "target_policy",
     "window_spread",
 ]

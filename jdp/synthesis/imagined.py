@@ -173,6 +173,37 @@ def rolled_out_experience(
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
 
 
+def rollouts_from_data(
+    key: Array,
+    models: TrainedModel,
+    data: Episodes,
+    method: Method,
+    states: PyTree,
+    *,
+    count: int,
+    length: int,
+    action_std: float = 0.0,
+    mesh: Mesh | None = None,
+) -> Experience:
+    """`count` rollouts for each of S agents from states of the dataset, `[S, count, length, ...]`.
+
+    As `rolled_out_experience`, but one that its model ends early stays short, and no other takes its place.
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    seeds = jax.tree.leaves(states)[0].shape[0]
+    return imagine(
+        key,
+        models.model,
+        models.state,
+        noisy_policy(target_of(method)),
+        Noisy(states, jnp.full(seeds, action_std, jnp.float32)),
+        branches(rng, data, models.model.history, (seeds, count)),
+        length=length,
+        batch=count,
+        mesh=mesh,
+    )
+
+
 def target_of(method: Method | None) -> Target:
     """The distribution of a method's actions.
 

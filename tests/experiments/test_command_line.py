@@ -35,20 +35,23 @@ class Outer:
     several: tuple[Path, ...] = ()
 
 
-def test_a_tilde_is_the_home_in_every_path_of_a_configuration(monkeypatch):
-    from paths import expanded
+def test_a_tilde_is_the_home_in_every_path_of_a_command_line(monkeypatch):
+    from command_line import parse
 
     monkeypatch.setenv("HOME", "/home/somebody")
     home = Path("/home/somebody")
-    found = expanded(Outer(Path("~/results"), Inner(Path("~/a/b")), (Path("~"), Path("/tmp"))))
+    words = ["--out=~/results", "--inner.to=~/a/b", "--inner.name=~", "--several", "~", "/tmp"]
+    monkeypatch.setattr(sys, "argv", ["made.py", *words])
+    found = parse(Outer, None, "A script.")
     assert found == Outer(home / "results", Inner(home / "a/b", "~"), (home, Path("/tmp")))
     same = Outer(Path("results"), Inner())
-    assert expanded(same) is same
+    monkeypatch.setattr(sys, "argv", ["made.py"])
+    assert parse(Outer, same, "A script.") == same
 
 
 def test_without_a_home_there_is_no_cache_and_bundled_data_are_found(monkeypatch, tmp_path):
-    from command_line import use_compilation_cache
-    from paths import at_home
+    from jdp.data.sources import at_home
+    from jdp.devices import use_compilation_cache
 
     def homeless(*_):
         raise RuntimeError("Could not determine home directory.")
@@ -133,7 +136,7 @@ def test_seeds_that_make_the_same_keys_are_refused():
 
 
 def test_a_card_of_returns_that_differ_by_rounding_alone_has_a_histogram():
-    from dataset_card import edges
+    from jdp.plotting.cards import edges
 
     for values in (np.full(5, 1e3) + np.arange(5) * 1e-13, np.zeros(3), np.array([1.0, 2.0])):
         found = edges(values, 30)

@@ -19,7 +19,8 @@ from jdp.runs.texts import Grid, escape, latex, markdown
 
 sys.path.insert(0, str(EXPERIMENTS))
 import table
-import table_figures
+
+from jdp.runs.table_figures import table_figures
 
 HOPPER, MAZE = "hopper-medium (bundled, d4rl-style)", "pointmaze-umaze (bundled, d4rl-style)"
 SCALE = (0.0, 1000.0)  # so that a return of 10 is a score of 1
@@ -319,7 +320,7 @@ def test_no_bootstrap_and_no_curve_of_two_seeds(tmp_path):
     for method, middle in (("bc", 30.0), ("iql", 50.0)):
         make_run(tmp_path, "offline_rl", HOPPER, method, [middle, middle + 5])
     cells = pool_seeds(read_runs(tmp_path))
-    assert table_figures.draw(cells, tmp_path / "figures") == []
+    assert table_figures(cells) == {}
 
 
 def test_latex_is_balanced_and_escaped():

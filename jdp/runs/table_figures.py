@@ -1,7 +1,5 @@
 """The figures beside a table: aggregates, profiles, improvement, and what tuning online would give."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,27 +12,19 @@ from jdp.evaluation import (
     score_by_evaluations,
 )
 from jdp.evaluation.statistics import iqm, mean, median, optimality_gap
-from jdp.runs.directories import dataset_folder
 from jdp.runs.tables import SEEDS_FOR_BOOTSTRAP, columns_of, rows_of, tasks
 
 CURVES = 8  # methods in a figure of curves: the best ones
 EVALUATIONS = 200  # episodes played online
 
 
-def draw(cells: pd.DataFrame, target: Path) -> list[str]:
-    """Draws `cells`, which have one score name, into `target`; the lines that show them in Markdown."""
-    unit, figures = cells.score_name.iloc[0], across_datasets(cells)
-    for dataset, found in cells.groupby(columns_of(cells), sort=False):
-        if (figure := online(found, str(dataset))) is not None:
-            figures[f"evaluations-{dataset_folder(str(dataset))}"] = figure
-    lines = []
-    target.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        stem = f"{dataset_folder(unit)}-{name}"
-        figure.savefig(target / f"{stem}.png")
-        figure.savefig(target / f"{stem}.pdf", metadata={"CreationDate": None})  # the same bytes every time
-        lines += [f"![{unit}, {name}]({stem}.png)", ""]
-    return lines
+def table_figures(cells: pd.DataFrame) -> dict[str, Figure]:
+    """Figures of `cells` (`pool_seeds`), which have one score name, by name."""
+    found = across_datasets(cells)
+    for dataset, alike in cells.groupby(columns_of(cells), sort=False):
+        if (figure := online(alike, str(dataset))) is not None:
+            found[f"evaluations-{dataset}"] = figure
+    return found
 
 
 def across_datasets(cells: pd.DataFrame) -> dict[str, Figure]:
@@ -90,3 +80,10 @@ def online(cells: pd.DataFrame, dataset: str) -> Figure | None:
         score=first.score_name,
         title=f"{dataset}: policy picked of up to 8; band: 95 % of single choices",
     )
+
+
+def cost_figure(cells: pd.DataFrame, *, score: str) -> Figure:
+    """Score beside the time of a decision, of cells on one dataset; `score` names the axis."""
+    columns = cells[["label", "latency", "score", "low", "high"]].itertuples(index=False)
+    points = {str(label): tuple(map(float, values)) for label, *values in columns}
+    return plotting.cost(points, score=score, title=cells.dataset.iloc[0])  # type: ignore[arg-type]
