@@ -64,10 +64,10 @@ def main() -> None:
         facts={"diffuser_from": None if config.diffuser is None else str(config.diffuser.resolve())},
     )
     method = jdp.agents.make(getattr(config, config.agent), data.spec)
-    first = jax.random.fold_in(jax.random.key(config.seed), loops.INIT)
-    world_model = train_world_model(job, first) if "world_model" in config.arms else None
     if diffuser is None and {"unguided", "guided"} & set(config.arms):
         diffuser = train_diffuser(job, job.keys["diffuser"])
+    first = jax.random.fold_in(jax.random.key(config.seed), loops.INIT)
+    world_model = train_world_model(job, first) if "world_model" in config.arms else None
     models = Models(diffuser, world_model)
     states = {arm: train_arm(job, arm, method, models) for arm in config.arms}
 

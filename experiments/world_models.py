@@ -88,11 +88,11 @@ def train_seed(job: Job[Config], seed: int, method: Method, states: PyTree) -> M
         )
 
     return Models(
-        method,
-        jax.tree.map(lambda x: x[seed : seed + 1], states),
-        trained("ensemble", config.ensemble),
-        trained("diffusion_step", config.diffusion_step),
-        train_diffuser(job, key("diffuser"), f"diffuser {seed}"),
+        method=method,
+        states=jax.tree.map(lambda x: x[seed : seed + 1], states),
+        diffuser=train_diffuser(job, key("diffuser"), f"diffuser {seed}"),
+        ensemble=trained("ensemble", config.ensemble),
+        diffusion_step=trained("diffusion_step", config.diffusion_step),
     )
 
 

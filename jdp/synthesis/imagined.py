@@ -196,7 +196,7 @@ def rollouts_from_data(
         models.model,
         models.state,
         noisy_policy(target_of(method)),
-        Noisy(states, jnp.full(seeds, action_std, jnp.float32)),
+        Noisy(states, jnp.asarray(np.full(seeds, action_std, np.float32))),
         branches(rng, data, models.model.history, (seeds, count)),
         length=length,
         batch=count,
