@@ -17,7 +17,7 @@ from jdp.loops.rounds import RoundOptions
 from jdp.runs.directories import replace_text
 from jdp.runs.job import Job, load_dataset, open_run
 from jdp.runs.journal import RunJournal
-from jdp.types import Method, PyTree, named_keys
+from jdp.types import Json, Method, PyTree, named_keys
 
 
 def load(config: RunConfig) -> Episodes:
@@ -37,7 +37,7 @@ def open_job(
     keys: Sequence[str],
     *,
     not_in_hash: tuple[str, ...] = NOT_IN_HASH,
-    facts: Mapping[str, object] | None = None,
+    facts: Json | None = None,
     windows: int = 1,
 ) -> Job[C]:
     """Shows dataset, task, devices and preset, and opens the run directory.

@@ -18,6 +18,8 @@ PyTree = Any
 AnyArray = Any  # a jax array, or a numpy array on the host
 Params = PyTree
 Metrics = Mapping[str, Array]
+Json = dict[str, Any]  # an object as JSON holds it: a configuration, a line of metrics.jsonl, scores
+Logged = Mapping[str, Any]  # what is logged of one step, by name: numbers, arrays, texts
 
 
 class Transition(NamedTuple):

@@ -5,9 +5,10 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
+
+from jdp.types import Json
 
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 _HIT = "/jax/compilation_cache/cache_hits"
@@ -25,7 +26,7 @@ class Compilations:
     def count(self) -> int:
         return sum(self.programs.values())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Json:
         return {
             "programs": self.count,
             "seconds": round(self.seconds, 2),

@@ -1,7 +1,6 @@
 """Scores of returns, and what the records of a run say of its last checkpoint."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +9,9 @@ from jdp.data import Episodes, left_out_notice
 from jdp.evaluation.goal_tasks import protocol
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.statistics import interval, success_interval
-from jdp.types import Spec
+from jdp.types import Json, Logged, Spec
 
-Records = Sequence[Mapping[str, Any]]
+Records = Sequence[Logged]
 
 
 def scores_of(returns: ArrayLike, spec: Spec) -> np.ndarray:
@@ -64,7 +63,7 @@ def has_behaviour(data: Episodes) -> bool:
     return not is_success(data.spec) and protocol(data.spec) is None
 
 
-def last_scores(records: Records, spec: Spec, updates: int) -> dict[str, Any]:
+def last_scores(records: Records, spec: Spec, updates: int) -> Json:
     """Every return of every seed's last checkpoint, the scores and their interval over seeds.
 
     `records` are those of a phase "<phase>/evaluation" (`jdp.loops.play_together`).
@@ -84,7 +83,7 @@ def learning_curve(records: Records, spec: Spec) -> tuple[list[int], np.ndarray]
     return [record["step"] for record in records], np.stack(scores)
 
 
-def summary_of_seeds(records: Records, spec: Spec) -> dict[str, Any]:
+def summary_of_seeds(records: Records, spec: Spec) -> Json:
     """What the records of `jdp.loops.play_in_turn`, one a seed, say: scores, interval, latency."""
     returns = np.array([r["returns"] for r in records])
     success = np.array([r["success"] for r in records], bool)

@@ -1,7 +1,7 @@
 """What a set of synthetic experience is worth: the simulator's word, likelihood under a policy, terminals."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from jdp.evaluation.dynamics import DynamicsError, dynamics_error
 from jdp.evaluation.likelihood import action_log_likelihood
 from jdp.evaluation.simulator import Simulator
 from jdp.evaluation.statistics import interval
-from jdp.types import PyTree, Target
+from jdp.types import Json, PyTree, Target
 
 INFINITE = 1e30  # stands for an infinite error, which JSON does not know
 
@@ -50,12 +50,12 @@ def error_of(made: Experience, judges: Judges) -> DynamicsError:
     )
 
 
-def judge(made: Experience, judges: Judges) -> tuple[dict[str, Any], DynamicsError | None]:
+def judge(made: Experience, judges: Judges) -> tuple[Json, DynamicsError | None]:
     """What is known of a set `[N, T, ...]`, for JSON, and its dynamics error.
 
     Policy s judges the s-th share of the trajectories.
     """
-    found: dict[str, Any] = {"trajectories": len(made.valid), "steps": int(made.valid.sum())}
+    found: Json = {"trajectories": len(made.valid), "steps": int(made.valid.sum())}
     found["likelihood"] = likelihood_interval(made, judges.target, judges.states)
     if judges.simulator is None:
         return found, None
@@ -74,7 +74,7 @@ def judge(made: Experience, judges: Judges) -> tuple[dict[str, Any], DynamicsErr
 
 def judge_sets(
     sets: Mapping[str, Experience], judges: Judges
-) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Json], dict[str, np.ndarray]]:
     """`judge` of every set, and the errors of single transitions `[N, T - 1]` of those that have some."""
     judged = {kind: judge(made, judges) for kind, made in sets.items()}
     errors = {kind: error.per_transition for kind, (_, error) in judged.items() if error is not None}
@@ -146,7 +146,7 @@ def real_stretches(key: Array, data: Episodes, count: int, length: int) -> Exper
     )
 
 
-def judge_ranges(made: Experience, judges: Judges, spans: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def judge_ranges(made: Experience, judges: Judges, spans: Sequence[tuple[int, int]]) -> Json:
     """What is known of rollouts `[N, T, ...]` of one policy, by ranges of transitions, counted from 1.
 
     Of every range the median error and the mean likelihood of the actions, both of steps that count, and the

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 from jax import Array
@@ -12,7 +11,7 @@ from jdp.loops.journal import Journal, Memory, Record
 from jdp.loops.latency import latency
 from jdp.loops.play import Make, Played, play
 from jdp.loops.recorder import Recorder
-from jdp.types import Policy, PyTree
+from jdp.types import Json, Policy, PyTree
 
 AfterSeed = Callable[[int, Record, Played, Recorder], None]
 
@@ -29,7 +28,7 @@ def play_together(
     mesh: Mesh | None = None,
     journal: Journal | None = None,
     label: str = "evaluate",
-) -> dict[str, Any]:
+) -> Json:
     """The record of one evaluation of S seeds in one batch: `returns`, `lengths` `[S, n]`, `seconds`.
 
     For `train_in_rounds`; the reset seeds depend on `seed` alone, so all evaluations begin alike.
@@ -64,7 +63,7 @@ def play_in_turn(
     episodes: int,
     decisions: int,
     seed: int = 0,
-    place: Mapping[str, Any] | None = None,
+    place: Mapping[str, tuple[float, float]] | None = None,
     pictures: int = 0,
     mesh: Mesh | None = None,
     journal: Journal | None = None,

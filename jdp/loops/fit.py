@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jdp.data.draws import step_keys
 from jdp.data.stream import Block, chunk_end
 from jdp.devices.mesh import replicate, split_batch
-from jdp.types import Metrics, PyTree, Update
+from jdp.types import Json, Metrics, PyTree, Update
 
 Draw = Callable[[Array, PyTree], PyTree]  # draw(key, data) -> batch
-AfterChunk = Callable[[int, PyTree, dict[str, Any]], None]
+AfterChunk = Callable[[int, PyTree, Json], None]
 
 
 def _program(update: Update, pick: Callable, mesh: Mesh | None, batch_axis: int) -> Callable:
@@ -134,7 +133,7 @@ def fit_blocks(
     return state
 
 
-def _mean(parts: list[tuple[int, Metrics]]) -> dict[str, Any]:
+def _mean(parts: list[tuple[int, Metrics]]) -> Json:
     """The metrics of some blocks, averaged over all their updates."""
     total = sum(count for count, _ in parts)
     return jax.tree.map(

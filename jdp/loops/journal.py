@@ -7,14 +7,14 @@ Loops know no files and no screen. They take a `Journal`: `Memory()` keeps what 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from jdp.types import PyTree
+from jdp.types import Json, Logged, PyTree
 
-Record = dict[str, Any]  # one line of a journal: "phase", "step" and what was logged
+Record = Json  # one line of a journal: "phase", "step" and what was logged
 
 
 class Progress(Protocol):
@@ -50,7 +50,7 @@ class Journal(Protocol):
         """
         ...
 
-    def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Mapping[str, Any]) -> None:
+    def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Logged) -> None:
         """A chunk ended with update `step` of `last`: logs `metrics`, and saves the state now and then.
 
         It does not keep `state`, whose arrays the next chunk overwrites. It may raise to stop the work.
@@ -61,7 +61,7 @@ class Journal(Protocol):
         """Saves the state of a phase now."""
         ...
 
-    def log(self, phase: str, step: int, record: Mapping[str, Any]) -> None:
+    def log(self, phase: str, step: int, record: Logged) -> None:
         """Adds a record."""
         ...
 
@@ -126,14 +126,14 @@ class Memory:
         self.cut(phase, 0)
         return jax.jit(init)(*args), 0
 
-    def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Mapping[str, Any]) -> None:
+    def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Logged) -> None:
         del last, state
         self.log(phase, step, metrics)
 
     def save(self, phase: str, step: int, state: PyTree) -> None:
         del phase, step, state
 
-    def log(self, phase: str, step: int, record: Mapping[str, Any]) -> None:
+    def log(self, phase: str, step: int, record: Logged) -> None:
         self.lines.append({"phase": phase, "step": step, **record})
 
     def cut(self, phase: str, step: int) -> None:

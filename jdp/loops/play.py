@@ -7,7 +7,7 @@ under a `lax.cond`, of which both branches would run at every step under the `vm
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -84,7 +84,7 @@ def play(
     episodes: int,
     seeds: int | None = None,
     seed: int = 0,
-    place: Mapping[str, Any] | None = None,
+    place: Mapping[str, tuple[float, float]] | None = None,
     progress: Callable[[int, int], None] | None = None,
     watch: Watch | None = None,
     observations: bool = False,
@@ -136,7 +136,7 @@ class _Batch:
         envs: list[Environment],
         seeds: int | None,
         seed: int,
-        place: Mapping[str, Any],
+        place: Mapping[str, tuple[float, float]],
         observations: bool,
     ):
         count = len(envs)

@@ -1,6 +1,6 @@
 """Agents trained in rounds: what batches are drawn from is made anew before each, by their own policies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Required, TypedDict
 
 import jax
@@ -13,10 +13,10 @@ from jdp.data.stream import host_device
 from jdp.errors import UserError
 from jdp.loops.journal import Journal, Memory
 from jdp.loops.train import INIT, Chunks, continue_training, in_files, vmapped
-from jdp.types import AnyArray, Method, PyTree
+from jdp.types import AnyArray, Logged, Method, PyTree
 
 PoolFor = Callable[[int, PyTree], Pool]  # (updates made, states [S, ...]) -> what batches are drawn from
-Evaluate = Callable[[int, PyTree], Mapping[str, Any]]  # (updates made, states [S, ...]) -> a record
+Evaluate = Callable[[int, PyTree], Logged]  # (updates made, states [S, ...]) -> a record
 
 
 class RoundOptions(TypedDict, total=False):

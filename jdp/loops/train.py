@@ -16,7 +16,7 @@ from jdp.devices.mesh import on_one
 from jdp.errors import UserError
 from jdp.loops.fit import fit, fit_blocks
 from jdp.loops.journal import Journal, Memory, Progress
-from jdp.types import Bound, Draw, Learner, PyTree, Update
+from jdp.types import Bound, Draw, Learner, Logged, PyTree, Update
 
 INIT = 2**31 - 1  # folded into a phase's key for its initial weights; update i uses i
 
@@ -131,7 +131,7 @@ class Chunks:
         """What was done since the last chunk is no training."""
         self._begun = time.monotonic()
 
-    def __call__(self, step: int, state: PyTree, metrics: Mapping[str, Any]) -> None:
+    def __call__(self, step: int, state: PyTree, metrics: Logged) -> None:
         loss = np.asarray(next(metrics[k] for k in ("loss", "critic_loss", "bc_loss") if k in metrics))
         if not np.isfinite(loss).all():
             raise UserError(

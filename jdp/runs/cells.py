@@ -10,6 +10,7 @@ import pandas as pd
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.statistics import interval, success_interval
 from jdp.runs.directories import config_hash
+from jdp.types import Json
 
 ORDER = ("agent", "planner", "policy", "arm")  # of kinds; others follow
 DATA = ["dataset", "sha256", "task"]  # a name may stand on other data or tasks
@@ -17,7 +18,7 @@ CELL = ["kind", "method", *DATA, "setting"]
 # Of a configuration, what makes no other setting: the seeds, names of the same data, pictures.
 NO_SETTING = ("seed", "seeds", "env", "source", "evaluation.pictures", "evaluation.decisions")
 # Options that older runs do not know, with what those did; wherever they stand in a configuration.
-LATER: dict[str, Any] = {"precision": "float32", "accumulate": 1}
+LATER: Json = {"precision": "float32", "accumulate": 1}
 SHOWN = 3  # settings in a method's name; where more differ it gets their hash
 
 
@@ -82,16 +83,16 @@ def episode_scores(run: pd.Series) -> np.ndarray:
     return normalised_score(returns, tuple(scale)) if isinstance(scale, Sequence) else returns
 
 
-def flat(config: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, object], name: str = "") -> Json:
     """A nested configuration by dotted names."""
-    found: dict[str, Any] = {}
+    found: Json = {}
     for key, value in config.items():
         path = f"{name}.{key}".strip(".")
         found |= flat(value, path) if isinstance(value, Mapping) else {path: value}
     return found
 
 
-def setting_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def setting_of(config: Json) -> Json:
     """The configuration by dotted names, without what makes no other setting."""
 
     def counts(path: str, value: object) -> bool:
@@ -117,9 +118,7 @@ def labels(cells: pd.DataFrame) -> list[str]:
     return [names[at] for at in cells.index]
 
 
-def _suffix(
-    setting: Mapping[str, Any], differ: set[str], like: Sequence[Mapping[str, Any]], by_preset: bool
-) -> str:
+def _suffix(setting: Json, differ: set[str], like: Sequence[Json], by_preset: bool) -> str:
     if not differ:
         return ""
     if by_preset:
@@ -127,7 +126,7 @@ def _suffix(
     if len(differ) > SHOWN:
         return f", setting {config_hash(setting)}"
 
-    def value(of: Mapping[str, Any], key: str) -> Any:
+    def value(of: Json, key: str) -> Any:
         return of.get(key, LATER.get(key.rpartition(".")[2]))
 
     texts = []

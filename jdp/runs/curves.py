@@ -4,22 +4,21 @@ import json
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.statistics import interval
+from jdp.types import Json
 
 POINTS = 200  # of a curve, at most
 SCORE = "score"
 # What a damaged file can raise while it is read.
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-Record: TypeAlias = dict[str, Any]  # values as JSON has them
 
 
-def logged(path: str | Path) -> Iterator[Record]:
+def logged(path: str | Path) -> Iterator[Json]:
     """The whole lines of `metrics.jsonl`; one half-written, as a kill leaves it, is passed over."""
     path = Path(path)
     if not path.exists():
@@ -56,7 +55,7 @@ def read_curves(run: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "metric", "step", "seed", "value"])
 
 
-def _metrics(record: Record, scale: tuple[float, float] | None) -> Iterator[tuple[str, list[float]]]:
+def _metrics(record: Json, scale: tuple[float, float] | None) -> Iterator[tuple[str, list[float]]]:
     """`(metric, one value a seed)` of a record; of an evaluation the score alone."""
     if record["phase"].endswith("/evaluation"):
         returns = np.asarray([np.mean(np.asarray(episodes, np.float64)) for episodes in record["returns"]])

@@ -19,9 +19,10 @@ from jdp.devices import distributed
 from jdp.errors import StorageError, UserError
 from jdp.runs.provenance import changes, check_settings_of_jax, provenance
 from jdp.runs.sinks import Sink
+from jdp.types import Json, Logged
 
 
-def to_json(value: Any) -> Any:
+def to_json(value: object) -> Any:
     """Arrays and numpy scalars as lists and numbers, what is not finite as None."""
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
@@ -34,7 +35,7 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
+def config_hash(config: Json) -> str:
     """Eight hex digits of the SHA-256 of a configuration."""
     return hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode()).hexdigest()[:8]
 
@@ -56,7 +57,7 @@ class Run:
     def folder(self, name: str) -> Path:
         return (self.shared or self.path) / "checkpoints" / name
 
-    def log(self, phase: str, step: int, metrics: Mapping[str, Any]) -> None:
+    def log(self, phase: str, step: int, metrics: Logged) -> None:
         """Appends one line to `metrics.jsonl`, and tells the sinks.
 
         Raises:
@@ -67,7 +68,7 @@ class Run:
         for sink in self.sinks:
             sink(phase, step, metrics)
 
-    def records(self, phase: str | None = None) -> list[dict[str, Any]]:
+    def records(self, phase: str | None = None) -> list[Json]:
         """The lines of `metrics.jsonl`, of one phase or all; a half-written last line is left out."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -83,10 +84,10 @@ class Run:
         """Drops what `phase` logged after `step`: it will be made again."""
         self._rewrite([r for r in self.records() if r["phase"] != phase or r["step"] <= step])
 
-    def _rewrite(self, records: list[dict[str, Any]]) -> None:
+    def _rewrite(self, records: list[Json]) -> None:
         replace_text(self.path / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
 
-    def write(self, name: str, value: Any) -> None:
+    def write(self, name: str, value: object) -> None:
         """`value` as the JSON file `name`, whole or not at all."""
         replace_text(self.path / name, json.dumps(to_json(value), indent=1) + "\n")
 
@@ -154,9 +155,7 @@ def _parent(out: str | Path, experiment: str, dataset: str) -> Path:
     return Path(out).expanduser() / experiment / dataset_folder(dataset)
 
 
-def start_run(
-    out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Run:
+def start_run(out: str | Path, experiment: str, dataset: str, config: Json, facts: Json) -> Run:
     """A new run directory with its `config.json`; `<run>` is the start time and the config's hash.
 
     Raises:
@@ -195,9 +194,7 @@ def _not_writable(path: Path, error: Exception) -> UserError:
     return UserError(f"cannot write to {path}: {reason}; choose another --out")
 
 
-def finished_run(
-    out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Path | None:
+def finished_run(out: str | Path, experiment: str, dataset: str, config: Json, facts: Json) -> Path | None:
     """The newest run of the same configuration and data that has its `scores.json`, or None."""
     for path in reversed(_runs_of(_parent(out, experiment, dataset), config)):
         if (path / "scores.json").exists() and not _other_facts(_config_of(path), facts):
@@ -205,19 +202,19 @@ def finished_run(
     return None
 
 
-def unfinished_run(out: str | Path, experiment: str, dataset: str, config: Mapping[str, Any]) -> Path | None:
+def unfinished_run(out: str | Path, experiment: str, dataset: str, config: Json) -> Path | None:
     """The newest run of the same configuration that has no `scores.json`, or None."""
     found = _runs_of(_parent(out, experiment, dataset), config)
     return next((path for path in reversed(found) if not (path / "scores.json").exists()), None)
 
 
-def _runs_of(parent: Path, config: Mapping[str, Any]) -> list[Path]:
+def _runs_of(parent: Path, config: Json) -> list[Path]:
     """Those of a configuration, oldest first."""
     found = sorted(parent.glob(f"*-{config_hash(config)}*"), key=lambda p: p.name)
     return [path for path in found if (path / "config.json").exists()]
 
 
-def _config_of(path: Path) -> dict[str, Any]:
+def _config_of(path: Path) -> Json:
     return json.loads((path / "config.json").read_text())
 
 
@@ -225,9 +222,9 @@ def resume_run(
     out: str | Path,
     experiment: str,
     dataset: str,
-    config: Mapping[str, Any],
+    config: Json,
     which: str,
-    facts: Mapping[str, Any],
+    facts: Json,
 ) -> Run:
     """The unfinished run `which` (a path), or the newest one of the same config for "latest".
 
@@ -277,17 +274,17 @@ def follow_run(path: Path) -> Run:
     return Run(copy, (copy / ".lock").open("w"), shared=path)
 
 
-def _other_facts(began: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def _other_facts(began: Json, facts: Json) -> list[str]:
     # What is None now was not asked when an older run began.
     return [key for key, value in facts.items() if _differences(began.get(key), to_json(value))]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def _differences(old: object, new: object, name: str = "") -> list[str]:
     if isinstance(new, Mapping) and (old is None or isinstance(old, Mapping)):
         old = old or {}
         keys = sorted(set(old) | set(new))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.errors import StorageError, UserError
-from jdp.types import Policy, PyTree, Spec
+from jdp.types import Json, Policy, PyTree, Spec
 
 FORMAT = "jdp policy 1"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # what an export can be made for
@@ -33,7 +33,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # what an export can be made for
 class ExportedPolicy(NamedTuple):
     """What `read_export` gives: the functions, jitted, and what is known about them."""
 
-    card: Mapping[str, Any]
+    card: Json
     start: Callable[..., Any]
     act: Callable[..., Any]
 
@@ -46,8 +46,8 @@ def export_policy(
     *,
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     batch: int | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    facts: Json | None = None,
+) -> Json:
     """Writes `policy` with the weights `state` to the file `path`, and returns its card.
 
     Args:
@@ -100,7 +100,7 @@ def _check(platforms: Sequence[str], batch: int | None) -> None:
         raise UserError(f"batch is {batch}: give the number of environments, or none for any number")
 
 
-def _flat(policy: Policy, state: PyTree, spec: Spec, batch: int | None) -> tuple[Any, Any, dict[str, Any]]:
+def _flat(policy: Policy, state: PyTree, spec: Spec, batch: int | None) -> tuple[Any, Any, Json]:
     """`start` and `act` with the weights bound and the carry flattened, and the shapes of their arguments."""
     rows = batch or jax.export.symbolic_shape("b")[0]
     observation = jax.ShapeDtypeStruct((rows, spec.observation_dim), jnp.float32)
@@ -126,7 +126,7 @@ def _flat(policy: Policy, state: PyTree, spec: Spec, batch: int | None) -> tuple
     return start, act, arguments
 
 
-def _signatures(policy: Policy, arguments: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+def _signatures(policy: Policy, arguments: Mapping[str, Any], spec: Spec) -> Json:
     """What the functions take and give: their arguments, and type, shape and meaning of each array."""
     observation, rows = arguments["observation"], arguments["observation"].shape[0]
     carry = jax.tree_util.tree_flatten_with_path(jax.eval_shape(policy.init, observation))[0]
@@ -148,7 +148,7 @@ def _kind(leaf: Any) -> str:
     return f"{leaf.dtype.name} [{', '.join(map(str, leaf.shape))}]"
 
 
-def _write(path: Path, card: Mapping[str, Any], functions: Mapping[str, bytes]) -> None:
+def _write(path: Path, card: Json, functions: Mapping[str, bytes]) -> None:
     part = path.with_name(path.name + ".part")
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is there and is no file: choose another --to")

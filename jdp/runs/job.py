@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from jax import Array
 from jax.sharding import Mesh
@@ -23,6 +23,7 @@ from jdp.runs.directories import (
 )
 from jdp.runs.journal import RunJournal
 from jdp.runs.sinks import SinkName, make_sink
+from jdp.types import Json
 
 
 class RunOptions(Protocol):
@@ -103,7 +104,7 @@ def open_run(
     data: Episodes,
     *,
     not_in_hash: tuple[str, ...],
-    facts: Mapping[str, Any] | None = None,
+    facts: Json | None = None,
 ) -> Run:
     """A new run directory, or with `config.resume` the unfinished one of the same configuration.
 
@@ -144,7 +145,7 @@ def open_run(
     return dataclasses.replace(run, sinks=sinks)
 
 
-def _resumed(where: Mapping[str, Any], which: str, facts: Mapping[str, Any]) -> Run:
+def _resumed(where: Json, which: str, facts: Json) -> Run:
     """The unfinished run `which`; "auto" is the newest one."""
     run = resume_run(**where, which="latest" if which == "auto" else which, facts=facts)
     if run.read("scores.json") is not None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from jdp.devices import distributed
 from jdp.loops.journal import Progress, ProgressBar, Record, say_nothing, silent
 from jdp.runs import checkpoints, preemption
 from jdp.runs.directories import Run, replacing
-from jdp.types import PyTree
+from jdp.types import Logged, PyTree
 
 
 @dataclass
@@ -55,7 +54,7 @@ class RunJournal:
         self.run.cut(phase, start)
         return found["state"] if saved else found, start
 
-    def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Mapping[str, Any]) -> None:
+    def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Logged) -> None:
         self.run.log(phase, step, metrics)
         late = time.monotonic() - self._saved_at.get(phase, 0.0) > 60 * self.checkpoint_minutes
         due, stop = distributed.agree(late, preemption.asked())  # of many processes all save, or none
@@ -69,7 +68,7 @@ class RunJournal:
         checkpoints.save(self.run.folder(phase), step, {"state": state, **saved} if saved else state)
         self._saved_at[phase] = time.monotonic()
 
-    def log(self, phase: str, step: int, record: Mapping[str, Any]) -> None:
+    def log(self, phase: str, step: int, record: Logged) -> None:
         self.run.log(phase, step, record)
 
     def cut(self, phase: str, step: int) -> None:

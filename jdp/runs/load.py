@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 
@@ -15,7 +15,7 @@ from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import checkpoints, models
 from jdp.runs.settings import from_dict
 from jdp.synthesis.imagined import TrainedModel
-from jdp.types import Denoiser, Method, PyTree, Spec
+from jdp.types import Denoiser, Json, Method, PyTree, Spec
 
 KINDS: tuple[registry.Kind, ...] = ("agent", "policy", "planner", "fine_tuner")
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class LoadedRun:
     """What a run has trained, at its last checkpoints; None for what it has not."""
 
     path: Path
-    config: Mapping[str, Any]  # as written in config.json
+    config: Json  # as written in config.json
     spec: Spec
     kind: registry.Kind
     name: str  # of the method, e.g. "td3_bc"
@@ -35,7 +35,7 @@ class LoadedRun:
     states: Mapping[str, PyTree]  # by phase ("agent", "policy", "planner", or an arm), of all seeds [S, ...]
     diffusers: Mapping[str, TrainedDiffuser]  # by phase: "diffuser", or of a seed each "diffuser 0", ...
     world_models: Mapping[str, TrainedModel]  # by phase: "ensemble", or of a seed each "ensemble 0", ...
-    scores: Mapping[str, Any] | None  # scores.json; None while the run is unfinished
+    scores: Json | None  # scores.json; None while the run is unfinished
     ignored: tuple[str, ...] = ()  # settings of the method that this version of jdp does not know
 
     def state(self, seed: int = 0, phase: str | None = None) -> PyTree:
@@ -129,7 +129,7 @@ def load_run(path: str | Path) -> LoadedRun:
     )
 
 
-def _method_of(path: Path, config: Mapping[str, Any]) -> tuple[registry.Kind, str]:
+def _method_of(path: Path, config: Json) -> tuple[registry.Kind, str]:
     """The kind and name of a run's method; of a comparison of models that of its target policies."""
     for kind in KINDS:
         if config.get(kind):
@@ -144,7 +144,7 @@ def _method_of(path: Path, config: Mapping[str, Any]) -> tuple[registry.Kind, st
     return "agent", targets[0]
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> Json:
     """The config.json of a run directory.
 
     Raises:
@@ -155,9 +155,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return json.loads((path / "config.json").read_text())
 
 
-def _states(
-    path: Path, config: Mapping[str, Any], kind: registry.Kind, method: Method, spec: Spec
-) -> dict[str, PyTree]:
+def _states(path: Path, config: Json, kind: registry.Kind, method: Method, spec: Spec) -> dict[str, PyTree]:
     """The newest states of each phase that has a checkpoint."""
     rounds = [f"round_{i + 1}" for i in range((config.get("settings") or {}).get("rounds", 0))]
     agents = config.get("arms", ["agent"] if config.get("agent") else [TARGETS])

@@ -21,7 +21,7 @@ from jdp.synthesis.imagined import TrainedModel
 from jdp.types import Diffuser, Learner, PyTree, Spec
 from jdp.world_models import termination
 
-Written = Mapping[str, Any]  # a config.json
+Written = Json
 SHAPES_OF = 4096  # rows that stand for the dataset's where only shapes matter
 
 

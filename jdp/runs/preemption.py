@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 EXIT = os.EX_TEMPFAIL  # 75: not a failure, try again
 REPEAT = 2.0  # seconds: schedulers tell a process and its group, so one notice may come twice
@@ -42,7 +41,7 @@ def held() -> Iterator[None]:
         raise Preempted
 
 
-def _on_signal(*_: Any) -> None:
+def _on_signal(*_: object) -> None:
     global _asked
     now = time.monotonic()
     if _asked is None:

@@ -7,11 +7,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jdp.errors import UserError
+from jdp.types import Json
 
 PACKAGES = (
     "jax",
@@ -33,7 +32,7 @@ SETTINGS = {
 }
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Json:
     """Versions, commit, machine, devices and JAX's settings, of this process."""
     import jax
 
@@ -72,7 +71,7 @@ def _commit() -> str | None:
     return git.stdout.strip() or None
 
 
-def check_settings_of_jax(path: Path, began: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_settings_of_jax(path: Path, began: Json, now: Json) -> None:
     """Raises `UserError` where JAX is set so that the run `began` would go on with other numbers."""
     before = began.get("settings", {})
     differ = [name for name in before if name in SETTINGS and before[name] != now["settings"].get(name)]
@@ -83,7 +82,7 @@ def check_settings_of_jax(path: Path, began: Mapping[str, Any], now: Mapping[str
         )
 
 
-def changes(began: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def changes(began: Json, now: Json) -> str:
     """What differs between two processes of a run and may change digits, in one line; "" if nothing does."""
     before, after = began.get("packages", {}), now["packages"]
     found = [f"{p} {before[p]} there, {after.get(p)} here" for p in before if before[p] != after.get(p)]

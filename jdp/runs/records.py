@@ -4,14 +4,15 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from jdp.evaluation.statistics import interval, success_interval
 from jdp.runs.curves import UNREADABLE, logged, training_minutes
+from jdp.types import Json
 
-Row: TypeAlias = dict[str, Any]  # values as JSON has them
+Row: TypeAlias = Json  # values as JSON has them
 KINDS = {"offline_rl": "agent", "plan": "planner", "policies": "policy", "pgd_d4rl": "arm"}
 
 
@@ -91,7 +92,7 @@ def _asked(row: Row, path: Path) -> list[Row]:
     return [row | arm for arm in named or [{"method": method}]]
 
 
-def _with_model(method: str, config: Mapping[str, Any]) -> str:
+def _with_model(method: str, config: Json) -> str:
     """A model-based agent's name with its world model, which is half of the method."""
     model_based = "rollouts" in dict(config.get("settings") or {}) and config.get("world_model")
     return f"{method} ({str(config['world_model']).replace('_', ' ')})" if model_based else method

@@ -4,14 +4,15 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jdp.errors import UserError
+from jdp.types import Json
 
 T = TypeVar("T")
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any], ignored: list[str] | None = None) -> T:
+def from_dict(kind: type[T], values: Mapping[str, object], ignored: list[str] | None = None) -> T:
     """A dataclass from its JSON form: lists become tuples; what is missing has its default.
 
     A class attribute `RENAMED` tells what settings of older runs are called now.
@@ -25,7 +26,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], ignored: list[str] | Non
     """
     hints = typing.get_type_hints(kind)
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    known: dict[str, Any] = {}
+    known: Json = {}
     renamed: Mapping[str, str] = getattr(kind, "RENAMED", {})
     for given, value in values.items():
         name = renamed.get(given, given)
@@ -46,7 +47,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], ignored: list[str] | Non
         raise UserError(f"these are no settings of {kind.__name__} ({error})") from error
 
 
-def _dataclass_in(hint: Any) -> type | None:
+def _dataclass_in(hint: object) -> type | None:
     """The dataclass of an annotation, also of `X | None`."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return hint
@@ -55,5 +56,5 @@ def _dataclass_in(hint: Any) -> type | None:
     return None
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,30 +1,31 @@
 """Optional second homes of metrics, beside `metrics.jsonl`: TensorBoard and Weights & Biases."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from jdp.errors import UserError
+from jdp.types import Json, Logged
 
-Sink = Callable[[str, int, Mapping[str, Any]], None]  # (phase, step, metrics)
+Sink = Callable[[str, int, Logged], None]  # (phase, step, metrics)
 SinkName = Literal["tensorboard", "wandb"]
 
 
-def _scalars(phase: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+def _scalars(phase: str, metrics: Logged) -> dict[str, float]:
     """Every metric as `phase/name`; of a metric with several values (seeds, episodes) the mean."""
     return {f"{phase}/{name}": float(np.mean(np.asarray(value))) for name, value in metrics.items()}
 
 
-def _tensorboard(path: Path, config: Mapping[str, Any]) -> Sink:
+def _tensorboard(path: Path, config: Json) -> Sink:
     from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
 
     writer = SummaryWriter(str(path / "tensorboard"))
     writer.add_text("config", str(config))
 
-    def log(phase: str, step: int, metrics: Mapping[str, Any]) -> None:
+    def log(phase: str, step: int, metrics: Logged) -> None:
         for name, value in _scalars(phase, metrics).items():
             writer.add_scalar(name, value, step)
         writer.flush()
@@ -32,14 +33,14 @@ def _tensorboard(path: Path, config: Mapping[str, Any]) -> Sink:
     return log
 
 
-def _wandb(path: Path, config: Mapping[str, Any]) -> Sink:
+def _wandb(path: Path, config: Json) -> Sink:
     import wandb  # type: ignore[import-not-found]
 
     run = wandb.init(
         project="jdp", name=path.name, dir=str(path), config=dict(config), resume="allow", id=path.name
     )
 
-    def log(phase: str, step: int, metrics: Mapping[str, Any]) -> None:
+    def log(phase: str, step: int, metrics: Logged) -> None:
         # Phases count their own steps, and W&B wants one axis that grows: each phase brings its own.
         run.log({**_scalars(phase, metrics), f"{phase}/step": step})
 
@@ -58,7 +59,7 @@ def check_sink(name: SinkName) -> None:
         raise UserError(f"--log {name} needs its package: pip install 'jdp[{name}]'") from error
 
 
-def make_sink(name: SinkName, path: Path, config: Mapping[str, Any]) -> Sink:
+def make_sink(name: SinkName, path: Path, config: Json) -> Sink:
     """The sink `name` of the run directory `path`.
 
     Raises:
