@@ -1,9 +1,7 @@
 """The models of a run directory: its diffusers and its world models, with their weights."""
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,10 +16,9 @@ from jdp.networks import NetworkConfig, Precision
 from jdp.runs import checkpoints
 from jdp.runs.settings import from_dict
 from jdp.synthesis.imagined import TrainedModel
-from jdp.types import Diffuser, Learner, PyTree, Spec
+from jdp.types import Diffuser, Json, Learner, PyTree, Spec
 from jdp.world_models import termination
 
-Written = Json
 SHAPES_OF = 4096  # rows that stand for the dataset's where only shapes matter
 
 
@@ -98,7 +95,7 @@ def _registered(phase: str) -> str:
     return re.sub(r" \d+$", "", phase).replace(" ", "_")
 
 
-def diffusers(path: Path, written: Written, spec: Spec) -> dict[str, TrainedDiffuser]:
+def diffusers(path: Path, written: Json, spec: Spec) -> dict[str, TrainedDiffuser]:
     """The diffusers of a run, or the one that it borrowed, by phase."""
     config = written["config"]
     if "diffusion" not in config:
@@ -115,7 +112,7 @@ def diffusers(path: Path, written: Written, spec: Spec) -> dict[str, TrainedDiff
     }
 
 
-def world_models(path: Path, written: Written, spec: Spec) -> dict[str, TrainedModel]:
+def world_models(path: Path, written: Json, spec: Spec) -> dict[str, TrainedModel]:
     """The world models of a run, by phase."""
     config, found = written["config"], {}
     known = registry.entries("world_model")
