@@ -72,6 +72,12 @@ def context_of(scale: Coordinates, past: Past, goal: Array, guide: Guide | None)
     return Context(scale, history[:, -1], goal, past.elapsed, history)
 
 
+def first_context(scale: Coordinates, observation: Array, goal: Array, guide: Guide | None) -> Context:
+    """`context_of` an episode that begins at observations `[B, O]`."""
+    past = observe(no_past(observation, history_of(guide)), observation)
+    return context_of(scale, past, goal, guide)
+
+
 def guided(denoiser: Denoiser, guide: Guide | None, context: Context, candidates: int = 1) -> Denoiser:
     """`denoiser` of `candidates` for each row of `context`, taken to another one by `guide`."""
     if guide is None:

@@ -12,7 +12,7 @@ from jdp import planners
 from jdp.data.segments import SegmentRows
 from jdp.errors import UserError, check_settings
 from jdp.learning.averaged import Averaged
-from jdp.learning.guides import context_of, history_of, no_past, observe
+from jdp.learning.guides import first_context
 from jdp.learning.inverse import InverseConfig, begin_inverse, inverse
 from jdp.learning.scale import Scale
 from jdp.networks import NetworkConfig
@@ -94,9 +94,7 @@ def imagine(
     """Plans whose actions are those of the inverse model, and which pass (`jdp.types.Imagine`)."""
     keys, level, batch = named_keys(key, "plan", "found", "real"), parts.level, observation.shape[0]
     memory = nothing(jnp.zeros((batch, level.rows, level.channels)))
-    guide = level.guide
-    past = observe(no_past(observation, history_of(guide)), observation)
-    context = context_of(state.scale, past, goal, guide)
+    context = first_context(state.scale, observation, goal, level.guide)
     made = plan(keys["plan"], state, memory, context, parts=parts).plan
     return selection.tested(keys, state, state.planner.critic, made, goal, parts, parts.settings)
 

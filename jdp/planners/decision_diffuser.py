@@ -114,10 +114,8 @@ def _presets(task: Task) -> Mapping[str, Preset]:
         sampling, wish = replace(presets.WARM, temperature=0.5), min(target, 1.0)
         cpu = DecisionDiffuserConfig(target=wish, guidance=guidance, model=presets.SMALL, sampling=sampling)
     else:
-        sampling, every = replace(presets.COLD, temperature=0.5), task.horizon // 2
-        cpu = DecisionDiffuserConfig(
-            **presets.in_maze(task, replan_every=0 if task.stays else every, sampling=sampling)
-        )
+        sampling, every = replace(presets.COLD, temperature=0.5), 0 if task.stays else task.horizon // 2
+        cpu = DecisionDiffuserConfig(**presets.in_maze(task, replan_every=every, sampling=sampling))
     return presets.presets_of(task, cpu)
 
 
