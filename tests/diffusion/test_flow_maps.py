@@ -201,6 +201,7 @@ def train(loss, sample, updates, rate):
         return jax.jit(lambda state: jax.lax.scan(update, state, keys)[0].ema)(begin(optimiser, params))
 
 
+@pytest.mark.slow
 def test_a_trained_consistency_model_needs_one_or_two_steps():
     sigmas = schedules.karras(18)
 
@@ -217,6 +218,7 @@ def test_a_trained_consistency_model_needs_one_or_two_steps():
         np.testing.assert_allclose([made.mean(), made.std()], [MEAN, STD], atol=0.06)
 
 
+@pytest.mark.slow
 def test_a_trained_shortcut_model_needs_one_or_two_steps():
     def loss(key, params, ema, x0):
         return flow_maps.shortcut_matching(key, conditional, params, x0, target=ema, steps=8)

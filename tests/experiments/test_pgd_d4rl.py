@@ -130,6 +130,7 @@ run_main(pgd_d4rl.main)
 """
 
 
+@pytest.mark.slow
 def test_stopped_in_every_phase_it_ends_with_the_same_numbers(whole, tmp_path):
     full = script(tmp_path, "--save-synthetic", code=FULL_DISK)
     assert full.returncode == 2, (full.returncode, full.stderr)

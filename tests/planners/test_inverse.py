@@ -58,6 +58,7 @@ def test_the_action_of_a_linear_system_is_recovered(kind, steps):
         assert np.sqrt(np.mean(error[np.asarray(ahead) == k] ** 2)) < 0.1, k
 
 
+@pytest.mark.slow
 def test_diffusion_keeps_two_actions_apart_where_regression_takes_their_mean():
     """Both 1 and -1 lead from 0 to 0."""
 
