@@ -137,7 +137,7 @@ def closing(
 ) -> None:
     """`scores.json` and `report.txt`."""
     data, spec, took = job.data, job.data.spec, found["latency"]
-    behaviour = evaluation.behaviour_score(data) if evaluation.has_behaviour(data) else None
+    behaviour = evaluation.behaviour_score(data)
     lengths, name = np.concatenate(found["lengths"]), evaluation.control_score_name(spec)
     over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
     ms = {name: f"{1e3 * seconds:.1f} ms" for name, seconds in took.items()}

@@ -35,8 +35,13 @@ def control_score_name(spec: Spec) -> str:
     return "success %" if is_success(spec) else score_name(spec)
 
 
-def behaviour_score(data: Episodes) -> float:
-    """The mean score of the dataset's own episodes."""
+def behaviour_score(data: Episodes) -> float | None:
+    """The mean score of the dataset's own episodes.
+
+    None where they are not played to the rules of scores: to goals of their own, or as one walk (maze2d).
+    """
+    if is_success(data.spec) or protocol(data.spec) is not None:
+        return None
     return float(scores_of(data.returns, data.spec).mean())
 
 
@@ -46,21 +51,16 @@ def describe(data: Episodes, windows: int = 1) -> list[str]:
     Args:
         windows: steps of what is trained on; rows that lie in none are told.
     """
-    origin, mean = data.origin, data.returns.mean()
+    origin, mean, score = data.origin, data.returns.mean(), behaviour_score(data)
+    scored = "" if score is None else f" ({score_name(data.spec)} {score:.1f})"
     lines = [
         origin.name,
         f"{origin.path} ({origin.size / 1e6:.1f} MB, SHA-256 {origin.sha256[:16]}...)",
         origin.notice,
-        f"{len(data):,} transitions, {len(data.starts):,} episodes, mean return {mean:.0f} "
-        f"({score_name(data.spec)} {behaviour_score(data):.1f})",
+        f"{len(data):,} transitions, {len(data.starts):,} episodes, mean return {mean:.0f}{scored}",
         left_out_notice(data, windows),
     ]
     return [line for line in lines if line]
-
-
-def has_behaviour(data: Episodes) -> bool:
-    """Whether the dataset's episodes are played to the same rules as ours: maze2d's are one long walk."""
-    return not is_success(data.spec) and protocol(data.spec) is None
 
 
 def last_scores(records: Records, spec: Spec, updates: int) -> Json:
