@@ -48,6 +48,8 @@ def test_equal_rows_give_the_bits_of_the_plain_schedule(jitted, name, prefix):
             np.testing.assert_allclose(found, plain, rtol=1e-3, atol=1e-3)
         elif name in DRAWING and len(prefix) == X.ndim:  # XLA multiplies the noise in another order
             np.testing.assert_allclose(found, plain, rtol=1e-6, atol=1e-6)
+        elif name in DRAWING and jax.__version_info__ >= (0, 11):  # there in any shape
+            np.testing.assert_allclose(found, plain, rtol=1e-5, atol=2e-6)
         else:
             np.testing.assert_array_equal(found, plain)
 
