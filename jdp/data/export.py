@@ -4,20 +4,18 @@ Both writers take `transitions` with fields `[N, ...]` in time order and `timeou
 the last row of each fragment that did not end in a terminal.
 """
 
-import contextlib
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import numpy as np
 
 from jdp.data import checks
 from jdp.data.ends import find_timeouts
+from jdp.data.write import write_columns
 from jdp.errors import UserError
 from jdp.tasks.families import register
 from jdp.types import Spec, Transition
@@ -53,8 +51,6 @@ def save_d4rl(
         UserError: for arrays that `jdp.data.checks` refuses, or a path that cannot be written; with
             `compact` also where within a fragment `next_observation` is not the next row's observation.
     """
-    import h5py
-
     path = Path(path)
     columns = _columns(transitions, timeouts, str(path))
     written, level = columns._asdict() | {"actions": _in_task(columns.actions, spec)}, 1
@@ -63,22 +59,11 @@ def save_d4rl(
         del written["next_observations"]
         level = 9
     entries = dict(metadata or {}) | _task_entries(env_id, spec)
-    part = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(part, "w") as file:
-            for key, values in written.items():
-                file.create_dataset(
-                    key, data=values, compression="gzip", compression_opts=level, shuffle=True
-                )
-            for key, value in entries.items():
-                file.create_dataset(f"metadata/{key}", data=value)
-        os.replace(part, path)
+        write_columns(path, written, entries, compression="gzip", compression_opts=level, shuffle=True)
     except OSError as error:
         raise UserError(f"could not write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _in_task(actions: np.ndarray, spec: Spec | None) -> np.ndarray:

@@ -1,17 +1,16 @@
 """What a recipe is, and the file that holds the rows it made."""
 
-import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
-from uuid import uuid4
 
 import numpy as np
 
 from jdp.data import d4rl
+from jdp.data.write import write_columns
 from jdp.errors import UserError
 
 LICENCE = "MIT: rows made by jdp (the recipe is D4RL's, whose own files are CC BY 4.0)"
@@ -84,27 +83,12 @@ def made(recipe: Recipe, making: Making) -> Path:
         raise _unwritable(path, error) from error
     shown = making.progress
     columns = recipe.make(seed, rows, None if shown is None else lambda done: shown(done, rows))
-    _write(path, columns, {**recipe.facts, "seed": seed, "rows": rows, "digest": digest(recipe, seed, rows)})
-    return path
-
-
-def _write(path: Path, columns: Mapping[str, np.ndarray], facts: Mapping[str, str | int | float]) -> None:
-    import h5py
-
-    part = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
+    facts = {**recipe.facts, "seed": seed, "rows": rows, "digest": digest(recipe, seed, rows)}
     try:
-        with h5py.File(part, "w") as file:
-            # Noise does not compress, and plain arrays are read in a moment.
-            for key, values in columns.items():
-                file.create_dataset(key, data=values)
-            for key, value in facts.items():
-                file.create_dataset(f"metadata/{key}", data=value)
-        os.replace(part, path)
+        write_columns(path, columns, facts)  # noise does not compress, and plain arrays are read in a moment
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    return path
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
