@@ -63,10 +63,10 @@ def draw_candidates(
     `previous` and `context` are of B plans. Without a value all have the score 0. Where the level keeps
     chains `x0` is one, of n + 1.
     """
-    guided, value = steered(level, *own, context), own[1]
+    pulled, value = steered(level, *own, context), own[1]
     (entries, mask), previous = repeated((known, previous), level.candidates)
     schedule = plan_schedule(level.sampling, level.model.formulation)
-    x0 = draw_plan(key, guided, entries, mask, previous, level.sampling, schedule, level.trace)
+    x0 = draw_plan(key, pulled, entries, mask, previous, level.sampling, schedule, level.trace)
     last = x0[-1] if level.trace else x0
     return x0, jnp.zeros(last.shape[0]) if value is None else value(last, jnp.zeros(last.shape[:1]))
 

@@ -155,10 +155,9 @@ def _presets(task: Task) -> Mapping[str, Preset]:
         return presets.presets_of(task, cpu, replace(presets.published(cpu), candidates=64))
     jump, net = presets.maze_rows(task)[1], NetworkConfig("residual_unet", 32, 2)
     nets = {"high": presets.LARGER, "low": replace(presets.SMALL, network=net)}
-    time = {"horizon": task.horizon, "jump": jump, "replan_every": task.horizon - jump}
-    way = {"refine": "all", "follow": "states", "sampling": presets.COLD}
-    if task.stays:
-        time["replan_every"], way["control"] = 0, "waypoints"
+    every, control = (0, "waypoints") if task.stays else (task.horizon - jump, "model")
+    time = {"horizon": task.horizon, "jump": jump, "replan_every": every}
+    way = {"refine": "all", "follow": "states", "control": control, "sampling": presets.COLD}
     return presets.presets_of(task, HierarchicalConfig(**time, **nets, **way))
 
 

@@ -51,7 +51,7 @@ class Parts(Generic[C]):
 
     def later(self, memory: Previous) -> Previous:
         """The last plan as seen when the next one is made."""
-        return later(memory, (self.config.replan_every or self.config.horizon) / self.stride)
+        return later(memory, self.config.replan_every / self.stride)
 
     def bound(self, function: Callable) -> Bound:
         """`function(..., parts=self)`; equal parts give equal functions."""

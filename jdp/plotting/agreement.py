@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from jdp.evaluation.agreement import Spread
+from jdp.evaluation.agreement import COVERED, Spread
 from jdp.plotting.figures import COLOURS, _figure, _tidy
 
 FARTHEST = 8.0  # standard deviations that are shown; what is further off stands at the edge
@@ -65,7 +65,7 @@ def distributions(
             everything = np.concatenate([found[name], *(chain[name] for chain in chains[task])])
             edges = np.linspace(everything.min(), everything.max(), 31)
             shares = [_shares(chain[name], edges) for chain in chains[task]]
-            low, high = np.quantile(shares, (0.025, 0.975), axis=0)
+            low, high = np.quantile(shares, COVERED, axis=0)
             axis.stairs(high, edges, baseline=low, fill=True, color="#9db8d6")
             axis.stairs(_shares(found[name], edges), edges, color=COLOURS["data"], linewidth=0.8)
             axis.set_yticks([])

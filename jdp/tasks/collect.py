@@ -8,10 +8,10 @@ import numpy as np
 
 from jdp.errors import UserError
 from jdp.tasks.families import register
+from jdp.tasks.maze2d_controller import D_GAIN, P_GAIN
 from jdp.tasks.mazes import POINT_ENV_IDS, Maze, point_maze
 from jdp.types import Transition
 
-P_GAIN, D_GAIN = 10.0, -1.0  # D4RL's
 ARRIVED = 0.1  # a waypoint or goal counts as reached within this distance
 REWARDED = 0.45  # PointMaze's own
 PLACE_NOISE = 0.25  # half-width around a cell's centre, as in PointMaze
