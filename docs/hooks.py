@@ -1,8 +1,9 @@
 """What mkdocs builds from other files: sections of the README, the reference of rooms, tables of methods.
 
 `{{ readme: Two commands }}` stands for that section, `{{ readme }}` for what comes before the first one,
-`{{ room: agents }}` for all public names of `jdp.agents`, and `{{ methods: agent }}` for the agents that are
-registered. A section or name that is gone ends a strict build.
+`{{ room: agents }}` for all public names of `jdp.agents`, `{{ methods: agent }}` for the agents that are
+registered, and `{{ pretrained }}` for the models that come with jdp. A section or name that is gone ends a
+strict build.
 """
 
 import ast
@@ -15,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 def on_page_markdown(markdown, **_):
     markdown = re.sub(r"\{\{ readme(?:: (.+?))? \}\}", lambda found: readme(found[1]), markdown)
     markdown = re.sub(r"\{\{ methods: (\w+) \}\}", lambda found: methods(found[1]), markdown)
+    markdown = re.sub(r"\{\{ pretrained \}\}", lambda _: pretrained(), markdown)
     return re.sub(r"\{\{ room: (\w+) \}\}", lambda found: room(f"jdp.{found[1]}"), markdown)
 
 
@@ -27,6 +29,32 @@ def methods(kind):
         target = f"{entry.make.__module__}.{entry.make.__name__}"
         rows.append(f"| [`{name}`][{target}] | {entry.idea} | {papers(entry.paper)} | {entry.departures} |")
     return "\n".join(rows)
+
+
+def pretrained():
+    """A table of the models that come with jdp, from their cards."""
+    from jdp.runs.pretrained import find, names
+    from jdp.runs.stores import read_weights
+
+    rows = ["| name | holds | dataset | score | command | MB |", "|---|---|---|---|---|---|"]
+    for name in names():
+        card, size = read_weights(find(name))[0], find(name).stat().st_size / 1e6
+        run, holds = card["run"], ", ".join(card["phases"])
+        cells = [f"`{name}`", holds, run["dataset"], scored(card), f"`{run['command']}`", f"{size:.1f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def scored(card):
+    """What the card of a model says of it: a score, or of a diffuser its dynamics error."""
+    scores, seed = card["scores"], card["training_seed"]
+    for phase in card["phases"]:
+        found = scores.get("arms", {}).get(phase, scores if "arms" not in scores else None)
+        if found is not None:
+            return (
+                f"{scores.get('score_name', 'score')} {found['seeds'][seed]:.1f} ({found['interval'][0]:.1f})"
+            )
+    return f"dynamics error {scores['checks']['sets']['unguided']['dynamics_median']:.1e}"
 
 
 def papers(text):

@@ -11,6 +11,7 @@ synthetic transitions. Everything goes to results/pgd_d4rl/<dataset>/<run>/; a r
 (the reference's sizes, for an accelerator); any flag beats the preset.
 """
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from jdp import devices, loops, synthesis
 from jdp.data import Experience
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import Job, restore_diffuser
+from jdp.runs.pretrained import find
 from jdp.synthesis import TrainedModel
 from jdp.types import Array, Method, PyTree
 
@@ -51,7 +53,9 @@ def main() -> None:
     diffuser = None
     if config.diffuser is not None:
         networks = (config.network, config.diffusion, config.horizon)
-        diffuser = restore_diffuser(config.diffuser, data, *networks, config.precision)
+        source = config.diffuser if config.diffuser.is_dir() else find(config.diffuser)
+        config = dataclasses.replace(config, diffuser=source)
+        diffuser = restore_diffuser(source, data, *networks, config.precision)
         print(f"diffuser   of {config.diffuser}, step {int(diffuser.state.step):,}")
     job = open_job(
         "pgd_d4rl",

@@ -63,7 +63,7 @@ class Config(TrajectoryConfig, WorldModelConfig):
     iql: IQLConfig = field(default_factory=IQLConfig)
     evaluation: CheckedConfig = field(default_factory=CheckedConfig)
     diffuser: Path | None = None
-    """A run directory whose trained diffuser is used again."""
+    """A run directory whose trained diffuser is used again, or a model that comes with jdp."""
     save_synthetic: bool = False
     """Write the last synthetic set of every arm as D4RL-layout HDF5 (and as Minari where it can be)."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         world_models,
     )
     from jdp.runs.load import load_run
+    from jdp.runs.pretrained import load_pretrained
 
 __all__ = [
     "UserError",
@@ -43,6 +44,7 @@ __all__ = [
     "diffusion",
     "evaluation",
     "learning",
+    "load_pretrained",
     "load_run",
     "loops",
     "networks",
@@ -58,9 +60,12 @@ __all__ = [
 ]
 
 
+_FUNCTIONS = {"load_run": "load", "load_pretrained": "pretrained"}  # by the file of `jdp.runs` they are in
+
+
 def __getattr__(name: str) -> Any:
-    if name == "load_run":
-        return importlib.import_module("jdp.runs.load").load_run
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"jdp.runs.{_FUNCTIONS[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"jdp.{name}")
     raise AttributeError(f"module 'jdp' has no attribute {name!r}")

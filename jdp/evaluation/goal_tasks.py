@@ -15,6 +15,8 @@ from jdp.tasks import families, maze2d, mazes
 from jdp.tasks.environments import Task, make_env
 from jdp.types import Spec
 
+MAZE2D = ("maze2d", "multi2d")  # D4RL's rules in PointMaze: one goal, and one for each episode
+
 
 class Step(NamedTuple):
     """What a step of one environment leads to."""
@@ -118,6 +120,7 @@ def make_goal_env(
     Args:
         task: "maze2d" in PointMaze: D4RL's evaluation of the maze2d sets, with one fixed goal, reward 1
             within .5 of it and no end but the time limit; "maze2d-large-v1" as `env_id` means the same.
+            "multi2d" there: the same with a goal drawn at each reset.
             In OGBench 1 to 5, one of its tasks; without it one is drawn at each reset.
         max_episode_steps: replaces the task's own time limit.
         settings: of the task, for instance `tasks_to_complete` of FrankaKitchen.
@@ -127,20 +130,21 @@ def make_goal_env(
     """
     spec = env_id if isinstance(env_id, Spec) else Spec(0, 0, env_id)
     if (old := maze2d.parse(spec.env_id)) is not None:
-        spec, task = replace(spec, env_id=mazes.POINT_ENV_IDS[old.maze]), "maze2d"
+        spec, task = replace(spec, env_id=mazes.POINT_ENV_IDS[old.maze]), task or "maze2d"
     name = spec.env_id or ""
     if name.startswith("visual-"):
         raise UserError(f"observations of {name} are pictures; jdp takes vectors")
     maze = re.match(r"PointMaze_(UMaze|Medium|Large)-", name)
-    if task == "maze2d" and not maze:
-        raise UserError(f"task 'maze2d' is for PointMaze_UMaze-v3, _Medium-v3 and _Large-v3, not {name}")
-    if task is not None and task != "maze2d" and not families.is_ogbench(name):
-        raise UserError(f"{name} has no task {task!r}: choose 'maze2d' in PointMaze, 1 to 5 in OGBench")
+    if task in MAZE2D and not maze:
+        raise UserError(f"task {task!r} is for PointMaze_UMaze-v3, _Medium-v3 and _Large-v3, not {name}")
+    if task is not None and task not in MAZE2D and not families.is_ogbench(name):
+        known = "'maze2d' or 'multi2d' in PointMaze, 1 to 5 in OGBench"
+        raise UserError(f"{name} has no task {task!r}: choose {known}")
     if name.startswith(("PointMaze_", "AntMaze_")) and spec.env_spec is None:
-        settings = {"continuing_task": task == "maze2d"} | settings
+        settings = {"continuing_task": task in MAZE2D} | settings
     env = make_env(spec, max_episode_steps=max_episode_steps, render_mode=render_mode, **settings)
-    if task == "maze2d" and maze:
-        env = goal_wrappers.Maze2DTask(env, maze[1].lower())
+    if task in MAZE2D and maze:
+        env = goal_wrappers.Maze2DTask(env, maze[1].lower(), many=task == "multi2d")
     elif families.is_ogbench(name):
         env = goal_wrappers.OGBenchTask(env, task)
     return GoalEnv(env, name, goal_wrappers.kind_of(name), mazes.maze_of(spec))
@@ -153,11 +157,23 @@ def protocol(spec: Spec) -> str | None:
     return "maze2d" if spec.score_range is not None else None
 
 
-def environment_maker(spec: Spec) -> Callable[[], GoalEnv]:
-    """Makes environments of a dataset's task, for `jdp.loops.play`."""
+def environment_maker(spec: Spec, *, many_goals: bool = False) -> Callable[[], GoalEnv]:
+    """Makes environments of a dataset's task, for `jdp.loops.play`.
+
+    Args:
+        many_goals: of a maze2d set, whose goal is one: draw one for each episode (Multi2D).
+
+    Raises:
+        UserError: if the task has no goals.
+    """
+    task = protocol(spec)
+    if many_goals and task is None and not spec.goal:
+        raise UserError(f"{spec.env_id} has no goals to draw")
+    if many_goals and task is not None:
+        task = "multi2d"
 
     def make() -> GoalEnv:
-        return make_goal_env(spec, task=protocol(spec))
+        return make_goal_env(spec, task=task)
 
     return make
 

@@ -92,22 +92,26 @@ class Maze2DTask(gym.Wrapper):
     """D4RL's maze2d-*-v1 in PointMaze: a fixed goal, reward 1 within .5 of it, no end but the time limit.
 
     The start is drawn as in D4RL: within .1 of the point that D4RL calls a free cell's, with velocities
-    from N(0, .1^2) (d4rl/pointmaze/maze_model.py).
+    from N(0, .1^2) (d4rl/pointmaze/maze_model.py). With `many` goals, Multi2D of Diffuser (arXiv
+    2205.09991, 5.1), so is the goal of each episode; equal seeds give equal starts in both.
     """
 
-    def __init__(self, env: gym.Env, name: str):
+    def __init__(self, env: gym.Env, name: str, *, many: bool = False):
         super().__init__(env)
-        self._maze, self._goal = point_maze(name), maze2d.goal(name)
+        self._maze, self._goal, self._many = point_maze(name), maze2d.goal(name), many
+
+    def _place(self, rng: np.random.Generator) -> np.ndarray:
+        cell = self._maze.free_cells[rng.integers(len(self._maze.free_cells))]
+        qpos = cell + rng.uniform(-maze2d.START_NOISE, maze2d.START_NOISE, 2)
+        return maze2d.to_point_maze(self._maze, qpos)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         self.env.reset(seed=seed)
         task: Any = self.env.unwrapped
         rng = task.np_random
-        cell = self._maze.free_cells[rng.integers(len(self._maze.free_cells))]
-        qpos = cell + rng.uniform(-maze2d.START_NOISE, maze2d.START_NOISE, 2)
-        velocity = maze2d.START_SPEED * rng.standard_normal(2)
-        task.point_env.set_state(maze2d.to_point_maze(self._maze, qpos), velocity)
-        task.goal = self._goal.copy()
+        start, velocity = self._place(rng), maze2d.START_SPEED * rng.standard_normal(2)
+        task.point_env.set_state(start, velocity)
+        task.goal = self._place(rng) if self._many else self._goal.copy()
         task.update_target_site_pos()
         raw = task._get_obs(task.point_env._get_obs()[0])
         return raw, {"success": self._reached(raw)}

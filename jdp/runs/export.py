@@ -12,9 +12,6 @@ Equal keys, carries and observations give equal actions.
 """
 
 import importlib.util
-import json
-import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.errors import StorageError, UserError
+from jdp.errors import UserError
+from jdp.runs.boxes import read_box, write_box
 from jdp.types import Json, Policy, PyTree, Spec
 
 FORMAT = "jdp policy 1"
@@ -86,7 +84,7 @@ def export_policy(
         "jax": jax.__version__,
         **_signatures(policy, arguments, spec),
     }
-    _write(Path(path), card, {name: bytes(exported.serialize()) for name, exported in made.items()})
+    write_box(Path(path), card, {name: bytes(exported.serialize()) for name, exported in made.items()})
     return card
 
 
@@ -148,21 +146,6 @@ def _kind(leaf: Any) -> str:
     return f"{leaf.dtype.name} [{', '.join(map(str, leaf.shape))}]"
 
 
-def _write(path: Path, card: Json, functions: Mapping[str, bytes]) -> None:
-    part = path.with_name(path.name + ".part")
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path} is there and is no file: choose another --to")
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as box:
-            box.writestr("card.json", json.dumps(card, indent=1) + "\n")
-            for name, content in functions.items():
-                box.writestr(name, content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path} ({error.strerror}): choose another --to") from error
-
-
 def read_export(path: str | Path) -> ExportedPolicy:
     """The functions and the card of a file that `export_policy` wrote.
 
@@ -171,14 +154,11 @@ def read_export(path: str | Path) -> ExportedPolicy:
             observations of another size than the card says.
     """
     _check(("cpu",), None)
+    card, found = read_box(Path(path), FORMAT, "policy exported by jdp")
     try:
-        with zipfile.ZipFile(path) as box:
-            card = json.loads(box.read("card.json"))
-            start, act = (jax.export.deserialize(bytearray(box.read(name))) for name in ("start", "act"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no policy exported by jdp ({error}): make one with export.py") from error
-    if card.get("format") != FORMAT:
-        raise UserError(f"{path} has the format {card.get('format')!r}, this jdp reads {FORMAT!r}")
+        start, act = (jax.export.deserialize(bytearray(found[name])) for name in ("start", "act"))
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is a damaged export ({error}): make it again with export.py") from error
 
     def checked(function: Callable[..., Any], at: int) -> Callable[..., Any]:
         compiled = jax.jit(function)

@@ -5,7 +5,7 @@ import gymnasium
 from jdp.errors import UserError
 from jdp.evaluation.goal_tasks import make_goal_env
 from jdp.loops.journal import Record
-from jdp.runs.load import LoadedRun, read_config
+from jdp.runs.load import LoadedRun
 from jdp.types import Spec
 
 
@@ -18,7 +18,7 @@ def card_facts(run: LoadedRun, seed: int = 0, arm: str | None = None) -> Record:
     Raises:
         UserError: if the run is unfinished.
     """
-    written, scores = read_config(run.path), run.scores
+    written, scores = run.written, run.scores
     if scores is None:
         again = f"let it run on with --resume {run.path}"
         raise UserError(f"{run.path} is unfinished (it has no scores.json): {again}")

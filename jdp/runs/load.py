@@ -12,8 +12,9 @@ from jdp import registry
 from jdp.data import Normaliser
 from jdp.errors import UserError
 from jdp.learning.diffuser import TrainedDiffuser
-from jdp.runs import checkpoints, models
+from jdp.runs import models
 from jdp.runs.settings import from_dict
+from jdp.runs.stores import Store, checkpoints_of
 from jdp.synthesis.imagined import TrainedModel
 from jdp.types import Denoiser, Json, Method, PyTree, Spec
 
@@ -26,8 +27,8 @@ TARGETS = "target policies"  # the phase of the agents that world models are com
 class LoadedRun:
     """What a run has trained, at its last checkpoints; None for what it has not."""
 
-    path: Path
-    config: Json  # as written in config.json
+    path: Path  # the run directory, or the file of weights
+    written: Json  # config.json: configuration, dataset, command, versions
     spec: Spec
     kind: registry.Kind
     name: str  # of the method, e.g. "td3_bc"
@@ -37,6 +38,11 @@ class LoadedRun:
     world_models: Mapping[str, TrainedModel]  # by phase: "ensemble", or of a seed each "ensemble 0", ...
     scores: Json | None  # scores.json; None while the run is unfinished
     ignored: tuple[str, ...] = ()  # settings of the method that this version of jdp does not know
+
+    @property
+    def config(self) -> Json:
+        """Every setting, as config.json has it."""
+        return self.written["config"]
 
     def state(self, seed: int = 0, phase: str | None = None) -> PyTree:
         """The state of one seed, for `method`; `phase` is needed where there are several.
@@ -97,7 +103,13 @@ def load_run(path: str | Path) -> LoadedRun:
         UserError: if `path` is no run directory of a method or of models, or holds no checkpoint yet.
     """
     path = Path(path)
-    written = read_config(path)
+    written, scores = read_config(path), path / "scores.json"
+    store = checkpoints_of(path)
+    return opened(path, written, store, json.loads(scores.read_text()) if scores.exists() else None)
+
+
+def opened(path: Path, written: Json, store: Store, scores: Json | None) -> LoadedRun:
+    """The run of the configuration `written`, with the weights of `store`; raises as `load_run` does."""
     config, ignored = written["config"], []
     kind, name = _method_of(path, config)
     if (plugin := config.get("plugin")) and name not in registry.entries(kind):
@@ -106,25 +118,23 @@ def load_run(path: str | Path) -> LoadedRun:
     found = registry.entry(kind, name)
     spec = from_dict(Spec, written["spec"])
     settings = from_dict(found.config, config.get("settings") or config[name], ignored)
-    world_models = models.world_models(path, written, spec)
-    parts = {}
+    world_models, parts = models.world_models(store, written, spec), {}
     if found.options.get("model_based"):
         if not world_models:
             raise UserError(f"{path} holds no checkpoint of a world model yet: let it run on with --resume")
         parts["model"] = next(iter(world_models.values())).model
     method = registry.make(kind, settings, spec, **parts)
-    scores = path / "scores.json"
     return LoadedRun(
         path=path,
-        config=config,
+        written=written,
         spec=spec,
         kind=kind,
         name=name,
         method=method,
-        states=_states(path, config, kind, method, spec),
-        diffusers=models.diffusers(path, written, spec),
+        states=_states(path, config, kind, method, spec, store),
+        diffusers=models.diffusers(store, written, spec),
         world_models=world_models,
-        scores=json.loads(scores.read_text()) if scores.exists() else None,
+        scores=scores,
         ignored=tuple(ignored),
     )
 
@@ -155,18 +165,20 @@ def read_config(path: Path) -> Json:
     return json.loads((path / "config.json").read_text())
 
 
-def _states(path: Path, config: Json, kind: registry.Kind, method: Method, spec: Spec) -> dict[str, PyTree]:
-    """The newest states of each phase that has a checkpoint."""
+def _states(
+    path: Path, config: Json, kind: registry.Kind, method: Method, spec: Spec, store: Store
+) -> dict[str, PyTree]:
+    """The newest states of each phase that has weights."""
     rounds = [f"round_{i + 1}" for i in range((config.get("settings") or {}).get("rounds", 0))]
     agents = config.get("arms", ["agent"] if config.get("agent") else [TARGETS])
     phases = {name: [name] for name in agents} if kind == "agent" else {}
     phases = phases or {kind: [*reversed(rounds), kind]}
-    homes: dict[str, Path] = {}
+    newest: dict[str, str] = {}
     for name, candidates in phases.items():
-        for folder in (path / "checkpoints" / candidate for candidate in candidates):
-            if checkpoints.latest(folder) is not None:
-                homes.setdefault(name, folder)
-    if not homes and "arms" not in config:
+        for phase in candidates:
+            if phase in store.phases:
+                newest.setdefault(name, phase)
+    if not newest and "arms" not in config:
         raise UserError(f"{path} holds no checkpoint yet: let it run on with --resume")
     like = models.state_like(method.learner, spec, config["seeds"])
-    return {name: checkpoints.restore(home, like) for name, home in homes.items()}
+    return {name: store.restore(phase, like) for name, phase in newest.items()}

@@ -13,8 +13,8 @@ from jdp.data.episodes import Origin
 from jdp.errors import UserError
 from jdp.learning.diffuser import DiffuserConfig, TrainedDiffuser, trajectory_diffuser
 from jdp.networks import NetworkConfig, Precision
-from jdp.runs import checkpoints
 from jdp.runs.settings import from_dict
+from jdp.runs.stores import Store, store_of
 from jdp.synthesis.imagined import TrainedModel
 from jdp.types import Diffuser, Json, Learner, PyTree, Spec
 from jdp.world_models import termination
@@ -53,13 +53,13 @@ def state_like(learner: Learner, spec: Spec, seeds: int | None = None) -> PyTree
     return jax.eval_shape(jax.vmap(learner.init, in_axes=(0, None)), keys, view)
 
 
-def _restored(home: Path, diffuser: Diffuser, spec: Spec) -> TrainedDiffuser:
+def _restored(store: Store, phase: str, diffuser: Diffuser, spec: Spec) -> TrainedDiffuser:
     zeros = np.zeros(spec.observation_dim + spec.action_dim + 2, np.float32)
     like = {
         "state": state_like(diffuser.learner, spec),
         "normaliser": Normaliser(zeros, zeros, spec.observation_dim, spec.action_dim),
     }
-    saved = checkpoints.restore(home, like)
+    saved = store.restore(phase, like)
     # As it was fitted: in numpy, so that what it decodes on the host stays there.
     return TrainedDiffuser(diffuser, saved["state"], jax.tree.map(np.asarray, saved["normaliser"]))
 
@@ -72,22 +72,16 @@ def restore_diffuser(
     horizon: int,
     precision: Precision = "float32",
 ) -> TrainedDiffuser:
-    """The diffuser of the run directory `path`, for another run on the same `data`.
+    """The diffuser of the run directory or file of weights `path`, for another run on the same `data`.
 
     Raises:
         UserError: if it has none, of these settings, or it was trained on other data.
     """
     diffuser = trajectory_diffuser(network, config, horizon, precision)
-    found = _restored(Path(path) / "checkpoints" / "diffuser", diffuser, data.spec)
+    found = _restored(store_of(Path(path)), "diffuser", diffuser, data.spec)
     if not np.allclose(found.normaliser.mean, fit_normaliser(data).mean, rtol=1e-4, atol=1e-4):
         raise UserError(f"the diffuser of {path} was trained on other data than {data.origin.name}")
     return found
-
-
-def trained_phases(path: Path) -> dict[str, Path]:
-    """The folders of the phases that have a checkpoint, by name, in the order of the alphabet."""
-    folders = sorted((path / "checkpoints").glob("*/"))
-    return {folder.name: folder for folder in folders if checkpoints.latest(folder) is not None}
 
 
 def _registered(phase: str) -> str:
@@ -95,28 +89,29 @@ def _registered(phase: str) -> str:
     return re.sub(r" \d+$", "", phase).replace(" ", "_")
 
 
-def diffusers(path: Path, written: Json, spec: Spec) -> dict[str, TrainedDiffuser]:
+def diffusers(store: Store, written: Json, spec: Spec) -> dict[str, TrainedDiffuser]:
     """The diffusers of a run, or the one that it borrowed, by phase."""
     config = written["config"]
     if "diffusion" not in config:
         return {}
-    homes = trained_phases(Path(written.get("diffuser_from") or path))
+    if borrowed := written.get("diffuser_from"):
+        store = store_of(Path(borrowed))
     network, diffusion = (
         from_dict(k, config[n]) for k, n in ((NetworkConfig, "network"), (DiffuserConfig, "diffusion"))
     )
     diffuser = trajectory_diffuser(network, diffusion, config["horizon"], config["precision"])
     return {
-        phase: _restored(home, diffuser, spec)
-        for phase, home in homes.items()
+        phase: _restored(store, phase, diffuser, spec)
+        for phase in store.phases
         if _registered(phase) == "diffuser"
     }
 
 
-def world_models(path: Path, written: Json, spec: Spec) -> dict[str, TrainedModel]:
+def world_models(store: Store, written: Json, spec: Spec) -> dict[str, TrainedModel]:
     """The world models of a run, by phase."""
     config, found = written["config"], {}
     known = registry.entries("world_model")
-    for phase, home in trained_phases(path).items():
+    for phase in store.phases:
         name = _registered(phase)
         if name not in known or name not in config:
             continue
@@ -125,5 +120,5 @@ def world_models(path: Path, written: Json, spec: Spec) -> dict[str, TrainedMode
             config["ensemble"]["termination"], spec, has_terminals=True, dataset=written["dataset"]
         )
         model = registry.make("world_model", from_dict(known[name].config, config[name]), spec, rule=rule)
-        found[phase] = TrainedModel(model, checkpoints.restore(home, state_like(model.learner, spec)))
+        found[phase] = TrainedModel(model, store.restore(phase, state_like(model.learner, spec)))
     return found

@@ -51,6 +51,23 @@ def test_an_episode_of_point_maze_ends_at_success():
     assert [short.step(np.zeros(2)).truncated for _ in range(5)] == [False] * 4 + [True]
 
 
+def test_multi2d_is_the_maze2d_protocol_with_a_goal_for_each_episode():
+    one, many = (make_goal_env("maze2d-large-v1", task=task) for task in (None, "multi2d"))
+    goals, maze = [], maze_of("PointMaze_Large-v3")
+    for seed in range(40):
+        (start, _), (same, goal) = one.reset(seed), many.reset(seed)
+        np.testing.assert_array_equal(start, same)
+        cell = maze2d.to_point_maze(maze, maze.free_cells.astype(float))
+        assert np.abs(cell - goal).max(axis=1).min() <= maze2d.START_NOISE + 1e-6
+        goals.append(goal)
+    assert len(np.unique(goals, axis=0)) == 40 and np.ptp(goals, axis=0).min() > 5
+    body = many.env.unwrapped.point_env
+    body.set_state(goals[-1] + np.array([0.3, 0]), np.zeros(2))
+    step = many.step(np.zeros(2))
+    assert step.reward == 1 and not step.terminated and step.success
+    np.testing.assert_array_equal(step.goal, goals[-1])
+
+
 @pytest.mark.parametrize("name", maze2d.GOALS)
 def test_the_maze2d_protocol_counts_the_steps_at_one_fixed_goal(name):
     env = make_goal_env(f"maze2d-{name}-v1")

@@ -1,0 +1,108 @@
+"""Plays what a run has trained, or a model that comes with jdp, again: more episodes, other ones, many goals.
+
+    python experiments/evaluate.py results/plan/maze2d-umaze-v1/<run> --episodes 100
+    python experiments/evaluate.py maze2d-umaze-diffuser --many-goals
+
+RUN is a run of plan.py, policies.py, offline_rl.py or pgd_d4rl.py (of which --arm names the agent), a file of
+`export.py --weights`, or the name of a model (docs/pretrained.md). Every training seed plays the episodes;
+scores.json and report.txt go to results/evaluate/<dataset>/<run>/.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+from command_line import parse, run_main
+from opening import score_line
+from options import check_positive
+from progress import Bar
+
+import jdp
+from jdp import devices, evaluation, loops
+from jdp.errors import check_seed
+from jdp.runs import LoadedRun, RunJournal, start_run
+from jdp.runs.directories import replace_text
+from jdp.runs.pretrained import find
+from jdp.types import Json, named_keys
+
+
+@dataclass(frozen=True)
+class Config:
+    """Play a trained method."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run directory, a file of weights, or the name of a model that comes with jdp."""
+    arm: str | None = None
+    """Which of the agents of a run of pgd_d4rl.py: dataset, unguided, guided or world_model."""
+    episodes: int = 100
+    """Episodes of every training seed, played as one batch."""
+    many_goals: bool = False
+    """In maze2d, whose goal is one, draw a goal for each episode: Multi2D of Diffuser's paper."""
+    seed: int = 2_000_000
+    """Of initial states, goals and plans; training scripts score from 1000000 on."""
+    decisions: int = 30
+    """Decisions that are timed, in one environment, after compilation."""
+    out: Path = Path("results")
+    """Where results are written."""
+
+
+def main() -> None:
+    config = parse(Config, None, __doc__ or "")
+    check_positive({"--episodes": config.episodes, "--decisions": config.decisions})
+    check_seed(config.seed, "--seed")
+    run = jdp.load_run(config.run) if config.run.is_dir() else jdp.load_pretrained(find(config.run))
+    arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
+    run.state(0, arm)  # fails where there are several, or none of that name
+    make = evaluation.environment_maker(run.spec, many_goals=config.many_goals)
+    make().close()
+    trained, dataset = run.written, str(run.written["dataset"])
+    journal = RunJournal(begin(config, run, arm), 3.0, Bar, print)
+    print(f"{run.kind:<10} {run.name}, {run.config['seeds']} seeds, of {run.path}")
+    print(f"trained    on {dataset}: {trained['command']}")
+    print(f"run        {journal.run.path}")
+    found = evaluation.summary_of_seeds(
+        loops.play_in_turn(
+            run.method.policy,
+            run.states[arm or ""],
+            make,
+            keys=named_keys(jax.random.key(config.seed), "play", "latency"),
+            seeds=run.config["seeds"],
+            episodes=config.episodes,
+            decisions=config.decisions,
+            seed=config.seed,
+            mesh=devices.data_mesh(),
+            journal=journal,
+        ),
+        run.spec,
+    )
+    report(config, run, journal, found)
+
+
+def begin(config: Config, run: LoadedRun, arm: str | None) -> jdp.runs.Run:
+    """The run directory of this evaluation, which names the method as that of the training does."""
+    settings = dataclasses.asdict(config) | {"run": str(config.run), "out": None}
+    of_run = {key: run.config.get(key) for key in ("env", "preset", "updates", "seeds")}
+    settings |= of_run | {run.kind: run.name, "arm": arm, "evaluation": {"episodes": config.episodes}}
+    kept = {key: run.written.get(key) for key in ("dataset", "sha256", "spec")}
+    facts = kept | {"trained_by": run.written["command"], "trained_at": run.written["commit"]}
+    return start_run(config.out, "evaluate", str(settings["env"] or run.spec.env_id), settings, facts)
+
+
+def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> None:
+    """`scores.json` and `report.txt`."""
+    name, dataset = evaluation.control_score_name(run.spec), run.written["dataset"]
+    goals = ", a goal for each episode" if config.many_goals else ""
+    what = f"{dataset}, {run.spec.env_id}{goals}: {run.name}, {config.episodes} episodes a seed"
+    text = "\n".join([what, "", score_line(name, found), f"trained by {run.written['command']}"])
+    replace_text(journal.run.path / "report.txt", text + "\n")
+    facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}
+    facts |= {"preset": run.config.get("preset"), "updates": run.config.get("updates")}
+    journal.run.write("scores.json", facts | {"episodes": config.episodes, **found, "behaviour": None})
+    print(f"\n{text}\nwritten to {journal.run.path}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,73 @@
+"""Trained models in small files: those that come with jdp, and your own."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jax
+
+from jdp.errors import UserError
+from jdp.runs.load import LoadedRun, opened
+from jdp.runs.records import without_place
+from jdp.runs.stores import read_weights, write_weights
+from jdp.types import Json
+
+SUFFIX = ".jdp"
+FOLDER = Path(str(resources.files("jdp"))) / "pretrained"
+
+
+def names() -> list[str]:
+    """What `load_pretrained` knows: the models that come with jdp."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+
+
+def load_pretrained(name: str | Path) -> LoadedRun:
+    """A trained model that comes with jdp, or that of a file: as `load_run` gives it, with one seed.
+
+    `.written` says what it was trained on and by which command, `.scores` what all seeds of that run scored.
+
+    Args:
+        name: one of `names()`, or a path of a file of `save_pretrained`.
+
+    Raises:
+        UserError: for an unknown name, and a file that cannot be read.
+    """
+    path = find(name)
+    card, store = read_weights(path)
+    return opened(path, card["run"], store, card["scores"])
+
+
+def find(name: str | Path) -> Path:
+    """The file of the model `name`, or that file itself; raises `UserError` where there is none."""
+    path = FOLDER / f"{name}{SUFFIX}" if str(name) in names() else Path(name)
+    if not path.is_file():
+        raise UserError(f"no trained model {name}: give the path of a file, or one of {', '.join(names())}")
+    return path
+
+
+def save_pretrained(
+    path: str | Path, run: LoadedRun, *, seed: int = 0, phases: Sequence[str] | None = None
+) -> Json:
+    """Writes what one seed of `run` has learned to the file `path`, without optimisers; returns its card.
+
+    Args:
+        phases: which of the run's models: names of `run.states`, `.diffusers` and `.world_models`; None: all.
+
+    Raises:
+        UserError: for an unknown phase or seed, or if `path` is a folder.
+        StorageError: if it cannot be written.
+    """
+    states = {name: jax.tree.map(lambda x: x[None], run.state(seed, name)) for name in run.states}
+    diffusers = {
+        name: {"state": found.state, "normaliser": found.normaliser} for name, found in run.diffusers.items()
+    }
+    known = states | diffusers | {name: found.state for name, found in run.world_models.items()}
+    chosen = list(known) if phases is None else list(phases)
+    if unknown := [name for name in chosen if name not in known]:
+        raise UserError(f"{run.path} has trained no {unknown[0]!r}: choose of {', '.join(known)}")
+    # Of the machine it was trained on the file names no folder.
+    written = {name: value for name, value in run.written.items() if name not in ("diffuser_from", "resumed")}
+    written["command"] = without_place(str(run.written.get("command") or ""))
+    written["config"] = run.config | {"seeds": 1}
+    card = {"training_seed": seed, "run": written, "scores": run.scores}
+    return write_weights(Path(path), card, {name: known[name] for name in chosen})
