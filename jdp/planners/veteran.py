@@ -114,7 +114,8 @@ def _presets(task: Task) -> Mapping[str, Preset]:
     if task.horizon is None:
         cpu = VeteranConfig(horizon=32, stride=4, candidates=16, model=presets.SMALL, **common)
         return presets.presets_of(task, cpu, presets.published(VeteranConfig(model=presets.SMALL, **common)))
-    maze = presets.in_maze(task, goals="last_row", critic=presets.CLEAN_CRITIC)
+    own = presets.by_waypoints(task) if task.stays else {}
+    maze = presets.in_maze(task, goals="last_row", critic=presets.CLEAN_CRITIC, **own)
     return presets.presets_of(task, VeteranConfig(**maze))
 
 
