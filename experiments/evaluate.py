@@ -26,6 +26,7 @@ from jdp.errors import check_seed
 from jdp.runs import LoadedRun, RunJournal, start_run
 from jdp.runs.directories import replace_text
 from jdp.runs.pretrained import find
+from jdp.tasks import maze2d
 from jdp.types import Json, named_keys
 
 
@@ -86,16 +87,22 @@ def begin(config: Config, run: LoadedRun, arm: str | None) -> jdp.runs.Run:
     settings = dataclasses.asdict(config) | {"run": str(config.run), "out": None}
     of_run = {key: run.config.get(key) for key in ("env", "preset", "updates", "seeds")}
     settings |= of_run | {run.kind: run.name, "arm": arm, "evaluation": {"episodes": config.episodes}}
-    kept = {key: run.written.get(key) for key in ("dataset", "sha256", "spec")}
+    kept = {key: run.written.get(key) for key in ("sha256", "spec")} | {"dataset": dataset_of(config, run)}
     facts = kept | {"trained_by": run.written["command"], "trained_at": run.written["commit"]}
     return start_run(config.out, "evaluate", str(settings["env"] or run.spec.env_id), settings, facts)
 
 
+def dataset_of(config: Config, run: LoadedRun) -> str:
+    """The name of the run's data; of maze2d with many goals that of Multi2D, "multi2d-umaze (...)"."""
+    name, _, kind = str(run.written["dataset"]).partition(" ")
+    maze = maze2d.parse(name)
+    return f"multi2d-{maze.maze} {kind}" if config.many_goals and maze else f"{name} {kind}".strip()
+
+
 def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> None:
     """`scores.json` and `report.txt`."""
-    name, dataset = evaluation.control_score_name(run.spec), run.written["dataset"]
-    goals = ", a goal for each episode" if config.many_goals else ""
-    what = f"{dataset}, {run.spec.env_id}{goals}: {run.name}, {config.episodes} episodes a seed"
+    name, dataset = evaluation.control_score_name(run.spec), dataset_of(config, run)
+    what = f"{dataset}, {run.spec.env_id}: {run.name}, {config.episodes} episodes a seed"
     text = "\n".join([what, "", score_line(name, found), f"trained by {run.written['command']}"])
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from jdp.evaluation import Published, barnard, bootstrap_interval, published
-from jdp.evaluation.statistics import welch
+from jdp.evaluation.statistics import difference_from, welch
 from jdp.evaluation.summary import with_interval
 from jdp.runs.cells import DATA, is_success_row
 from jdp.runs.directories import config_hash
@@ -39,9 +39,14 @@ def matrix(cells: pd.DataFrame) -> Grid:
     methods = cells.drop_duplicates("row").method
     copies: dict[str, Published] = {}
     for column, name in zip(columns, by_data.dataset, strict=True):
-        if unit == "normalised score" and (known := published(name)):
-            at = list(table.columns).index(column) + 1
+        if unit != "return" and (known := published(name)):
+            at, own = list(table.columns).index(column) + 1, cells[cells.column == column]
             table.insert(at, "published", [copied(known.get(m)) for m in methods], allow_duplicates=True)
+            less = [
+                less_published(own[own.row == row], known.get(m))
+                for row, m in zip(rows, methods, strict=True)
+            ]
+            table.insert(at + 1, "difference (95 %)", less, allow_duplicates=True)
             copies |= {method: known[method] for method in methods if method in known}
     notes = [*notes_of(cells), *bold_notes(cells, bool(bold))]
     if len(columns) > 1 and unit != "return":
@@ -55,6 +60,9 @@ def matrix(cells: pd.DataFrame) -> Grid:
         notes.append("A row may differ in updates from dataset to dataset: see the cells.")
     if copies:
         notes.append(f"Published: copied, not run here. {sources(copies.values())}")
+        notes.append(
+            "Difference: ours less the published mean, with Welch's interval where its spread is known."
+        )
     return Grid(f"{unit} (95 %), last checkpoint", table, notes)
 
 
@@ -113,6 +121,15 @@ def copied(row: Published | None) -> str:
     return f"{row.score:.1f}" + (f" ± {row.spread:.1f}" if np.isfinite(row.spread) else "")
 
 
+def less_published(cell: pd.DataFrame, row: Published | None) -> str:
+    """The score of a table's cell less the published one, with Welch's interval; "-" where one is missing."""
+    if row is None or cell.empty:
+        return "-"
+    found = difference_from(cell.iloc[0].scores, row.score, row.standard_error, row.runs)
+    text = with_interval(*found)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def notes_of(cells: pd.DataFrame) -> list[str]:
     """What the numbers of one table and their intervals are."""
     seeds = " to ".join(map(str, dict.fromkeys((cells.seeds.min(), cells.seeds.max()))))
@@ -149,7 +166,8 @@ def sources(copies: Iterable[Published]) -> str:
     """Where every method's copied numbers stand; methods of one source together."""
     methods: dict[str, list[str]] = {}
     for row in copies:
-        spread = f" (±: {row.spread_is})" if np.isfinite(row.spread) else ""
+        over = "" if row.runs is None else f" over {row.runs} runs"
+        spread = f" (±: {row.spread_is}{over})" if np.isfinite(row.spread) else ""
         methods.setdefault(f"{row.source}{spread}", []).append(row.method)
     return " ".join(f"{', '.join(names)}: {source}." for source, names in methods.items())
 

@@ -12,6 +12,7 @@ from jdp.evaluation.statistics import (
     barnard,
     bootstrap_interval,
     difference,
+    difference_from,
     interval,
     iqm,
     mean,
@@ -55,6 +56,11 @@ def test_difference_is_welchs():
     assert found.estimate == pytest.approx(a.mean() - b.mean())
     assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high))
     assert difference([3.0, 3.0], [1.0, 1.0]) == (2.0, 2.0, 2.0)
+    known = difference_from(a, np.mean(b), stats.sem(b), len(b))
+    np.testing.assert_allclose(known, found, rtol=1e-12)  # all that Welch's interval needs of b
+    assert np.isnan(difference_from(a, 1.0, np.nan, 4).low) and np.isnan(
+        difference_from(a, 1.0, 2.0, None).low
+    )
     assert np.isnan(difference([3.0], b).low) and difference([3.0], [1.0]).estimate == 2.0
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from table_runs import HOPPER, MAZE, line, make_run, rows_of, shown, tables
 
 from jdp.evaluation import bootstrap_interval, interval, success_interval
+from jdp.evaluation.statistics import difference_from
 
 
 def test_runs_that_differ_only_in_seed_are_one_cell(tmp_path):
@@ -138,8 +139,11 @@ def test_published_numbers_stand_beside_d4rls_data_alone(tmp_path):
     make_run(tmp_path, "offline_rl", d4rl, "morel", [50.0, 60.0], name="b", config=model)
     make_run(tmp_path, "offline_rl", HOPPER, "td3_bc", [30.0, 40.0])
     text, rows = tables(tmp_path)
-    assert line(text, "method") == ["method", HOPPER, d4rl, "published", "IQM of 2 datasets"]
-    assert line(text, "td3_bc")[3] == "60.4 ± 3.5" and line(text, "morel (ensemble)")[3] == "-"
+    head = ["method", HOPPER, d4rl, "published", "difference (95 %)", "IQM of 2 datasets"]
+    assert line(text, "method") == head
+    less = difference_from([50.0, 60.0], 60.37, 3.49 / 3**0.5, 4)
+    assert line(text, "td3_bc")[3:5] == ["60.4 ± 3.5", shown(less)]
+    assert line(text, "morel (ensemble)")[3:5] == ["-", "-"]
     assert "copied, not run here" in text and "arXiv 2210.07105" in text and "2208.06193" not in text
     (copied,) = [row for row in rows if row["kind"] == "published"]
     assert copied["method"] == "TD3+BC" and "not run here" in copied["source"] and not copied["command"]

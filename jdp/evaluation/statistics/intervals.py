@@ -48,11 +48,31 @@ def difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Interval:
     mean = float(a.mean() - b.mean())
     if min(a.size, b.size) < 2:
         return Interval(mean, np.nan, np.nan)
-    variances = np.array([a.var(ddof=1) / a.size, b.var(ddof=1) / b.size])
+    return _welch_interval(mean, (stats.sem(a), stats.sem(b)), (a.size, b.size), level)
+
+
+def difference_from(
+    a: ArrayLike, mean: float, standard_error: float, runs: int | None, *, level: float = 0.95
+) -> Interval:
+    """`difference` of `a` `[n]`, one value a seed, from values known by their mean, its standard error, and
+    their number: those of a table elsewhere. NaN bounds where one of these is not known, or `n < 2`.
+    """
+    a = np.asarray(a, np.float64).ravel()
+    less = float(a.mean() - mean)
+    if a.size < 2 or runs is None or runs < 2 or not np.isfinite(standard_error):
+        return Interval(less, np.nan, np.nan)
+    return _welch_interval(less, (stats.sem(a), standard_error), (a.size, runs), level)
+
+
+def _welch_interval(
+    mean: float, errors: tuple[float, float], sizes: tuple[int, int], level: float
+) -> Interval:
+    """Around a difference of two means of `sizes` values with these standard errors."""
+    variances = np.square(errors)
     total = float(variances.sum())
     if total == 0:
         return Interval(mean, mean, mean)
-    freedom = total**2 / float((variances**2 / [a.size - 1, b.size - 1]).sum())
+    freedom = total**2 / float((variances**2 / (np.array(sizes) - 1)).sum())
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
     return Interval(mean, mean - half, mean + half)
 
