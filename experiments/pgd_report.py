@@ -52,11 +52,17 @@ def check_sets(
         "likelihood_std": 1.0,
         "sampler_std_error": exact.std_errors(sampler.function(), sampler.sigmas(), widest=widest),
         "terminals": terminal_counts(data, sets, config.horizon),
+        "kept_spread": {kind: jdp.synthesis.kept_spread(x, data, normaliser) for kind, x in sets.items()},
         "sets": judged,
     }
     draw_sets(job, sets, errors)
     job.run.write("checks.json", result)
     return job.run.read("checks.json") or {}
+
+
+def squared_distance(likelihood: float, dims: int) -> float:
+    """E|a - pi(s)|^2 of actions `[dims]` whose mean log density under N(pi(s), 1) is `likelihood`."""
+    return -2 * likelihood - dims * float(np.log(2 * np.pi))
 
 
 def terminal_line(counts: Mapping[str, list[int]]) -> str:
@@ -83,6 +89,7 @@ def closing(job: Job[Config], checks: Record, compilations: devices.Compilations
     config, data, behaviour = job.config, job.data, evaluation.behaviour_score(job.data)
     records = {arm: job.journal.records(f"{arm}/evaluation") for arm in config.arms}
     arms = {arm: evaluation.last_scores(r, data.spec, config.updates) for arm, r in records.items()}
+    real, dims, spreads = checks["sets"]["data"]["likelihood"], data.spec.action_dim, checks["kept_spread"]
     rows = []
     for arm, score in arms.items():
         entry = checks["sets"].get("data" if arm == "dataset" else arm, {})
@@ -92,7 +99,9 @@ def closing(job: Job[Config], checks: Record, compilations: devices.Compilations
                 f"{evaluation.score_name(data.spec)} (95 %)": evaluation.with_interval(*score["interval"]),
                 "seeds": " ".join(f"{s:.1f}" for s in score["seeds"]),
                 "dynamics error": f"{entry['dynamics_median']:.1e}" if "dynamics_median" in entry else "-",
+                "|a - pi|^2": f"{squared_distance(entry['likelihood'][0], dims):.3f}",
                 "log-likelihood (95 %)": evaluation.with_interval(*entry["likelihood"], digits=2),
+                "spread": f"{spreads.get('data' if arm == 'dataset' else arm, np.nan):.2f}",
             }
         )
     error = max(checks["sampler_std_error"].values(), key=abs)
@@ -103,7 +112,9 @@ def closing(job: Job[Config], checks: Record, compilations: devices.Compilations
         "",
         f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and world model",
         "dynamics error: median squared error of the next state, standardised, against the simulator",
-        f"log-likelihood: of actions under N(pi(s), 1), pi of the {checks['target']} arm's agents",
+        f"|a - pi|^2, log-likelihood of actions under N(pi(s), 1): pi of {checks['target']}'s agents; "
+        f"of real windows {squared_distance(real[0], dims):.3f}, {evaluation.with_interval(*real, digits=2)}",
+        "spread: std of windows along the data's widest direction, as a share of the data's",
         "terminal transitions (Clopper-Pearson): " + terminal_line(checks["terminals"]),
         f"sampler {config.sampler.sampler}, {config.sampler.steps} steps from {config.sampler.sigma_max:g}: "
         "std error on exact Gaussians (single channels, and the windows' widest direction) at most "

@@ -7,7 +7,7 @@ from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
 from jdp.synthesis.imagined import TrainedModel, imagine, rolled_out_experience, rollouts_from_data, target_of
 from jdp.synthesis.policy import target_log_prob, target_policy
 from jdp.synthesis.rings import empty_rings, refill
-from jdp.synthesis.spread import fit_sampler, window_spread
+from jdp.synthesis.spread import fit_sampler, kept_spread, window_spread
 
 __all__ = [
     "GuidanceConfig",
@@ -22,6 +22,7 @@ __all__ = [
     "guide",
     "histories_at",
     "imagine",
+    "kept_spread",
     "recorded",
     "refill",
     "rolled_out_experience",

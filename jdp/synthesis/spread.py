@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jdp.data import Episodes, Normaliser, fit_normaliser, windows
+from jdp.data import Episodes, Experience, Normaliser, fit_normaliser, windows
 from jdp.synthesis.generate import SamplerConfig
 
 SAMPLES = 2048  # windows that are looked at
@@ -21,6 +21,23 @@ def window_spread(
     Raises:
         UserError: as `jdp.data.windows`.
     """
+    return _widest(_normalised_windows(episodes, normaliser, length, samples))[1]
+
+
+def kept_spread(made: Experience, episodes: Episodes, normaliser: Normaliser) -> float:
+    """The std of windows `[N, T, ...]` along the widest direction of the data's, as a share of theirs.
+
+    Raises:
+        UserError: as `jdp.data.windows`.
+    """
+    length = made.reward.shape[1]
+    direction, std = _widest(_normalised_windows(episodes, normaliser, length, SAMPLES))
+    x = normaliser.encode(made.observation, made.action, made.reward, made.terminal)
+    return float(np.std(np.asarray(x, np.float32).reshape(len(x), -1) @ direction)) / std
+
+
+def _normalised_windows(episodes: Episodes, normaliser: Normaliser, length: int, samples: int) -> np.ndarray:
+    """`[n, T * D]`, windows of the data drawn at random."""
     found = windows(episodes, length)
     count = len(found.starts)
     chosen = np.random.default_rng(0).choice(count, size=min(samples, count), replace=False)
@@ -32,12 +49,17 @@ def window_spread(
     x = normaliser.encode(
         episodes.observations[rows], episodes.actions[rows], episodes.rewards[rows], terminals
     )
-    flat = np.array(x, np.float32).reshape(len(rows), -1)
-    flat -= flat.mean(axis=0)
+    return np.array(x, np.float32).reshape(len(rows), -1)
+
+
+def _widest(flat: np.ndarray) -> tuple[np.ndarray, float]:
+    """The direction `[D]`, of length 1, in which `flat` `[n, D]` spreads most, and its std there."""
+    flat = flat - flat.mean(axis=0)
     direction = np.random.default_rng(1).normal(size=flat.shape[1]).astype(np.float32)
     for _ in range(POWER_STEPS):  # a factorisation takes seconds, this a few hundredths
         direction = flat.T @ (flat @ (direction / np.linalg.norm(direction)))
-    return float(np.sqrt(np.linalg.norm(direction) / len(flat)))
+    std = float(np.sqrt(np.linalg.norm(direction) / len(flat)))
+    return direction / np.linalg.norm(direction), std
 
 
 def fit_sampler(sampler: SamplerConfig, episodes: Episodes, length: int) -> SamplerConfig:

@@ -10,7 +10,8 @@ from jdp.data.episodes import make_episodes
 from jdp.diffusion import exact, samplers
 from jdp.diffusion.schedules import karras
 from jdp.errors import UserError
-from jdp.synthesis import SamplerConfig, fit_sampler, window_spread
+from jdp.evaluation.synthetic_sets import real_windows
+from jdp.synthesis import SamplerConfig, fit_sampler, kept_spread, window_spread
 from jdp.types import Spec
 
 ORIGIN = Origin("made by hand", "file", "", "", 0, "MIT")
@@ -43,6 +44,16 @@ def test_the_spread_is_the_root_of_the_largest_eigenvalue_of_all_windows(termina
     largest = np.linalg.eigvalsh(np.cov(x.T, bias=True))[-1]
     np.testing.assert_allclose(window_spread(data, normaliser, T), np.sqrt(largest), rtol=0.1)
     assert np.sqrt(largest) > 3  # sixteen steps move together
+
+
+def test_the_spread_that_a_set_keeps():
+    data = slow_episodes()
+    normaliser = fit_normaliser(data)
+    real = real_windows(data, normaliser, 400, T)
+    assert abs(kept_spread(real, data, normaliser) - 1) < 0.1
+    mean = normaliser.mean[:3]
+    narrow = real._replace(observation=mean + 0.5 * (real.observation - mean))
+    assert abs(kept_spread(narrow, data, normaliser) / kept_spread(real, data, normaliser) - 0.5) < 0.02
 
 
 def test_a_sampler_is_fitted_once_and_a_level_that_was_given_stays():
