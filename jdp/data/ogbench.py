@@ -67,20 +67,21 @@ def load_npz(
       rewards `rewards` and `masks` (0 where the task ended). `terminals` go on to mark ends of episodes.
     - D4RL's dictionaries hold `rewards` without `masks`: `terminals` are ends of the task, `timeouts` others.
 
-    The task is what `asked` says, else the dataset `task`, else the file's name. Where it is one of OGBench's
-    single tasks, rows without rewards are relabelled for it.
+    The task is what `asked` says, else the dataset `task`, else that of the recipe that made the file, else
+    the file's name. Where it is one of OGBench's single tasks, rows without rewards are relabelled for it.
 
     Raises:
         UserError: for a file that cannot be used, or a package that is missing.
     """
     where, found = str(path), read(path)
-    task = (task or path.stem).removesuffix("-val")
+    facts = facts_of(found)
+    task = (task or str(facts.get("dataset", path.stem))).removesuffix("-val")
     env_id = asked.env_id or (task if is_ogbench_data(task) else None)
     notices = ["" if "rewards" in found else _NOTICE]
     if env_id is not None and is_single_task(env_id) and "rewards" not in found:
         found |= relabelled(env_id, found, where)
         notices = [_SINGLE.format(task=env_id)]
-    if kind != "recipe" and (facts := facts_of(found)):
+    if kind != "recipe" and facts:
         notices.append(f"made by OGBench's recipe, seed {facts.get('seed')}: not OGBench's own file")
     flags = {
         k: checks.flag_column(found[k], k, where)

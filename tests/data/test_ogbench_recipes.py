@@ -291,6 +291,8 @@ def test_a_made_file_is_what_ogbench_reads_and_never_passes_as_its_own(with_file
         jdp.data.load(NAVIGATE)
     shutil.copy(path, home / f"{NAVIGATE}.npz")
     assert "recipe, seed 0: not OGBench's own file" in jdp.data.load(NAVIGATE).origin.notice
+    by_path = jdp.data.load(str(path))
+    assert by_path.spec == data.spec and by_path.origin.name == f"{path.name} (file)"
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(UserError, match=r"does not open as npz.*delete it"):
         jdp.data.load(NAVIGATE, source="recipe", making=Making(rows=2000))

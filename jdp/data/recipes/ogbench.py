@@ -38,7 +38,7 @@ def recipe(name: str) -> Recipe | None:
         opened, facts = partial(opened_play, scene, steps), _play_facts(scene)
     facts = {"recipe": "ogbench 1", **facts, "episode": steps}  # goes up where the same seed gives other rows
     rows = (episodes // 10 if part else episodes) * steps
-    write = partial(_write, opened, steps)
+    write = partial(_write, name, opened, steps)
     return Recipe(name, "OGBench", rows, facts, write, _STORE, LICENCE, steps, part)
 
 
@@ -60,9 +60,13 @@ def _play_facts(scene: str) -> Facts:
     return {"controller": "plan oracles", "noise": PLAN_NOISE, "smoothing": SMOOTHING, "stacked": stacked}
 
 
-def _write(opened: blocks.Opened, steps: int, path: Path, order: Order) -> None:
+def _write(name: str, opened: blocks.Opened, steps: int, path: Path, order: Order) -> None:
     plan = blocks.Plan(opened, order.seed, order.first // steps, order.rows // steps, steps)
-    facts = {**order.facts, **{package: _version(package) for package in ("ogbench", "mujoco", "numpy")}}
+    facts = {
+        "dataset": name,
+        **order.facts,
+        **{package: _version(package) for package in ("ogbench", "mujoco", "numpy")},
+    }
     blocks.write(path, plan, facts, processes=order.processes, progress=order.progress)
 
 
