@@ -4,7 +4,7 @@
     python experiments/make_dataset.py --env cube-single-play-v0 --processes 8
 
 D4RL's maze2d takes 10 s on a CPU for each million rows, OGBench's point mazes (extra ogbench) 4 minutes, its
-cubes, scene and puzzle one to two hours; those are made in blocks, over processes, and a making that was
+cubes, scene and puzzle 35 minutes; OGBench's are made in blocks, over processes, and a making that was
 killed goes on with the same command. The file goes to the folder of D4RL's files ($D4RL_DATASET_DIR or
 ~/.d4rl/datasets) or of OGBench's ($OGBENCH_DATA_DIR or ~/.ogbench/data), where `--env maze2d-large-v1
 --source recipe` of the other scripts finds it; those make it themselves where it is missing, in one process.

@@ -9,11 +9,13 @@ from scipy.stats import norm
 
 import jdp.data
 from jdp.data import recipes
-from jdp.data.recipes import Making, blocks, ogbench_play
+from jdp.data.recipes import Making, blocks, ogbench_mazes, ogbench_play
+from jdp.data.recipes.ogbench_facts import statistics
 from jdp.data.recipes.ogbench_mazes import NOISE, Walk, cells, opened_maze, stitched, vertices
 from jdp.data.relabel import relabelled
 from jdp.errors import UserError
 from jdp.evaluation import make_env
+from jdp.evaluation.statistics import welch
 from jdp.tasks import Maze, maze_of
 from jdp.tasks.mazes import steps_to
 
@@ -203,6 +205,18 @@ def test_a_cube_is_stacked_with_a_probability_of_the_episode(monkeypatch):
     assert first == [None] * 3  # the environment's own reset draws the first target, with .5
     assert np.ptp(later, axis=1).max() == 0 and len(set(later[:, 0])) == 3
     assert later.min() >= 0 and later.max() <= 0.25
+
+
+def test_statistics_tell_another_noise_apart(monkeypatch):
+    name, found = "pointmaze-medium-stitch-v0", {}
+    for key, noise, seed in (("recipe", NOISE, 0), ("again", NOISE, 1), ("less", 0.3, 1)):
+        monkeypatch.setattr(ogbench_mazes, "NOISE", noise)
+        episode = opened_maze("medium", "stitch", 100)
+        made = [episode(seed, number) for number in range(20)]
+        found[key] = statistics({k: np.concatenate([rows[k] for rows in made]) for k in made[0]}, name)
+    assert {len(values) for values in found["recipe"].values()} == {20}
+    assert welch(found["recipe"]["saturated"], found["less"]["saturated"]) < 1e-6
+    assert min(welch(found["recipe"][k], found["again"][k]) for k in ("saturated", "change", "speed")) > 0.01
 
 
 # Blocks
