@@ -1,6 +1,7 @@
 """OGBench's datasets made again: what moves in them, the blocks they are made in, and their single tasks."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import norm
 
 import jdp.data
 from jdp.data import recipes
+from jdp.data.export import save_minari
 from jdp.data.recipes import Making, blocks, ogbench_mazes, ogbench_play
 from jdp.data.recipes.ogbench_facts import statistics
 from jdp.data.recipes.ogbench_mazes import NOISE, Walk, cells, opened_maze, stitched, vertices
@@ -325,6 +327,16 @@ def test_the_validation_part_is_a_tenth_of_episodes_that_follow(home):
     _, theirs, val = utils.make_env_and_datasets(name, dataset_path=str(one))
     np.testing.assert_array_equal(theirs["observations"], training.observations)
     np.testing.assert_array_equal(val["observations"], part.observations)
+
+
+def test_what_is_made_goes_to_minari_and_back(with_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    data = jdp.data.load(NAVIGATE, source="recipe", making=Making(rows=2000))
+    save_minari("jdp/test/navigate-v0", jdp.data.transitions(data), spec=data.spec)
+    back = jdp.data.load("jdp/test/navigate-v0")
+    for key in ("observations", "actions", "next_observations", "timeouts"):
+        np.testing.assert_array_equal(getattr(back, key), getattr(data, key))
+    assert back.spec == replace(data.spec, env_id="pointmaze-medium-v0")  # what Gymnasium calls it
 
 
 def test_every_name_has_the_official_size():
