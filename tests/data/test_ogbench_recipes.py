@@ -1,6 +1,7 @@
 """OGBench's datasets made again: what moves in them, the blocks they are made in, and their single tasks."""
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -260,6 +261,32 @@ def test_a_making_that_was_killed_goes_on_to_the_same_bytes(tmp_path, monkeypatc
     single = opened(log)()(4, 12)
     with np.load(tmp_path / "whole.npz") as file:
         np.testing.assert_array_equal(file["observations"][60:90], single["observations"])
+
+
+def test_who_comes_second_waits_and_makes_nothing(tmp_path):
+    started, go, log, seen = threading.Event(), threading.Event(), [], []
+    episode = opened(log)()
+
+    def slow():
+        def wait(seed, number):
+            started.set()
+            assert go.wait(60)
+            return episode(seed, number)
+
+        return wait
+
+    def never():
+        raise AssertionError("it is made already")
+
+    path = tmp_path / "a.npz"
+    first = threading.Thread(target=blocks.write, args=(path, blocks.Plan(slow, 0, 0, 2, 30), {}))
+    first.start()
+    assert started.wait(60)
+    threading.Timer(0.2, go.set).start()
+    blocks.write(path, blocks.Plan(never, 0, 0, 2, 30), {}, progress=seen.append)
+    first.join()
+    assert log == [0, 1] and path.is_file() and seen[0] == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_a_broken_block_is_one_line(tmp_path):
