@@ -29,7 +29,7 @@ class Config:
     real: Path
     """Folder of OGBench's files."""
 
-    rows: int = 40_000
+    rows: int = 20_020
     """Rows of each file, and of the recipe, in whole episodes."""
 
     seed: int = 1000
