@@ -210,6 +210,7 @@ def test_a_cube_is_stacked_with_a_probability_of_the_episode(monkeypatch):
     assert later.min() >= 0 and later.max() <= 0.25
 
 
+@pytest.mark.slow
 def test_statistics_tell_another_noise_apart(monkeypatch):
     name, found = "pointmaze-medium-stitch-v0", {}
     for key, noise, seed in (("recipe", NOISE, 0), ("again", NOISE, 1), ("less", 0.3, 1)):
