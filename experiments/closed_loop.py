@@ -91,9 +91,7 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
         scores = evaluation.scores_of(played.returns, spec).mean()
         scores = 100 * played.success.mean() if evaluation.is_success(spec) else scores
         took = 1e3 * record["latency"]["median"]
-        print(
-            f"seed {seed}: {evaluation.control_score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms"
-        )
+        print(f"seed {seed}: {evaluation.score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms")
         if seed == 0:
             draw_episodes(job, name, played, recorder)
 
@@ -138,7 +136,7 @@ def closing(
     """`scores.json` and `report.txt`."""
     data, spec, took = job.data, job.data.spec, found["latency"]
     behaviour = evaluation.behaviour_score(data)
-    lengths, name = np.concatenate(found["lengths"]), evaluation.control_score_name(spec)
+    lengths, name = np.concatenate(found["lengths"]), evaluation.score_name(spec)
     over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
     ms = {name: f"{1e3 * seconds:.1f} ms" for name, seconds in took.items()}
     lines = [

@@ -106,7 +106,7 @@ def dataset_of(config: Config, run: LoadedRun) -> str:
 
 def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> None:
     """`scores.json` and `report.txt`."""
-    name, dataset = evaluation.control_score_name(run.spec), dataset_of(config, run)
+    name, dataset = evaluation.score_name(run.spec), dataset_of(config, run)
     what = f"{dataset}, {run.spec.env_id}: {run.name}, {config.episodes} episodes a seed"
     text = "\n".join([what, "", score_line(name, found), f"trained by {trained_by(run)}"])
     replace_text(journal.run.path / "report.txt", text + "\n")

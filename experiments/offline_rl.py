@@ -115,11 +115,12 @@ def closing(job: Job[AgentConfig], model_based: bool, compilations: devices.Comp
     config, data, spec = job.config, job.data, job.data.spec
     records, behaviour = job.journal.records("agent/evaluation"), evaluation.behaviour_score(data)
     score, name = evaluation.last_scores(records, spec, config.updates), evaluation.score_name(spec)
+    over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
     lines = [
         heading(job, config.agent),
         "",
         score_line(name, score),
-        f"interval: Student's t over {config.seeds} agent seeds"
+        f"interval: {over} {config.seeds} agent seeds"
         + (" that share one world model" if model_based else ""),
     ]
     curve = {config.agent: evaluation.learning_curve(records, spec)}

@@ -11,7 +11,7 @@ from progress import Bar
 from jdp import devices, loops, runs
 from jdp.data import Episodes
 from jdp.errors import check_seed
-from jdp.evaluation import describe, environment_maker, score_name, scores_of, with_interval
+from jdp.evaluation import describe, environment_maker, score_name, seed_scores, with_interval
 from jdp.loops.journal import Record
 from jdp.loops.rounds import RoundOptions
 from jdp.runs.directories import replace_text
@@ -78,8 +78,7 @@ def agent_options(
             journal=job.journal,
             label=f"{phase}: evaluate",
         )
-        scores = scores_of(record["returns"], spec).mean(axis=1)
-        shown = ", ".join(f"{s:.1f}" for s in scores)
+        shown = ", ".join(f"{s:.1f}" for s in seed_scores(record, spec))
         print(f"{phase}: {score_name(spec)} after {step:,} updates: {shown} (one a seed)")
         return record
 

@@ -27,9 +27,10 @@ class DatasetOptions:
     """Which dataset, and where results go."""
 
     env: str = "hopper-medium"
-    """D4RL name with or without version (then the newest), Minari id, or path to a D4RL-layout HDF5 file."""
+    """D4RL name with or without version (then the newest), Minari id, OGBench name, or path to a file."""
     source: Source = "auto"
-    """auto: a file, D4RL on disk, D4RL download, its recipe or the bundled set; or one of these."""
+    """auto: a file, D4RL on disk, D4RL download, its recipe or the bundled set, OGBench on disk; or one of
+    these (recipe also makes some of OGBench's sets, with the extra ogbench)."""
     env_id: str | None = None
     """Gymnasium task for evaluation and reference returns, where the dataset does not name one."""
     max_episode_steps: int | None = None

@@ -17,7 +17,7 @@ from jdp.data import checks
 from jdp.data.ends import find_timeouts
 from jdp.data.write import write_columns
 from jdp.errors import UserError
-from jdp.tasks.families import register
+from jdp.tasks.families import gymnasium_id, register
 from jdp.types import Spec, Transition
 
 
@@ -130,6 +130,7 @@ def _create(
     env_id = env_id or (spec.env_id if spec is not None else None)
     if env_id is not None:
         register(env_id)
+        env_id = gymnasium_id(env_id)  # Minari makes the task
     low, high = score_range if score_range is not None and env_id is not None else (None, None)
     env = env_id if spec is None or spec.env_spec is None else EnvSpec.from_json(spec.env_spec)
     ones = np.ones(columns.actions.shape[1:], np.float32)

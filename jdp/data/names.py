@@ -23,7 +23,14 @@ _MINARI_EXAMPLES = tuple(
     f"mujoco/{task}/{quality}-v0" for task in _LOCOMOTION for quality in ("simple", "medium", "expert")
 )
 _OGBENCH_EXAMPLES = tuple(
-    f"{body}maze-{maze}-navigate-v0" for body in ("point", "ant") for maze in ("medium", "large", "giant")
+    f"{body}maze-{maze}-{kind}-v0"
+    for body in ("point", "ant")
+    for maze in ("medium", "large", "giant", "teleport")
+    for kind in ("navigate", "stitch")
+) + tuple(
+    f"{scene}-play{task}-v0"
+    for scene in ("cube-single", "cube-double", "scene", "puzzle-3x3")
+    for task in ("", "-singletask", "-singletask-task1")
 )
 
 

@@ -1,8 +1,8 @@
-"""The writer of HDF5 files of D4RL's layout, which are there complete or not at all."""
+"""Writers of files of rows, which are there complete or not at all: HDF5 of D4RL's layout, and npz."""
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,13 +22,29 @@ def write_columns(
     """
     import h5py
 
+    with _moved_to(path) as part, h5py.File(part, "w") as file:
+        for key, values in columns.items():
+            file.create_dataset(key, data=values, **storage)
+        for key, value in metadata.items():
+            file.create_dataset(f"metadata/{key}", data=value)
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes `arrays` as npz beside `path` and moves it there; equal arrays give equal bytes.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with _moved_to(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _moved_to(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write to, whose file becomes `path` at the end, or is removed."""
     part = path.with_name(f"{path.name}.part-{uuid4().hex[:8]}")
     try:
-        with h5py.File(part, "w") as file:
-            for key, values in columns.items():
-                file.create_dataset(key, data=values, **storage)
-            for key, value in metadata.items():
-                file.create_dataset(f"metadata/{key}", data=value)
+        yield part
         os.replace(part, path)
     finally:
         with contextlib.suppress(OSError):

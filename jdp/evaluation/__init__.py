@@ -23,13 +23,13 @@ from jdp.evaluation.statistics import (
 )
 from jdp.evaluation.summary import (
     behaviour_score,
-    control_score_name,
     describe,
     is_success,
     last_scores,
     learning_curve,
     score_name,
     scores_of,
+    seed_scores,
     summary_of_seeds,
     with_interval,
 )
@@ -51,7 +51,6 @@ __all__ = [
     "behaviour_score",
     "bootstrap_interval",
     "check_task",
-    "control_score_name",
     "describe",
     "difference",
     "dynamics_error",
@@ -72,6 +71,7 @@ __all__ = [
     "score_by_evaluations",
     "score_name",
     "scores_of",
+    "seed_scores",
     "share_interval",
     "spreads",
     "success_interval",

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from jdp.errors import UserError
 from jdp.tasks import families, maze2d
+from jdp.tasks.global_random import GlobalRandom
 from jdp.tasks.mazes import point_maze
 
 
@@ -136,6 +137,8 @@ class OGBenchTask(gym.Wrapper):
     def __init__(self, env: gym.Env, task: str | int | None):
         super().__init__(env)
         count = getattr(env.unwrapped, "num_tasks", 0)
+        if task is not None and getattr(env.unwrapped, "_reward_task_id", None) is not None:
+            raise UserError(f"task {task!r}: the environment is one single task already, so give none")
         if task is not None and task not in range(1, count + 1):
             raise UserError(f"task {task!r}: choose one of 1 to {count}, or none to draw one at each reset")
         self._options = {} if task is None else {"task_id": task}
@@ -146,22 +149,15 @@ class OGBenchTask(gym.Wrapper):
                 space = inner.action_space
             kind = type(inner)
             inner.__class__ = type(kind.__name__, (kind,), {"action_space": space})
-        self._random = np.random.RandomState(0).get_state()
-
-    def _lend(self, call: Callable, *args: Any, **kwargs: Any) -> Any:
-        outside = np.random.get_state()
-        np.random.set_state(self._random)
-        try:
-            return call(*args, **kwargs)
-        finally:
-            self._random = np.random.get_state()
-            np.random.set_state(outside)
+        self._random = GlobalRandom(0)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         if seed is not None:
-            self._random = np.random.RandomState(seed).get_state()
+            self._random = GlobalRandom(seed)
             self.env.unwrapped.action_space.seed(seed)
-        return self._lend(self.env.reset, seed=seed, options=self._options | (options or {}))
+        with self._random.lent():
+            return self.env.reset(seed=seed, options=self._options | (options or {}))
 
     def step(self, action: Any):
-        return self._lend(self.env.step, action)
+        with self._random.lent():
+            return self.env.step(action)

@@ -9,6 +9,7 @@ from jdp.data import Episodes, left_out_notice
 from jdp.evaluation.goal_tasks import protocol
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.statistics import interval, success_interval
+from jdp.tasks.families import is_single_task
 from jdp.types import Json, Logged, Spec
 
 Records = Sequence[Logged]
@@ -21,18 +22,22 @@ def scores_of(returns: ArrayLike, spec: Spec) -> np.ndarray:
 
 
 def is_success(spec: Spec) -> bool:
-    """Whether the score is the share of successes: tasks with goals, without a scale of their own."""
-    return bool(spec.goal) and spec.score_range is None
+    """Whether the score is the share of successes: tasks with goals, and OGBench's, that have no scale."""
+    return (bool(spec.goal) or is_single_task(spec.env_id)) and spec.score_range is None
 
 
 def score_name(spec: Spec) -> str:
-    """What the scores of agents are: "return" or "normalised score"."""
+    """What scores are: "success %", "normalised score" or "return"."""
+    if is_success(spec):
+        return "success %"
     return "return" if spec.score_range is None else "normalised score"
 
 
-def control_score_name(spec: Spec) -> str:
-    """What the scores of planners and policies are: also "success %"."""
-    return "success %" if is_success(spec) else score_name(spec)
+def seed_scores(record: Logged, spec: Spec) -> np.ndarray:
+    """`[S]`, the mean score of each seed in a record of `returns` and `success` `[S, n]`."""
+    if is_success(spec):
+        return 100.0 * np.asarray(record["success"], np.float64).mean(axis=1)
+    return scores_of(record["returns"], spec).mean(axis=1)
 
 
 def behaviour_score(data: Episodes) -> float | None:
@@ -69,17 +74,17 @@ def last_scores(records: Records, spec: Spec, updates: int) -> Json:
     `records` are those of a phase "<phase>/evaluation" (`jdp.loops.play_together`).
     """
     record = [r for r in records if r["step"] == updates][-1]
-    scores = scores_of(record["returns"], spec).mean(axis=1)
-    return {
-        "returns": record["returns"],
-        "seeds": list(scores),
-        "interval": list(interval(scores)),
-    }
+    scores = seed_scores(record, spec)
+    found = {"returns": record["returns"], "seeds": list(scores), "interval": list(interval(scores))}
+    if is_success(spec):
+        success = np.array(record["success"], bool)
+        found |= {"success": record["success"], "interval": list(success_interval(success))}
+    return found
 
 
 def learning_curve(records: Records, spec: Spec) -> tuple[list[int], np.ndarray]:
     """Updates `[n]` and scores `[n, S]` of all evaluations in `records`, as `last_scores` takes them."""
-    scores = [scores_of(record["returns"], spec).mean(axis=1) for record in records]
+    scores = [seed_scores(record, spec) for record in records]
     return [record["step"] for record in records], np.stack(scores)
 
 
@@ -87,10 +92,8 @@ def summary_of_seeds(records: Records, spec: Spec) -> Json:
     """What the records of `jdp.loops.play_in_turn`, one a seed, say: scores, interval, latency."""
     returns = np.array([r["returns"] for r in records])
     success = np.array([r["success"] for r in records], bool)
-    scores = scores_of(returns, spec).mean(axis=1)
-    found = interval(scores)
-    if is_success(spec):
-        scores, found = 100.0 * success.mean(axis=1), success_interval(success)
+    scores = seed_scores({"returns": returns, "success": success}, spec)
+    found = success_interval(success) if is_success(spec) else interval(scores)
     took = {name: float(np.median([r["latency"][name] for r in records])) for name in records[0]["latency"]}
     return {
         "returns": returns.tolist(),

@@ -29,7 +29,7 @@ def play_together(
     journal: Journal | None = None,
     label: str = "evaluate",
 ) -> Json:
-    """The record of one evaluation of S seeds in one batch: `returns`, `lengths` `[S, n]`, `seconds`.
+    """The record of one evaluation of S seeds: `returns`, `success`, `lengths` `[S, n]`, `seconds`.
 
     For `train_in_rounds`; the reset seeds depend on `seed` alone, so all evaluations begin alike.
     """
@@ -48,6 +48,7 @@ def play_together(
         )
     return {
         "returns": played.returns,
+        "success": played.success.astype(int),
         "lengths": played.lengths,
         "seconds": time.monotonic() - began,
     }

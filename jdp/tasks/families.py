@@ -22,6 +22,7 @@ _OGBENCH = re.compile(
     r"(visual-)?(pointmaze|antmaze|humanoidmaze|antsoccer|cube|scene|puzzle|powderworld)-.*v0"
 )
 _DATA = "navigate|stitch|explore|play|noisy"  # what OGBench calls its datasets, beside the task
+_SINGLE = re.compile(r"-singletask(-task[1-5])?(?=-v0(-val)?$)")
 _FAMILIES = (
     _Family(re.compile(r"FrankaKitchen-v\d+"), "gymnasium_robotics", "kitchen"),
     _Family(_ROBOTICS, "gymnasium_robotics", "robotics"),
@@ -73,9 +74,20 @@ def is_ogbench(env_id: str | None) -> bool:
 
 
 def is_ogbench_data(name: str) -> bool:
-    """Whether `name` has the form of an OGBench dataset, "pointmaze-large-navigate-v0"."""
-    name = name.removesuffix("-val")
+    """Whether `name` has the form of an OGBench dataset, "pointmaze-large-navigate-v0", also with "-val", or
+    relabelled for one task, "cube-single-play-singletask-task2-v0"."""
+    name = ogbench_rows(name).removesuffix("-val")
     return is_ogbench(name) and re.search(rf"-({_DATA})-v0$", name) is not None
+
+
+def is_single_task(env_id: str | None) -> bool:
+    """Whether `env_id` names one of OGBench's single tasks (its default one where no number is given)."""
+    return is_ogbench(env_id) and _SINGLE.search(env_id or "") is not None
+
+
+def ogbench_rows(name: str) -> str:
+    """The dataset of OGBench whose rows `name` has: that of single tasks is relabelled, not another one."""
+    return _SINGLE.sub("", name)
 
 
 def gymnasium_id(env_id: str) -> str:
@@ -86,9 +98,12 @@ def gymnasium_id(env_id: str) -> str:
 def goal_entries(env_id: str | None, observation_dim: int) -> tuple[int, ...]:
     """The entries of the flat observation of `env_id` that a goal prescribes; () where there are no goals.
 
-    The position in mazes, the ball's in antsoccer, and everything in OGBench's manipulation tasks.
+    The position in mazes, the ball's in antsoccer, and everything in OGBench's manipulation tasks; nothing
+    in its single tasks, whose rewards tell the goal.
     """
     env_id = env_id or ""
+    if is_single_task(env_id):
+        return ()
     if env_id.startswith("AntMaze_") or mazes.maze_of(env_id) is not None:
         return (0, 1)
     if not is_ogbench(env_id):

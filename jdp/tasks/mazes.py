@@ -136,9 +136,20 @@ _GIANT = (
     "#.....#...#....#",
     "################",
 )
+_TELEPORT = (
+    "############",
+    "#.....#.#..#",
+    "##.#...#..##",
+    "##.###.....#",
+    "#....#.#.#.#",
+    "#.##.#.#.#.#",
+    "#.##.#.#.#.#",
+    "#....#...#.#",
+    "############",
+)
 _OPEN = ("#######", "#.....#", "#.....#", "#.....#", "#######")
 MAZES = {"umaze": _UMAZE, "medium": _MEDIUM, "large": _LARGE, "open": _OPEN}  # of gymnasium-robotics
-_OGBENCH = {"medium": _MEDIUM, "large": _LARGE, "giant": _GIANT}
+_OGBENCH = {"medium": _MEDIUM, "large": _LARGE, "giant": _GIANT, "teleport": _TELEPORT}
 POINT_ENV_IDS = {
     "umaze": "PointMaze_UMaze-v3",
     "medium": "PointMaze_Medium-v3",
@@ -146,7 +157,7 @@ POINT_ENV_IDS = {
     "open": "PointMaze_Open-v3",
 }
 _ROBOTICS_ID = re.compile(r"(Point|Ant)Maze_(UMaze|Medium|Large|Open)(_Diverse_GR?)?(Dense)?-v\d+")
-_OGBENCH_ID = re.compile(r"(?:point|ant|humanoid)maze-(medium|large|giant)-[\w-]+")
+_OGBENCH_ID = re.compile(r"(?:point|ant|humanoid)maze-(medium|large|giant|teleport)-[\w-]+")
 
 
 def point_maze(name: str) -> Maze:
@@ -165,6 +176,7 @@ def point_maze(name: str) -> Maze:
 def maze_of(task: str | Spec | None) -> Maze | None:
     """The maze of a PointMaze or AntMaze task of gymnasium-robotics or OGBench; None for other tasks.
 
+    Of OGBench's teleport maze these are the walls; who enters the cells (4, 6) or (5, 1) comes out elsewhere.
     Of a `Spec` whose task has a `maze_map` of its own it is that one.
     """
     env_id = (task.env_id if isinstance(task, Spec) else task) or ""

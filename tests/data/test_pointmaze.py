@@ -46,7 +46,15 @@ def test_the_maps_and_coordinates_are_those_of_gymnasium_robotics(env_id):
         np.testing.assert_array_equal(ours.xy_to_cell(near), theirs.cell_xy_to_rowcol(near))
 
 
-@pytest.mark.parametrize("name", ["pointmaze-medium-v0", "pointmaze-large-navigate-v0", "antmaze-giant-v0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pointmaze-medium-v0",
+        "pointmaze-large-navigate-singletask-v0",
+        "antmaze-giant-v0",
+        "pointmaze-teleport-v0",
+    ],
+)
 def test_the_maps_and_coordinates_are_those_of_ogbench(name):
     pytest.importorskip("ogbench")
     from jdp.evaluation import make_env

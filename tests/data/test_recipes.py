@@ -400,7 +400,7 @@ def test_what_is_made_goes_to_minari_and_back(cache, tmp_path, monkeypatch):
 
 
 def test_every_name_has_a_recipe_of_the_official_size():
-    for name in recipes.NAMES:
+    for name in maze2d.NAMES:
         recipe = recipes.find(name)
         assert recipe is not None and name in names.reference_table()
         assert recipe.rows == {"umaze": 1, "medium": 2, "large": 4}[name.split("-")[1]] * 1_000_000

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 
 from jdp.errors import UserError
-from jdp.evaluation import behaviour_score, check_task, make_env, make_goal_env, protocol
+from jdp.evaluation import (
+    behaviour_score,
+    check_task,
+    is_success,
+    last_scores,
+    learning_curve,
+    make_env,
+    make_goal_env,
+    protocol,
+    score_name,
+    success_interval,
+)
 from jdp.runs.models import stand_in
 from jdp.tasks import maze2d, maze_of
 from jdp.tasks.collect import Route, advance, steer
@@ -185,6 +196,42 @@ def test_ogbench_tasks_are_its_own():
     np.testing.assert_array_equal(steps[ended].goal, goal)
     with pytest.raises(UserError, match="one of 1 to 5"):
         make_goal_env("pointmaze-large-v0", task=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "width"),
+    [("pointmaze-medium-stitch-singletask-v0", 1, 2), ("cube-single-play-singletask-v0", 2, 28)],
+)
+def test_a_single_task_of_ogbench_has_no_goal_and_ends_at_success(name, task, width):
+    """`-singletask-v0` is the default task. OGBench tells the success of the state before the action."""
+    pytest.importorskip("ogbench")
+    env = make_goal_env(name)
+    state, goal = env.reset(0)
+    inner = env.env.unwrapped
+    assert inner.cur_task_id == task and (state.shape, goal.shape, env.goal_dim) == ((width,), (0,), 0)  # type: ignore[attr-defined]
+    spec = Spec(width, env.action_dim, name)
+    assert is_success(spec) and score_name(spec) == "success %"
+    if env.maze is not None:
+        inner.set_xy(np.add(inner.cur_goal_xy, (0.6, 0.0)))  # type: ignore[attr-defined]
+        step = env.step(np.array([1.0, 0.0]))
+        assert step.success and step.terminated and step.reward == 0
+        assert env.step(np.zeros(env.action_dim)).success
+        env.reset(0)
+    step = env.step(np.zeros(env.action_dim))
+    assert not step.success and not step.terminated and step.reward == -1
+    with pytest.raises(UserError, match="one single task already"):
+        make_goal_env(name, task=3)
+
+
+def test_success_of_single_tasks_is_the_score_of_agents():
+    spec = Spec(2, 2, "pointmaze-large-navigate-singletask-task3-v0")
+    record = {"step": 5, "returns": [[-9.0, -200.0], [-7.0, -3.0]], "success": [[1, 0], [1, 1]]}
+    found = last_scores([record], spec, 5)
+    assert found["seeds"] == [50, 100] and found["success"] == record["success"]
+    np.testing.assert_allclose(found["interval"], success_interval(np.array(record["success"], bool)))
+    np.testing.assert_array_equal(learning_curve([record], spec)[1], [[50, 100]])
+    returns = last_scores([record], Spec(2, 2, "Hopper-v5"), 5)
+    assert returns["seeds"] == [-104.5, -5] and "success" not in returns
 
 
 def test_actions_are_clipped_and_plain_tasks_have_no_goal():

@@ -52,6 +52,12 @@ def test_mistakes_get_one_line(cache, tmp_path):
         "make_dataset",
         {
             "recipe": (["--env", "hopper-medium"], "no recipe makes 'hopper-medium'"),
+            "ogbench": (
+                ["--env", "antmaze-large-navigate-v0"],
+                "no recipe makes 'antmaze-large-navigate-v0'",
+            ),
+            "part": (["--env", "pointmaze-medium-stitch-v0-val", "--rows", "9"], "ask for 2010 rows or more"),
+            "processes": (["--processes", "0"], "0 processes"),
             "rows": (["--rows", "0"], "rows must be at least 1"),
             "seed": (["--seed", "-3"], "--seed is -3"),
             "minari": (["--minari", "jdp/unversioned"], "needs a version"),

@@ -1,10 +1,10 @@
 """Datasets made again by the official recipe, one recipe a file."""
 
-from jdp.data.recipes import maze2d
-from jdp.data.recipes.recipe import LICENCE, Making, Recipe, made, path_of
+from jdp.data.recipes import maze2d, ogbench
+from jdp.data.recipes.recipe import Making, Recipe, made, path_of
 
-_RECIPES = (maze2d.recipe,)
-NAMES = maze2d.NAMES
+_RECIPES = (maze2d.recipe, ogbench.recipe)
+NAMES = maze2d.NAMES + ogbench.NAMES
 
 
 def find(name: str) -> Recipe | None:
@@ -12,4 +12,4 @@ def find(name: str) -> Recipe | None:
     return next((found for recipe in _RECIPES if (found := recipe(name)) is not None), None)
 
 
-__all__ = ["LICENCE", "NAMES", "Making", "Recipe", "find", "made", "path_of"]
+__all__ = ["NAMES", "Making", "Recipe", "find", "made", "path_of"]

@@ -15,11 +15,14 @@ habits are kept:
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jdp.data.recipes.recipe import MakeRows, Recipe
+from jdp.data import d4rl
+from jdp.data.recipes.recipe import Order, Recipe, Store
+from jdp.data.write import write_columns
 from jdp.tasks import maze2d, maze2d_ball, maze2d_controller
 from jdp.tasks.maze2d_controller import Point, WaypointController
 from jdp.tasks.mazes import Maze, point_maze
@@ -28,6 +31,7 @@ ROWS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 NAMES = tuple(f"maze2d-{maze}{dense}-v1" for maze in ROWS for dense in ("", "-dense"))
 TIME_LIMITS = {"umaze": 300, "medium": 600, "large": 800}
 PLACE_JITTER = 0.1  # half-width around a cell's integer, of a goal and of the start
+LICENCE = "MIT: rows made by jdp (the recipe is D4RL's, whose own files are CC BY 4.0)"
 _BLOCK = 1 << 14  # rows, or random numbers, that are made at once
 
 
@@ -54,14 +58,23 @@ def recipe(name: str) -> Recipe | None:
         "noise": Variant().noise,
         "time_limit": TIME_LIMITS[found.maze],
     }
-    make: MakeRows = partial(_columns, found.maze, dense)
-    return Recipe(name, "D4RL", ROWS[found.maze], facts, make)
+    write = partial(_write, found.maze, dense)
+    return Recipe(name, "D4RL", ROWS[found.maze], facts, write, _STORE, LICENCE)
 
 
-def _columns(
-    name: str, dense: bool, seed: int, rows: int, progress: Callable[[int], None] | None
-) -> dict[str, np.ndarray]:
-    return collect(name, seed, rows, dense=dense, progress=progress)
+def _write(name: str, dense: bool, path: Path, order: Order) -> None:
+    columns = collect(name, order.seed, order.rows, dense=dense, progress=order.progress)
+    write_columns(
+        path, columns, order.facts
+    )  # noise does not compress, and plain arrays are read in a moment
+
+
+def _told(path: Path) -> tuple[str | None, int]:
+    with d4rl.opened(path) as (file, metadata):
+        return metadata.get("digest"), len(d4rl.array_node(file, "rewards", str(path)))
+
+
+_STORE = Store(d4rl.dataset_dir, "D4RL_DATASET_DIR", ".hdf5", _told)
 
 
 def collect(
