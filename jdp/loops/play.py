@@ -205,7 +205,7 @@ def _play(
     carry = begin(actor, padded(batch.shown()[0], mesh, axis))
     while batch.running.any():
         shown = padded(batch.shown(), mesh, axis)
-        carry, decision = actor.act(jax.random.fold_in(key, step), state, carry, *shown)
+        carry, decision = actor.act(key, step, state, carry, *shown)
         if watch is not None:
             watch(step, decision, batch.shown()[0], batch.shaped(batch.running))
         batch.step(batch.flat(decision.action), batch.flat(decision.decided))
@@ -218,7 +218,7 @@ class Controller(NamedTuple):
     """A policy's two functions, compiled."""
 
     init: Callable[..., PyTree]
-    act: Callable[..., tuple[PyTree, Decision]]
+    act: Callable[..., tuple[PyTree, Decision]]  # Policy.act, told a key for all steps and then the step
 
 
 def controller(policy: Policy, mesh: Mesh | None = None, many: bool = False) -> Controller:
@@ -234,17 +234,21 @@ def controller(policy: Policy, mesh: Mesh | None = None, many: bool = False) -> 
 
 @lru_cache(maxsize=64)  # behind `controller`: the cache tells apart what is given from what is left out
 def _controller(policy: Policy, mesh: Mesh | None, many: bool) -> Controller:
-    policy = seeded(policy) if many else policy
+    policy, axis = seeded(policy) if many else policy, int(many)
+
+    def one(key: Array, step: Array, *seen: PyTree) -> tuple[PyTree, Decision]:
+        # Inside the program: outside it, folding costs more than all else that a step of the batch does here.
+        return policy.act(jax.random.fold_in(key, step), *seen)
+
     if mesh is None:
-        return Controller(jax.jit(policy.init), jax.jit(policy.act))
-    axis = int(many)
+        return Controller(jax.jit(policy.init), jax.jit(one))
 
     def init(observation: Array) -> PyTree:
         return remembered(policy.init(split_batch(observation, mesh, axis)))
 
-    def act(key: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array):
+    def act(key: Array, step: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array):
         seen, goal = split_batch((observation, goal), mesh, axis)
-        carry, decision = policy.act(key, state, carry, seen, goal)
+        carry, decision = one(key, step, state, carry, seen, goal)
         told = split_batch((decision.action, decision.decided), mesh, axis)
         action, decided = gathered(told, mesh)
         return remembered(carry), decision._replace(action=action, decided=decided)
