@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from jdp.errors import UserError
 from jdp.evaluation import goal_wrappers
 from jdp.tasks import families, maze2d, mazes
-from jdp.tasks.environments import Task, make_env
+from jdp.tasks.environments import Task, described, make_env
 from jdp.types import Spec
 
 
@@ -38,6 +38,7 @@ class GoalEnv:
         self.action_dim = self._box.shape[0]
         self.entries = families.goal_entries(env_id, self.observation_dim)
         self._goal = self._goal_of(first, info)
+        self.kept: list[GoalEnv] | None = None  # where it waits for its next use, if it is not to be closed
 
     @property
     def goal_dim(self) -> int:
@@ -98,7 +99,11 @@ class GoalEnv:
         return self.env.render()
 
     def close(self) -> None:
-        self.env.close()
+        """Frees what it holds, or keeps it for the next one who asks (`environment_maker`)."""
+        if self.kept is None:
+            self.env.close()
+        elif self not in self.kept:
+            self.kept.append(self)
 
 
 def make_goal_env(
@@ -154,10 +159,23 @@ def protocol(spec: Spec) -> str | None:
 
 
 def environment_maker(spec: Spec) -> Callable[[], GoalEnv]:
-    """Makes environments of a dataset's task, for `jdp.loops.play`."""
+    """Makes environments of a dataset's task, for `jdp.loops.play`.
+
+    Of tasks that are slow to make (`families.is_slow_to_make`) those that were closed are used again: in them
+    an episode depends on its seed alone. So evaluations of one run share one maker. Tasks that a dataset
+    describes with wrappers are made anew, as a wrapper may remember earlier episodes.
+    """
+    kept: list[GoalEnv] | None = None
+    if families.is_slow_to_make(spec.env_id or ""):
+        found = described(spec)
+        kept = None if found is not None and found.additional_wrappers else []
 
     def make() -> GoalEnv:
-        return make_goal_env(spec, task=protocol(spec))
+        if kept:
+            return kept.pop()
+        env = make_goal_env(spec, task=protocol(spec))
+        env.kept = kept
+        return env
 
     return make
 
