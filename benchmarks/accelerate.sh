@@ -54,7 +54,7 @@ trained() { # a script of experiments/, with its method, dataset and sizes
 }
 
 maze() { # an agent in one of D4RL's mazes, four evaluations on the way
-  trained offline_rl agent "$agent" "maze2d-$1-v1" --seeds 5 --updates 1000000 \
+  trained offline_rl agent "$agent" "maze2d-$1-v1" --source recipe --seeds 5 --updates 1000000 \
     --evaluation.every 250000 --evaluation.episodes 20
 }
 
@@ -82,9 +82,10 @@ esac
 
 told="${command[*]}" told="${told//"$work"/OUT}" told="python${told#"$python"}" began=$SECONDS status=0
 timeout -s INT -k 20 "${LIMIT:-460}" "${command[@]}" >"$work/out" 2>"$work/err" || status=$?
-[ "$status" -eq 0 ] || tail -n 1 "$work/err" >&2
+told_why="$(tail -n 1 "$work/err")"
+[ "$status" -eq 0 ] || echo "accelerate.sh $step: ${told_why:-the command ended with $status}" >&2
 "$python" benchmarks/gather.py "${found[@]}" --step "$step" --status "$status" --seconds $((SECONDS - began)) \
-  --command "$told" >"$work/gathered" || exit 1
+  --command "$told" >"$work/gathered" || exit 1 # nothing was measured
 mv "$work/gathered" "$out/$name.json"
 echo "$out/$name.json"
 exit "$status"

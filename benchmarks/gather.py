@@ -16,15 +16,16 @@ from common import machine
 def tests(path: Path) -> dict[str, Any]:
     """Of JUnit's file: how many passed, and the names of those that did not."""
     cases = list(ElementTree.parse(path).getroot().iter("testcase"))
-    failed = [f"{c.get('classname')}.{c.get('name')}" for c in cases if c.find("failure") is not None]
-    failed += [f"{c.get('classname')}.{c.get('name')}" for c in cases if c.find("error") is not None]
+    bad = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    failed = [f"{c.get('classname')}.{c.get('name')}" for c in bad]
     skipped = sum(c.find("skipped") is not None for c in cases)
     return {"passed": len(cases) - len(failed) - skipped, "skipped": skipped, "failed": failed}
 
 
 def run(folder: Path) -> dict[str, Any]:
     """Of a run: its scores, as far as it came, and the last of each phase's records."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    text = (folder / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # the last may be cut
     scores, last = folder / "scores.json", {line["phase"]: line for line in lines}
     evaluations = [line for line in lines if line["phase"].endswith("evaluation")]
     return {
@@ -54,7 +55,7 @@ def main() -> None:
     except (OSError, ValueError, ElementTree.ParseError):
         found = None
     if not found:
-        sys.exit(f"accelerate.sh {args.step}: nothing was measured; the command ended with {args.status}")
+        sys.exit(1 if args.status else f"accelerate.sh {args.step}: nothing was measured")
     about = {"step": args.step, "command": args.command, "status": args.status, "seconds": args.seconds}
     print(json.dumps({**about, "machine": machine(), "results": found}, indent=1))
 
