@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from jdp.devices.mesh import on_one
-from jdp.loops.play import Controller, Environment, Make, begin, controller
+from jdp.loops.controller import Controller, begin, controller
+from jdp.loops.play import Environment, Make
 from jdp.types import Policy, PyTree
 
 
