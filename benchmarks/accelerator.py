@@ -7,7 +7,9 @@ The work of policy-guided diffusion: a training step of the trajectory diffuser,
 Its floating-point operations are those that XLA counts in the compiled program (of loops, with their body
 taken as often as it runs, by counting one step alone), the peak is the rate of a matrix product in the same
 type and the same run: large enough to fill the device (2048 on a CPU, 8192 elsewhere). Shares compare
-machines; operations that are no products (norms, noise, Adam) are in the numerator too.
+machines; operations that are no products (norms, noise, Adam) are in the numerator too. Of bf16 on a device
+whose data sheet is known, `mfu` is the share of the sheet's peak. `per_second` counts training steps, guided
+windows, and updates of all seeds.
 
 Presets: cpu is that of experiments/pgd_d4rl.py; paper the U-Net of 1024 features, batch 32, for a GPU.
 bf16 is of the trajectory network alone: the agent's MLPs are float32 always. On a GPU a float32 product may
@@ -38,6 +40,8 @@ from jdp.types import Array, PyTree, Transition
 HORIZON, SEEDS, KEY = 32, 3, jax.random.key(0)
 CHANNELS = SPEC.observation_dim + SPEC.action_dim + 2
 SAMPLER = SamplerConfig(sigma_max=42.0, batch=255)  # of 3 agents
+PEAKS = {"H100": 989.4e3, "H200": 989.4e3, "A100": 312e3}  # GFLOP/s of bf16 products, NVIDIA's data sheets
+PER_CALL = {"guided sampling": SAMPLER.batch, "agent update, 3 seeds": SEEDS}
 PRESETS = {
     "smoke": (NetworkConfig("residual_unet", 8, 2), DiffuserConfig(batch_size=16)),
     "cpu": (NetworkConfig("residual_unet", 48, 3), DiffuserConfig(batch_size=64)),
@@ -117,14 +121,17 @@ def main() -> None:
     works["agent update, 3 seeds", "float32"] = agent_updates()
     times = interleaved({f"{a}|{b}": run for (a, b), (run, _) in works.items()}, args.repeats)
     rates = {key: works[key][1] / times["|".join(key)] / 1e9 for key in works}
+    sheet = next((peak for name, peak in PEAKS.items() if name in jax.devices()[0].device_kind), None)
     results = [
         {
             "work": key[0],
             "precision": key[1],
             "seconds": round(times["|".join(key)], 5),
+            "per_second": round(PER_CALL.get(key[0], 1) / times["|".join(key)], 2),
             "gflop": round(works[key][1] / 1e9, 3),
             "gflops": round(rate, 1),
             "share_of_peak": round(rate / rates["matmul", key[1]], 3),
+            **({"mfu": round(rate / sheet, 3)} if sheet and key[1] == "bf16" else {}),
         }
         for key, rate in rates.items()
     ]

@@ -130,11 +130,11 @@ def plans(config: DiffuserPlannerConfig, data: Episodes, rows: SegmentRows) -> t
     )
 
 
-def cpu_preset() -> DiffuserPlannerConfig:
-    """What experiments/plan.py plans with on a CPU."""
+def cpu_preset(name: str = "hopper-medium") -> DiffuserPlannerConfig:
+    """What experiments/plan.py plans with on a CPU, in the task of the dataset `name`."""
     presets = registry.entry("planner", "diffuser").presets
     assert presets is not None
-    return presets(registry.task_of("hopper-medium"))["cpu"].settings
+    return presets(registry.task_of(name))["cpu"].settings
 
 
 def plan_operations(config: DiffuserPlannerConfig) -> float:

@@ -64,12 +64,13 @@ def agent_options(
 ) -> RoundOptions:
     """As the command line says, and how all seeds are evaluated together, always on the same resets."""
     config, spec = job.config, job.data.spec
+    make = environment_maker(spec)
 
     def evaluate(step: int, states: PyTree) -> Record:
         record = loops.play_together(
             method.policy,
             states,
-            environment_maker(spec),
+            make,
             key=jax.random.key(config.seed),  # agents are evaluated by their mean action, which draws nothing
             seeds=config.seeds,
             episodes=config.evaluation.episodes,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from jdp.errors import UserError
 from jdp.evaluation import goal_wrappers
 from jdp.tasks import families, maze2d, mazes
-from jdp.tasks.environments import Task, make_env
+from jdp.tasks.environments import Task, described, make_env
 from jdp.types import Spec
 
 MAZE2D = ("maze2d", "multi2d")  # D4RL's rules in PointMaze: one goal, and one for each episode
@@ -40,6 +40,7 @@ class GoalEnv:
         self.action_dim = self._box.shape[0]
         self.entries = families.goal_entries(env_id, self.observation_dim)
         self._goal = self._goal_of(first, info)
+        self.kept: list[GoalEnv] | None = None  # where it waits for its next use, if it is not to be closed
 
     @property
     def goal_dim(self) -> int:
@@ -100,7 +101,11 @@ class GoalEnv:
         return self.env.render()
 
     def close(self) -> None:
-        self.env.close()
+        """Frees what it holds, or keeps it for the next one who asks (`environment_maker`)."""
+        if self.kept is None:
+            self.env.close()
+        elif self not in self.kept:
+            self.kept.append(self)
 
 
 def make_goal_env(
@@ -161,6 +166,10 @@ def protocol(spec: Spec) -> str | None:
 def environment_maker(spec: Spec, *, many_goals: bool = False) -> Callable[[], GoalEnv]:
     """Makes environments of a dataset's task, for `jdp.loops.play`.
 
+    Of tasks that are slow to make (`families.is_slow_to_make`) those that were closed are used again: in them
+    an episode depends on its seed alone. So evaluations of one run share one maker. Tasks that a dataset
+    describes with wrappers are made anew, as a wrapper may remember earlier episodes.
+
     Args:
         many_goals: of a maze2d set, whose goal is one: draw one for each episode (Multi2D).
 
@@ -172,9 +181,17 @@ def environment_maker(spec: Spec, *, many_goals: bool = False) -> Callable[[], G
         raise UserError(f"{spec.env_id} has no goals to draw")
     if many_goals and task is not None:
         task = "multi2d"
+    kept: list[GoalEnv] | None = None
+    if families.is_slow_to_make(spec.env_id or ""):
+        found = described(spec)
+        kept = None if found is not None and found.additional_wrappers else []
 
     def make() -> GoalEnv:
-        return make_goal_env(spec, task=task)
+        if kept:
+            return kept.pop()
+        env = make_goal_env(spec, task=task)
+        env.kept = kept
+        return env
 
     return make
 

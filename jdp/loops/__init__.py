@@ -1,12 +1,13 @@
 """Loops that train and play: typed, public, without files or a screen."""
 
 from jdp.loops.check import check_method
+from jdp.loops.controller import seeded
 from jdp.loops.evaluation import play_in_turn, play_together
 from jdp.loops.fit import block_program, chunk_program, fit, fit_blocks
 from jdp.loops.journal import Journal, Memory, Progress, ProgressBar, training_seconds
 from jdp.loops.latency import Latency, latency
 from jdp.loops.model_based import train_model_based
-from jdp.loops.play import Environment, Played, play, seeded
+from jdp.loops.play import Environment, Played, play
 from jdp.loops.recorder import Recorder
 from jdp.loops.rounds import train_in_rounds
 from jdp.loops.self_improvement import improve

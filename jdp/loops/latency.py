@@ -8,7 +8,8 @@ import numpy as np
 from jax import Array
 
 from jdp.devices.mesh import on_one
-from jdp.loops.play import Controller, Environment, Make, begin, controller
+from jdp.loops.controller import Controller, begin, controller
+from jdp.loops.play import Environment, Make
 from jdp.types import Policy, PyTree
 
 
@@ -68,9 +69,9 @@ def _episode(
     observation, goal = (np.asarray(x, np.float32)[None] for x in env.reset(seed + len(times.first)))
     carry, ended, step = begin(actor, observation), False, 0
     while not ended and (step == 0 or times.decisions() <= decisions):
-        k = jax.random.fold_in(key, times.steps())
         began = time.perf_counter()
-        carry, decision = jax.block_until_ready(actor.act(k, state, carry, observation, goal))
+        decided = actor.act(key, times.steps(), state, carry, observation, goal)
+        carry, decision = jax.block_until_ready(decided)
         took = time.perf_counter() - began
         anew = bool(np.asarray(decision.decided)[0])
         (times.first if step == 0 else times.anew if anew else times.following).append(took)

@@ -6,18 +6,16 @@ under a `lax.cond`, of which both branches would run at every step under the `vm
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 from numpy.typing import ArrayLike
 
-from jdp.devices import distributed
-from jdp.devices.mesh import gathered, padded, replicate, split_batch
+from jdp.devices.mesh import padded, replicate
 from jdp.errors import UserError
+from jdp.loops.controller import Controller, begin, controller
 from jdp.types import Decision, Policy, PyTree
 
 
@@ -193,7 +191,7 @@ class _Batch:
 
 
 def _play(
-    actor: "Controller",
+    actor: Controller,
     key: Array,
     state: PyTree,
     batch: _Batch,
@@ -205,68 +203,10 @@ def _play(
     carry = begin(actor, padded(batch.shown()[0], mesh, axis))
     while batch.running.any():
         shown = padded(batch.shown(), mesh, axis)
-        carry, decision = actor.act(jax.random.fold_in(key, step), state, carry, *shown)
+        carry, decision = actor.act(key, step, state, carry, *shown)
         if watch is not None:
             watch(step, decision, batch.shown()[0], batch.shaped(batch.running))
         batch.step(batch.flat(decision.action), batch.flat(decision.decided))
         step += 1
         if progress is not None:
             progress(step, int(len(batch.envs) - batch.running.sum()))
-
-
-class Controller(NamedTuple):
-    """A policy's two functions, compiled."""
-
-    init: Callable[..., PyTree]
-    act: Callable[..., tuple[PyTree, Decision]]
-
-
-def controller(policy: Policy, mesh: Mesh | None = None, many: bool = False) -> Controller:
-    """The jitted functions of `policy`; equal arguments give the same ones, so they compile once.
-
-    Over a mesh the rows (a multiple of its devices) are split, and decisions come back whole.
-
-    Args:
-        many: for S seeds at once (`seeded`).
-    """
-    return _controller(policy, mesh, many)
-
-
-@lru_cache(maxsize=64)  # behind `controller`: the cache tells apart what is given from what is left out
-def _controller(policy: Policy, mesh: Mesh | None, many: bool) -> Controller:
-    policy = seeded(policy) if many else policy
-    if mesh is None:
-        return Controller(jax.jit(policy.init), jax.jit(policy.act))
-    axis = int(many)
-
-    def init(observation: Array) -> PyTree:
-        return remembered(policy.init(split_batch(observation, mesh, axis)))
-
-    def act(key: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array):
-        seen, goal = split_batch((observation, goal), mesh, axis)
-        carry, decision = policy.act(key, state, carry, seen, goal)
-        told = split_batch((decision.action, decision.decided), mesh, axis)
-        action, decided = gathered(told, mesh)
-        return remembered(carry), decision._replace(action=action, decided=decided)
-
-    def remembered(carry: PyTree) -> PyTree:
-        # Where a mesh spans processes each must be able to look into it.
-        return gathered(carry, mesh) if distributed.is_many() else split_batch(carry, mesh, axis)
-
-    return Controller(jax.jit(init), jax.jit(act))
-
-
-def begin(actor: Controller, observation: np.ndarray) -> PyTree:
-    """The first carry; of a policy that remembers nothing no program is compiled for it."""
-    carry = jax.eval_shape(actor.init, observation)
-    return actor.init(observation) if jax.tree.leaves(carry) else carry
-
-
-def seeded(policy: Policy) -> Policy:
-    """`policy` for S seeds at once: states `[S, ...]`, observations `[S, n, O]`, carries `[S, n, ...]`."""
-
-    def act(key: Array, states: PyTree, carry: PyTree, observation: Array, goal: Array):
-        keys = jax.random.split(key, observation.shape[0])
-        return jax.vmap(policy.act)(keys, states, carry, observation, goal)
-
-    return Policy(jax.vmap(policy.init), act)

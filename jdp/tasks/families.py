@@ -30,6 +30,8 @@ _FAMILIES = (
 )
 # MuJoCo's tasks whose actions lie within [-1, 1]; so do those of the other families.
 _UNIT_ACTIONS = re.compile(r"(Ant|HalfCheetah|Hopper|Walker2d|Swimmer|Reacher)-v\d+")
+# Tasks whose models are full of textures or meshes: 50 ms to 500 ms to make, .1 ms to 3 ms to reset.
+_SLOW_TO_MAKE = re.compile(r"(PointMaze_|cube-|scene-|puzzle-).*")
 _LIMITS = {"umaze": 300, "open": 300, "medium": 600, "large": 800}  # of PointMaze, as in D4RL's maze2d
 
 
@@ -59,6 +61,11 @@ def register(env_id: str) -> None:
 def has_unit_actions(env_id: str) -> bool:
     """Whether the actions of `env_id` are known to lie within [-1, 1], without making the task."""
     return _UNIT_ACTIONS.fullmatch(env_id) is not None or _family(env_id) is not None
+
+
+def is_slow_to_make(env_id: str) -> bool:
+    """Whether making `env_id` takes longer than the steps of many an episode in it."""
+    return _SLOW_TO_MAKE.fullmatch(env_id) is not None
 
 
 def explain(env_id: str, error: Exception) -> str | None:

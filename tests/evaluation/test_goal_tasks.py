@@ -3,13 +3,17 @@
 import sys
 from dataclasses import replace
 
+import gymnasium as gym
+import jax
 import numpy as np
 import pytest
+from gymnasium.envs.registration import WrapperSpec
 
 from jdp.errors import UserError
 from jdp.evaluation import (
     behaviour_score,
     check_task,
+    environment_maker,
     is_success,
     last_scores,
     learning_curve,
@@ -164,6 +168,47 @@ def test_same_seed_same_episode_in_fresh_environments(env_id, observation_dim, g
         env.close()
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(4, 2, "PointMaze_UMaze-v3"),
+        Spec(4, 2, "PointMaze_Medium-v3", score_range=(0.0, 1.0)),
+        *(Spec(1, 5, f"{name}-v0") for name in ("cube-single", "scene", "puzzle-3x3")),
+    ],
+    ids=lambda spec: spec.env_id,
+)
+def test_an_environment_that_is_used_again_has_the_episodes_of_a_fresh_one(spec):
+    if spec.action_dim == 5:
+        pytest.importorskip("ogbench")
+
+    def episode(env, seed):
+        actions = np.random.default_rng(seed).uniform(-1, 1, (40, env.action_dim))
+        return [env.reset(seed), *(env.step(action) for action in actions)]
+
+    make = environment_maker(spec)
+    used = make()
+    for seed in (1, 2):
+        episode(used, seed)
+    used.close()
+    used.close()
+    again, fresh = make(), make()
+    assert again is used and fresh is not used
+    jax.tree.map(np.testing.assert_array_equal, episode(again, 3), episode(fresh, 3))
+
+
+def test_tasks_quick_to_make_and_tasks_with_a_datasets_wrappers_are_made_anew():
+    inner = gym.spec("PointMaze_UMaze-v3")
+    wrapper = WrapperSpec("NormalizeReward", "gymnasium.wrappers:NormalizeReward", {})
+    for spec in (
+        Spec(11, 3, "Hopper-v5"),
+        Spec(4, 2, inner.id, env_spec=replace(inner, additional_wrappers=(wrapper,)).to_json()),
+    ):
+        make = environment_maker(spec)
+        one = make()
+        one.close()
+        assert make() is not one
 
 
 def test_ant_maze_observations_begin_with_the_position():

@@ -29,7 +29,8 @@ def timed(monkeypatch, length: int, **options):
     module = sys.modules["jdp.loops.latency"]
     clock, calls = Clock(), []
 
-    def act(key, state, carry, observation, goal):
+    def act(key, step, state, carry, observation, goal):
+        assert step == len(calls)
         assert observation.shape == (1, 2) and goal.shape == (1, 1)
         kind = 30.0 if carry == 0 else 6.0 if carry % 3 == 0 else 1.0
         calls.append(carry)

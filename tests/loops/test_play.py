@@ -11,7 +11,7 @@ from jdp import UserError
 from jdp.devices import data_mesh
 from jdp.evaluation import make_goal_env
 from jdp.loops import play
-from jdp.loops.play import controller
+from jdp.loops.controller import controller
 from jdp.types import Decision, Policy
 
 KEY = jax.random.key(0)
