@@ -36,19 +36,19 @@ def controller(policy: Policy, mesh: Mesh | None = None, many: bool = False) -> 
 def _controller(policy: Policy, mesh: Mesh | None, many: bool) -> Controller:
     policy, axis = seeded(policy) if many else policy, int(many)
 
-    def one(key: Array, step: Array, *seen: PyTree) -> tuple[PyTree, Decision]:
+    def act(key: Array, step: Array, *seen: PyTree) -> tuple[PyTree, Decision]:
         # Inside the program: outside it, folding costs more than all else that a step of the batch does here.
         return policy.act(jax.random.fold_in(key, step), *seen)
 
     if mesh is None:
-        return Controller(jax.jit(policy.init), jax.jit(one))
+        return Controller(jax.jit(policy.init), jax.jit(act))
 
     def init(observation: Array) -> PyTree:
         return remembered(policy.init(split_batch(observation, mesh, axis)))
 
-    def act(key: Array, step: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array):
+    def split_act(key: Array, step: Array, state: PyTree, carry: PyTree, observation: Array, goal: Array):
         seen, goal = split_batch((observation, goal), mesh, axis)
-        carry, decision = one(key, step, state, carry, seen, goal)
+        carry, decision = act(key, step, state, carry, seen, goal)
         told = split_batch((decision.action, decision.decided), mesh, axis)
         action, decided = gathered(told, mesh)
         return remembered(carry), decision._replace(action=action, decided=decided)
@@ -57,7 +57,7 @@ def _controller(policy: Policy, mesh: Mesh | None, many: bool) -> Controller:
         # Where a mesh spans processes each must be able to look into it.
         return gathered(carry, mesh) if distributed.is_many() else split_batch(carry, mesh, axis)
 
-    return Controller(jax.jit(init), jax.jit(act))
+    return Controller(jax.jit(init), jax.jit(split_act))
 
 
 def begin(actor: Controller, observation: np.ndarray) -> PyTree:

@@ -16,7 +16,7 @@ from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
 from jdp.loops import chunk_program, play
-from jdp.loops.play import controller
+from jdp.loops.controller import controller
 from jdp.networks import NetworkConfig, ValueNetworkConfig
 from jdp.planners.diffuser import DiffuserPlannerConfig
 from jdp.planners.trajectory import SamplingConfig
@@ -185,10 +185,10 @@ def test_actions_of_agents_are_those_of_one_device(episodes):
     found, work = [], []
     for mesh in MESHES:
         act = controller(AGENT.policy, mesh, True).act
-        decision = act(KEY, state, (), *padded((seen, goal), mesh, 1))[1]
+        decision = act(KEY, jnp.int32(0), state, (), *padded((seen, goal), mesh, 1))[1]
         found.append(np.asarray(decision.action)[:, :episodes])
         many = padded((np.repeat(seen, 8, axis=1), np.repeat(goal, 8, axis=1)), mesh, 1)
-        work.append(flops(act, KEY, state, (), *many))
+        work.append(flops(act, KEY, jnp.int32(0), state, (), *many))
     close(found[1], found[0])
     assert work[1] / work[0] < 0.25
 
@@ -236,7 +236,7 @@ def test_plans_and_policies_act_as_on_one_device_also_where_episodes_do_not_divi
             found.append(play(policy, KEY, state, Drift, episodes=5, seed=1, observations=True, mesh=mesh))
             act = controller(policy, mesh)
             seen, goal = np.zeros((64, O), np.float32), np.zeros((64, 0), np.float32)
-            work.append(flops(act.act, KEY, state, act.init(seen), seen, goal))
+            work.append(flops(act.act, KEY, jnp.int32(0), state, act.init(seen), seen, goal))
         close(found[1].returns, found[0].returns, 1e-4)
         close(found[1].observation, found[0].observation, 1e-4)
         assert work[1] / work[0] < 0.25, name

@@ -54,7 +54,7 @@ def test_a_run_keeps_every_return_and_compiles_each_program_once(whole):
     }  # rates fall over them
     repeated = found["compilations"]["repeated"]
     # For all episodes and for one (the weights are arguments), and for the picture, which shows the chain.
-    assert repeated.get("jit(_follow)") == 3
+    assert repeated.get("jit(act)") == 3
     assert "jit(chunk)" not in repeated
     (figures,) = whole.glob("plan/*/*/figures")
     assert {"plans.png", "closed_loop.gif"} <= {path.name for path in figures.iterdir()}
