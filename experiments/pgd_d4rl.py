@@ -11,7 +11,6 @@ synthetic transitions. Everything goes to results/pgd_d4rl/<dataset>/<run>/; a r
 (the reference's sizes, for an accelerator); any flag beats the preset.
 """
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +29,7 @@ from jdp import devices, loops, synthesis
 from jdp.data import Experience
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import Job, restore_diffuser
-from jdp.runs.pretrained import find
+from jdp.runs.pretrained import names
 from jdp.synthesis import TrainedModel
 from jdp.types import Array, Method, PyTree
 
@@ -53,9 +52,7 @@ def main() -> None:
     diffuser = None
     if config.diffuser is not None:
         networks = (config.network, config.diffusion, config.horizon)
-        source = config.diffuser if config.diffuser.is_dir() else find(config.diffuser)
-        config = dataclasses.replace(config, diffuser=source)
-        diffuser = restore_diffuser(source, data, *networks, config.precision)
+        diffuser = restore_diffuser(config.diffuser, data, *networks, config.precision)
         print(f"diffuser   of {config.diffuser}, step {int(diffuser.state.step):,}")
     job = open_job(
         "pgd_d4rl",
@@ -65,7 +62,7 @@ def main() -> None:
         ("diffuser", "agents", "generate", "check"),
         not_in_hash=(*NOT_IN_HASH, "diffuser", "save_synthetic"),
         windows=config.horizon,
-        facts={"diffuser_from": None if config.diffuser is None else str(config.diffuser.resolve())},
+        facts={"diffuser_from": borrowed(config)},
     )
     method = jdp.agents.make(getattr(config, config.agent), data.spec)
     if diffuser is None and {"unguided", "guided"} & set(config.arms):
@@ -84,6 +81,12 @@ def main() -> None:
     }
     checks = report.check_sets(job, method, target, for_checks, count)
     report.closing(job, checks, compilations, time.monotonic() - began)
+
+
+def borrowed(config: Config) -> str | None:
+    """Where the diffuser lies that is used again: the name of a model of jdp's, or a whole path."""
+    source = config.diffuser
+    return None if source is None else str(source) if str(source) in names() else str(source.resolve())
 
 
 def train_arm(job: Job[Config], arm: Arm, method: Method, models: Models) -> PyTree:

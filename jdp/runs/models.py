@@ -72,13 +72,13 @@ def restore_diffuser(
     horizon: int,
     precision: Precision = "float32",
 ) -> TrainedDiffuser:
-    """The diffuser of the run directory or file of weights `path`, for another run on the same `data`.
+    """The diffuser of a run directory, a file of weights or a model of jdp's, for a run on the same `data`.
 
     Raises:
         UserError: if it has none, of these settings, or it was trained on other data.
     """
     diffuser = trajectory_diffuser(network, config, horizon, precision)
-    found = _restored(store_of(Path(path)), "diffuser", diffuser, data.spec)
+    found = _restored(store_of(path), "diffuser", diffuser, data.spec)
     if not np.allclose(found.normaliser.mean, fit_normaliser(data).mean, rtol=1e-4, atol=1e-4):
         raise UserError(f"the diffuser of {path} was trained on other data than {data.origin.name}")
     return found
@@ -95,7 +95,7 @@ def diffusers(store: Store, written: Json, spec: Spec) -> dict[str, TrainedDiffu
     if "diffusion" not in config:
         return {}
     if borrowed := written.get("diffuser_from"):
-        store = store_of(Path(borrowed))
+        store = store_of(borrowed)
     network, diffusion = (
         from_dict(k, config[n]) for k, n in ((NetworkConfig, "network"), (DiffuserConfig, "diffusion"))
     )

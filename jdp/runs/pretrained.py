@@ -1,7 +1,6 @@
 """Trained models in small files: those that come with jdp, and your own."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import jax
@@ -9,16 +8,10 @@ import jax
 from jdp.errors import UserError
 from jdp.runs.load import LoadedRun, opened
 from jdp.runs.records import without_place
-from jdp.runs.stores import read_weights, write_weights
+from jdp.runs.stores import find, names, read_weights, write_weights
 from jdp.types import Json
 
-SUFFIX = ".jdp"
-FOLDER = Path(str(resources.files("jdp"))) / "pretrained"
-
-
-def names() -> list[str]:
-    """What `load_pretrained` knows: the models that come with jdp."""
-    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+__all__ = ["find", "load_pretrained", "names", "save_pretrained"]
 
 
 def load_pretrained(name: str | Path) -> LoadedRun:
@@ -35,14 +28,6 @@ def load_pretrained(name: str | Path) -> LoadedRun:
     path = find(name)
     card, store = read_weights(path)
     return opened(path, card["run"], store, card["scores"])
-
-
-def find(name: str | Path) -> Path:
-    """The file of the model `name`, or that file itself; raises `UserError` where there is none."""
-    path = FOLDER / f"{name}{SUFFIX}" if str(name) in names() else Path(name)
-    if not path.is_file():
-        raise UserError(f"no trained model {name}: give the path of a file, or one of {', '.join(names())}")
-    return path
 
 
 def save_pretrained(

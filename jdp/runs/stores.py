@@ -7,6 +7,7 @@ normalisers. Optimisers' states are not in it, so training that goes on from a f
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from jdp.types import Json, PyTree
 
 FORMAT, WHAT = "jdp weights 1", "file of weights made by jdp"
 WEIGHTS = "weights.npz"
+SUFFIX = ".jdp"
+FOLDER = Path(str(resources.files("jdp"))) / "pretrained"
 
 
 class Store(NamedTuple):
@@ -39,9 +42,22 @@ def checkpoints_of(path: Path) -> Store:
     return Store(phases, lambda phase, like: checkpoints.restore(path / "checkpoints" / phase, like))
 
 
-def store_of(path: Path) -> Store:
-    """The checkpoints of the run directory `path`, or the weights of the file `path`."""
-    return read_weights(path)[1] if path.is_file() else checkpoints_of(path)
+def names() -> list[str]:
+    """The models that come with jdp."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+
+
+def find(name: str | Path) -> Path:
+    """The file of the model `name`, or that file itself; raises `UserError` where there is none."""
+    path = FOLDER / f"{name}{SUFFIX}" if str(name) in names() else Path(name)
+    if not path.is_file():
+        raise UserError(f"no trained model {name}: give the path of a file, or one of {', '.join(names())}")
+    return path
+
+
+def store_of(run: str | Path) -> Store:
+    """The checkpoints of a run directory, or the weights of a file or of a model that comes with jdp."""
+    return checkpoints_of(Path(run)) if Path(run).is_dir() else read_weights(find(run))[1]
 
 
 def write_weights(path: Path, card: Json, phases: Mapping[str, PyTree]) -> Json:
