@@ -112,6 +112,7 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}
     facts |= {"preset": run.config.get("preset"), "updates": run.config.get("updates")}
+    facts |= {"minutes": (run.scores or {}).get("minutes")}  # of the training
     journal.run.write("scores.json", facts | {"episodes": config.episodes, **found, "behaviour": None})
     print(f"\n{text}\nwritten to {journal.run.path}")
 
