@@ -44,6 +44,7 @@ def python(folder: Path, printed: str, status: int) -> str:
     return str(found)
 
 
+@pytest.mark.slow
 def test_a_result_stands_beside_command_and_hardware_and_a_failure_leaves_none(tmp_path):
     fake = python(tmp_path, '{"share": 0.5}', 0)
     done = accelerate("a", "--smoke", OUT=str(tmp_path / "out"), PYTHON=fake, JAX_PLATFORMS="cpu")

@@ -127,6 +127,7 @@ def test_what_stands_in_the_way_of_going_on_is_said_in_one_line(whole, stopped, 
         assert steps_logged(tmp_path / name) == [200]  # as it was
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run_and_stop_and_go_on_together(whole, data, tmp_path):
     again = arguments(tmp_path, data, "--resume", "auto")
     first = run_two("offline_rl", *again, codes=(None, TRAINING))  # the second alone is told to stop
