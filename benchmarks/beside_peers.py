@@ -5,20 +5,18 @@
 FOLDER holds clones of the peers, each under the name of its repository; those that are missing are named,
 with where to get them. Their functions are run as they are (`benchmarks/peers/`); nothing of theirs is in
 this repository. Of each work: median seconds of both sides, timed in turns with a matrix product of ours, and
-their ratio, which alone compares. Threads of PyTorch sleep while ours work. Meant for a machine that does
-nothing else; its `load` is printed.
+their ratio, which alone compares. PyTorch's threads spin for a moment after their work, then sleep: with
+OMP_WAIT_POLICY=passive its work takes twice as long, and with active ours is slowed by threads that never
+sleep, so leave that variable unset. Meant for a machine that does nothing else; its `load` is printed.
 """
 
 import argparse
 import json
-import os
 import platform
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # PyTorch's threads would spin beside ours
 
 from common import gflops, interleaved, machine, matmul
 from peers import Pair, Peer, cleandiffuser, corl, guided, unifloral
