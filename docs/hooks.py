@@ -33,8 +33,7 @@ def methods(kind):
 
 def pretrained():
     """A table of the models that come with jdp, from their cards."""
-    from jdp.runs.pretrained import find, names
-    from jdp.runs.stores import read_weights
+    from jdp.runs.stores import find, names, read_weights
 
     rows = ["| name | holds | dataset | score | command | MB |", "|---|---|---|---|---|---|"]
     for name in names():

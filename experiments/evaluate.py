@@ -25,8 +25,6 @@ from jdp import devices, evaluation, loops
 from jdp.errors import check_seed
 from jdp.runs import LoadedRun, RunJournal, start_run
 from jdp.runs.directories import replace_text
-from jdp.runs.pretrained import find
-from jdp.runs.records import without_place
 from jdp.tasks import maze2d
 from jdp.types import Json, named_keys
 
@@ -55,14 +53,14 @@ def main() -> None:
     config = parse(Config, None, __doc__ or "")
     check_positive({"--episodes": config.episodes, "--decisions": config.decisions})
     check_seed(config.seed, "--seed")
-    run = jdp.load_run(config.run) if config.run.is_dir() else jdp.load_pretrained(find(config.run))
+    run = jdp.load_run(config.run) if config.run.is_dir() else jdp.load_pretrained(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
     make = evaluation.environment_maker(run.spec, many_goals=config.many_goals)
     make().close()
     journal = RunJournal(begin(config, run, arm), 3.0, Bar, print)
     print(f"{run.kind:<10} {run.name}, {run.config['seeds']} seeds, of {run.path}")
-    print(f"trained    on {run.written['dataset']}: {trained_by(run)}")
+    print(f"trained    on {run.written['dataset']}: {run.command}")
     print(f"run        {journal.run.path}")
     found = evaluation.summary_of_seeds(
         loops.play_in_turn(
@@ -88,13 +86,8 @@ def begin(config: Config, run: LoadedRun, arm: str | None) -> jdp.runs.Run:
     of_run = {key: run.config.get(key) for key in ("env", "preset", "updates", "seeds")}
     settings |= of_run | {run.kind: run.name, "arm": arm, "evaluation": {"episodes": config.episodes}}
     kept = {key: run.written.get(key) for key in ("sha256", "spec")} | {"dataset": dataset_of(config, run)}
-    facts = kept | {"trained_by": trained_by(run), "trained_at": run.written.get("commit")}
+    facts = kept | {"trained_by": run.command, "trained_at": run.written.get("commit")}
     return start_run(config.out, "evaluate", str(settings["env"] or run.spec.env_id), settings, facts)
-
-
-def trained_by(run: LoadedRun) -> str:
-    """The command of the training."""
-    return without_place(str(run.written.get("command") or ""))
 
 
 def dataset_of(config: Config, run: LoadedRun) -> str:
@@ -108,7 +101,7 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.spec), dataset_of(config, run)
     what = f"{dataset}, {run.spec.env_id}: {run.name}, {config.episodes} episodes a seed"
-    text = "\n".join([what, "", score_line(name, found), f"trained by {trained_by(run)}"])
+    text = "\n".join([what, "", score_line(name, found), f"trained by {run.command}"])
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}
     facts |= {"preset": run.config.get("preset"), "updates": run.config.get("updates")}

@@ -71,8 +71,7 @@ def main() -> None:
 
 
 def write_weights(config: Config, run: LoadedRun) -> None:
-    if run.scores is None:
-        raise jdp.UserError(f"{run.path} is unfinished: let it run on with --resume {run.path}")
+    run.finished_scores()  # fails while it is unfinished
     to = config.to or Path("model.jdp")
     card = save_pretrained(to, run, seed=config.seed, phases=None if config.arm is None else [config.arm])
     size = to.stat().st_size / 1e6

@@ -46,13 +46,13 @@ def check_sets(
         print(f"           the simulator cannot be set to observations of {task}: no dynamics error")
     judges = Judges(jdp.synthesis.target_of(method), states, normaliser, simulator)
     judged, errors = judge_sets(sets, judges)
-    widest, sampler = jdp.synthesis.window_spread(data, normaliser, config.horizon), config.sampler
+    widest, sampler = jdp.synthesis.widest_direction(data, normaliser, config.horizon), config.sampler
     result = {
         "target": config.arms[-1],
         "likelihood_std": 1.0,
-        "sampler_std_error": exact.std_errors(sampler.function(), sampler.sigmas(), widest=widest),
+        "sampler_std_error": exact.std_errors(sampler.function(), sampler.sigmas(), widest=widest.std),
         "terminals": terminal_counts(data, sets, config.horizon),
-        "kept_spread": {kind: jdp.synthesis.kept_spread(x, data, normaliser) for kind, x in sets.items()},
+        "kept_spread": {kind: jdp.synthesis.kept_spread(x, widest, normaliser) for kind, x in sets.items()},
         "sets": judged,
     }
     draw_sets(job, sets, errors)

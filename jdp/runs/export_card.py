@@ -18,10 +18,7 @@ def card_facts(run: LoadedRun, seed: int = 0, arm: str | None = None) -> Record:
     Raises:
         UserError: if the run is unfinished.
     """
-    written, scores = run.written, run.scores
-    if scores is None:
-        again = f"let it run on with --resume {run.path}"
-        raise UserError(f"{run.path} is unfinished (it has no scores.json): {again}")
+    written, scores = run.written, run.finished_scores()
     found = scores.get("arms", {}).get(arm, scores)
     return {
         "method": run.name,

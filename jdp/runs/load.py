@@ -13,6 +13,7 @@ from jdp.data import Normaliser
 from jdp.errors import UserError
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import models
+from jdp.runs.records import without_place
 from jdp.runs.settings import from_dict
 from jdp.runs.stores import Store, checkpoints_of
 from jdp.synthesis.imagined import TrainedModel
@@ -43,6 +44,18 @@ class LoadedRun:
     def config(self) -> Json:
         """Every setting, as config.json has it."""
         return self.written["config"]
+
+    @property
+    def command(self) -> str:
+        """The command that it was trained by, as it can be given again."""
+        return without_place(str(self.written.get("command") or ""))
+
+    def finished_scores(self) -> Json:
+        """`scores`; raises `UserError` while the run is unfinished."""
+        if self.scores is None:
+            again = f"let it run on with --resume {self.path}"
+            raise UserError(f"{self.path} is unfinished (it has no scores.json): {again}")
+        return self.scores
 
     def state(self, seed: int = 0, phase: str | None = None) -> PyTree:
         """The state of one seed, for `method`; `phase` is needed where there are several.
@@ -173,11 +186,8 @@ def _states(
     agents = config.get("arms", ["agent"] if config.get("agent") else [TARGETS])
     phases = {name: [name] for name in agents} if kind == "agent" else {}
     phases = phases or {kind: [*reversed(rounds), kind]}
-    newest: dict[str, str] = {}
-    for name, candidates in phases.items():
-        for phase in candidates:
-            if phase in store.phases:
-                newest.setdefault(name, phase)
+    trained = {name: [phase for phase in found if phase in store.phases] for name, found in phases.items()}
+    newest = {name: found[0] for name, found in trained.items() if found}
     if not newest and "arms" not in config:
         raise UserError(f"{path} holds no checkpoint yet: let it run on with --resume")
     like = models.state_like(method.learner, spec, config["seeds"])

@@ -7,7 +7,6 @@ import jax
 
 from jdp.errors import UserError
 from jdp.runs.load import LoadedRun, opened
-from jdp.runs.records import without_place
 from jdp.runs.stores import find, names, read_weights, write_weights
 from jdp.types import Json
 
@@ -52,7 +51,7 @@ def save_pretrained(
         raise UserError(f"{run.path} has trained no {unknown[0]!r}: choose of {', '.join(known)}")
     # Of the machine it was trained on the file names no folder.
     written = {name: value for name, value in run.written.items() if name not in ("diffuser_from", "resumed")}
-    written["command"] = without_place(str(run.written.get("command") or ""))
+    written["command"] = run.command
     written["config"] = run.config | {"seeds": 1}
     card = {"training_seed": seed, "run": written, "scores": run.scores}
     return write_weights(Path(path), card, {name: known[name] for name in chosen})

@@ -7,12 +7,13 @@ from jdp.synthesis.guided import GuidanceConfig, check_guidance, guide
 from jdp.synthesis.imagined import TrainedModel, imagine, rolled_out_experience, rollouts_from_data, target_of
 from jdp.synthesis.policy import target_log_prob, target_policy
 from jdp.synthesis.rings import empty_rings, refill
-from jdp.synthesis.spread import fit_sampler, kept_spread, window_spread
+from jdp.synthesis.spread import Widest, fit_sampler, kept_spread, widest_direction, window_spread
 
 __all__ = [
     "GuidanceConfig",
     "SamplerConfig",
     "TrainedModel",
+    "Widest",
     "branches",
     "chained_experience",
     "check_guidance",
@@ -31,5 +32,6 @@ __all__ = [
     "target_log_prob",
     "target_of",
     "target_policy",
+    "widest_direction",
     "window_spread",
 ]

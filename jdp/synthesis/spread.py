@@ -1,5 +1,7 @@
 """How wide the windows of a dataset spread: where sampling must begin."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jdp.data import Episodes, Experience, Normaliser, fit_normaliser, windows
@@ -7,6 +9,13 @@ from jdp.synthesis.generate import SamplerConfig
 
 SAMPLES = 2048  # windows that are looked at
 POWER_STEPS = 60  # of power iteration: the eigenvalue is then good to a percent
+
+
+class Widest(NamedTuple):
+    """The direction in which the windows of a dataset spread most."""
+
+    direction: np.ndarray  # [T * D], of length 1
+    std: float  # of the windows along it
 
 
 def window_spread(
@@ -21,23 +30,23 @@ def window_spread(
     Raises:
         UserError: as `jdp.data.windows`.
     """
-    return _widest(_normalised_windows(episodes, normaliser, length, samples))[1]
+    return widest_direction(episodes, normaliser, length, samples=samples).std
 
 
-def kept_spread(made: Experience, episodes: Episodes, normaliser: Normaliser) -> float:
-    """The std of windows `[N, T, ...]` along the widest direction of the data's, as a share of theirs.
+def kept_spread(made: Experience, widest: Widest, normaliser: Normaliser) -> float:
+    """The std of windows `[N, T, ...]` along the `widest` direction of the data's, as a share of theirs."""
+    x = normaliser.encode(made.observation, made.action, made.reward, made.terminal)
+    return float(np.std(np.asarray(x, np.float32).reshape(len(x), -1) @ widest.direction)) / widest.std
+
+
+def widest_direction(
+    episodes: Episodes, normaliser: Normaliser, length: int, *, samples: int = SAMPLES
+) -> Widest:
+    """In which normalised windows spread most, of `samples` windows drawn at random.
 
     Raises:
         UserError: as `jdp.data.windows`.
     """
-    length = made.reward.shape[1]
-    direction, std = _widest(_normalised_windows(episodes, normaliser, length, SAMPLES))
-    x = normaliser.encode(made.observation, made.action, made.reward, made.terminal)
-    return float(np.std(np.asarray(x, np.float32).reshape(len(x), -1) @ direction)) / std
-
-
-def _normalised_windows(episodes: Episodes, normaliser: Normaliser, length: int, samples: int) -> np.ndarray:
-    """`[n, T * D]`, windows of the data drawn at random."""
     found = windows(episodes, length)
     count = len(found.starts)
     chosen = np.random.default_rng(0).choice(count, size=min(samples, count), replace=False)
@@ -49,17 +58,13 @@ def _normalised_windows(episodes: Episodes, normaliser: Normaliser, length: int,
     x = normaliser.encode(
         episodes.observations[rows], episodes.actions[rows], episodes.rewards[rows], terminals
     )
-    return np.array(x, np.float32).reshape(len(rows), -1)
-
-
-def _widest(flat: np.ndarray) -> tuple[np.ndarray, float]:
-    """The direction `[D]`, of length 1, in which `flat` `[n, D]` spreads most, and its std there."""
-    flat = flat - flat.mean(axis=0)
+    flat = np.array(x, np.float32).reshape(len(rows), -1)
+    flat -= flat.mean(axis=0)
     direction = np.random.default_rng(1).normal(size=flat.shape[1]).astype(np.float32)
     for _ in range(POWER_STEPS):  # a factorisation takes seconds, this a few hundredths
         direction = flat.T @ (flat @ (direction / np.linalg.norm(direction)))
-    std = float(np.sqrt(np.linalg.norm(direction) / len(flat)))
-    return direction / np.linalg.norm(direction), std
+    size = np.linalg.norm(direction)
+    return Widest(direction / size, float(np.sqrt(size / len(flat))))
 
 
 def fit_sampler(sampler: SamplerConfig, episodes: Episodes, length: int) -> SamplerConfig:
