@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jdp.errors import UserError
-from jdp.tasks import families, maze2d
+from jdp.tasks import families, maze2d, maze2d_ball
 from jdp.tasks.global_random import GlobalRandom
 from jdp.tasks.mazes import point_maze
 
@@ -94,12 +94,15 @@ class Maze2DTask(gym.Wrapper):
 
     The start is drawn as in D4RL: within .1 of the point that D4RL calls a free cell's, with velocities
     from N(0, .1^2) (d4rl/pointmaze/maze_model.py). With `many` goals, Multi2D of Diffuser (arXiv
-    2205.09991, 5.1), so is the goal of each episode; equal seeds give equal starts in both.
+    2205.09991, 5.1), so is the goal of each episode; equal seeds give equal starts in both. Walls are D4RL's
+    too, which bounce the ball 2 mm later than PointMaze's, and harder.
     """
 
     def __init__(self, env: gym.Env, name: str, *, many: bool = False):
         super().__init__(env)
         self._maze, self._goal, self._many = point_maze(name), maze2d.goal(name), many
+        task: Any = env.unwrapped
+        maze2d_ball.old_contacts(task.point_env.model)
 
     def _place(self, rng: np.random.Generator) -> np.ndarray:
         cell = self._maze.free_cells[rng.integers(len(self._maze.free_cells))]

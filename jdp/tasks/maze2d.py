@@ -10,7 +10,7 @@ y falls with the row i, and the middle of the map is the origin:
 Checked on 3 x 20,000 rows of the official files: PointMaze (mujoco 4), set to a mapped row, reaches the
 mapped next row with an error below 9e-7 in 99.8 % of the rows. The others (.05 to .14 %) are those in
 contact with a wall: MuJoCo has changed since, and the ball bounces 2 mm earlier, from a wall a little softer.
-`jdp.tasks.maze2d_ball` says how, and steps the ball as it was then.
+`jdp.tasks.maze2d_ball` says how, and makes walls what they were, in D4RL's evaluation too.
 """
 
 import re

@@ -7,9 +7,9 @@ with damping taken implicitly. Where no wall is in reach that is a closed form; 
 Two things changed in MuJoCo since. The margins of two geoms add up, where the larger one counted: the ball
 gets D4RL's .002 and walls none, which is the same in both. And a body's inverse weight, which scales how
 soft a contact is, is the mean over the directions in which it can move, where it was the mean over three:
-ours is put at the old value, 2/3 of one over its mass. With both, a step from each of 3 x 19,999 rows of
-the official files, wall contacts among them, ends within 1e-4 m/s of the next row; without the second,
-within .06 m/s.
+ours is put at the old value, 2/3 of one over its mass (`old_contacts`). With both, a step from each of
+3 x 19,999 rows of the official files, wall contacts among them, ends within 1e-4 m/s of the next row;
+without the second, within .06 m/s.
 """
 
 import math
@@ -42,8 +42,14 @@ def make_ball(maze: Maze) -> Ball:
     import mujoco
 
     model = mujoco.MjModel.from_xml_string(_xml(maze))  # type: ignore[attr-defined]
-    model.body_invweight0[1] = (2.0 / 3.0 / model.body_mass[1], 0.0)  # it does not turn
+    old_contacts(model)
     return Ball((~maze.free).tolist(), model, mujoco.MjData(model))  # type: ignore[attr-defined]
+
+
+def old_contacts(model: Any) -> None:
+    """Changes MuJoCo's `model` of a ball on two slides, so that walls touch it as they did in D4RL."""
+    model.geom_margin[model.geom_bodyid == 0] = 0.0
+    model.body_invweight0[1] = (2.0 / 3.0 / model.body_mass[1], 0.0)  # it does not turn
 
 
 def step(ball: Ball, state: State, action: tuple[float, float]) -> State:

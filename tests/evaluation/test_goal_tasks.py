@@ -24,7 +24,7 @@ from jdp.evaluation import (
     success_interval,
 )
 from jdp.runs.models import stand_in
-from jdp.tasks import maze2d, maze_of
+from jdp.tasks import maze2d, maze2d_ball, maze_of, point_maze
 from jdp.tasks.collect import Route, advance, steer
 from jdp.types import Spec
 
@@ -103,6 +103,28 @@ def test_the_maze2d_protocol_counts_the_steps_at_one_fixed_goal(name):
     inside = maze.cell_to_xy(maze.xy_to_cell(starts[:, :2])) - starts[:, :2]
     np.testing.assert_allclose(np.abs(inside - inside.mean(0)).max(), 0.1, atol=0.01)
     assert np.abs(starts[:, 2:].std() - 0.1) < 0.02
+
+
+def test_the_walls_of_the_maze2d_protocol_are_d4rls():
+    """A step from there is that of the ball that is held against D4RL's files; PointMaze's own is not."""
+    maze, rng = point_maze("umaze"), np.random.default_rng(0)
+    ball, apart = maze2d_ball.make_ball(maze), {}
+    for name, options in {"maze2d-umaze-v1": {}, "PointMaze_UMaze-v3": {"task": None}}.items():
+        env = make_goal_env(name, **options)
+        env.reset(0)
+        point, gaps = env.env.unwrapped.point_env, []
+        for side in np.repeat((-1, 1), 40):  # at the walls that cell (1, 1) has in the west and in the north
+            wall = 1 - maze2d.BODY - 0.5 + maze2d_ball.RADIUS
+            qpos = np.array([wall, 1 - maze2d.BODY])[::side] + rng.uniform(-0.01, 0.004, 2)
+            qvel, action = rng.uniform(-3, 3, 2), rng.uniform(-1, 1, 2)
+            point.set_state(maze2d.to_point_maze(maze, qpos), maze2d.turn(qvel))
+            found = env.step(maze2d.turn(action)).observation
+            after = maze2d_ball.contact_step(ball, (*qpos, *qvel), tuple(action))
+            expected = [*maze2d.to_point_maze(maze, np.array(after[:2])), *maze2d.turn(np.array(after[2:]))]
+            gaps.append(np.abs(found - expected).max())
+        apart[name] = np.array(gaps)
+        env.close()
+    assert apart["maze2d-umaze-v1"].max() < 1e-5 and np.mean(apart["PointMaze_UMaze-v3"] > 0.01) > 0.25
 
 
 def test_which_protocol_a_score_range_means():
