@@ -126,7 +126,7 @@ def make_goal_env(
         task: "maze2d" in PointMaze: D4RL's evaluation of the maze2d sets, with one fixed goal, reward 1
             within .5 of it and no end but the time limit; "maze2d-large-v1" as `env_id` means the same.
             "multi2d" there: the same with a goal drawn at each reset.
-            In OGBench 1 to 5, one of its tasks; without it one is drawn at each reset. Its single tasks
+            In OGBench 1 to 5, one of its tasks; without it they take turns with the seed. Its single tasks
             ("cube-single-play-singletask-task2-v0") take none, and have no goals.
         max_episode_steps: replaces the task's own time limit.
         settings: of the task, for instance `tasks_to_complete` of FrankaKitchen.

@@ -130,7 +130,10 @@ class Maze2DTask(gym.Wrapper):
 
 
 class OGBenchTask(gym.Wrapper):
-    """An OGBench task whose episodes depend on the seed alone.
+    """An OGBench task whose episodes depend on the seed alone, as does which of its five tasks they are.
+
+    Where no `task` is given, tasks take turns with the seed, so that any five seeds in a row have each once
+    (OGBench scores by the mean over its tasks).
 
     OGBench draws tasks, places and teleports from numpy's global generator, so each environment keeps a
     state of that generator of its own and lends it for the time of a call. Its manipulation tasks also draw
@@ -140,11 +143,12 @@ class OGBenchTask(gym.Wrapper):
     def __init__(self, env: gym.Env, task: str | int | None):
         super().__init__(env)
         count = getattr(env.unwrapped, "num_tasks", 0)
-        if task is not None and getattr(env.unwrapped, "_reward_task_id", None) is not None:
+        single = getattr(env.unwrapped, "_reward_task_id", None) is not None
+        if task is not None and single:
             raise UserError(f"task {task!r}: the environment is one single task already, so give none")
         if task is not None and task not in range(1, count + 1):
-            raise UserError(f"task {task!r}: choose one of 1 to {count}, or none to draw one at each reset")
-        self._options = {} if task is None else {"task_id": task}
+            raise UserError(f"task {task!r}: choose one of 1 to {count}, or none for all in turn")
+        self._task, self._count = task, 0 if single else count
         inner: Any = env.unwrapped
         if isinstance(inspect.getattr_static(type(inner), "action_space", None), property):
             with warnings.catch_warnings():
@@ -155,11 +159,16 @@ class OGBenchTask(gym.Wrapper):
         self._random = GlobalRandom(0)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
+        task = self._task
         if seed is not None:
             self._random = GlobalRandom(seed)
             self.env.unwrapped.action_space.seed(seed)
+            if task is None and self._count:
+                task = 1 + seed % self._count
         with self._random.lent():
-            return self.env.reset(seed=seed, options=self._options | (options or {}))
+            return self.env.reset(
+                seed=seed, options=({} if task is None else {"task_id": task}) | (options or {})
+            )
 
     def step(self, action: Any):
         with self._random.lent():

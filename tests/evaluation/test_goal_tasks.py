@@ -255,6 +255,9 @@ def test_ogbench_tasks_are_its_own():
         assert tuple(maze.xy_to_cell(state)) == info["init_ij"]
         assert tuple(maze.xy_to_cell(goal)) == info["goal_ij"]
         np.testing.assert_allclose(goal, env.env.unwrapped.cur_goal_xy, rtol=1e-6)  # type: ignore[attr-defined]
+    each = make_goal_env("pointmaze-large-navigate-v0")
+    turns = [(each.reset(seed), each.env.unwrapped.cur_task_id)[1] for seed in range(7, 12)]  # type: ignore[attr-defined]
+    assert turns == [3, 4, 5, 1, 2]
     state, goal = env.reset(0, start=(0.0, 0.0), goal=(0.5, 4.0))
     np.testing.assert_array_equal(np.stack([state, goal]), [[0, 0], [0.5, 4.0]])
     steps = [env.step([0.0, 1.0]) for _ in range(20)]
