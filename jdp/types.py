@@ -310,6 +310,28 @@ class Method(NamedTuple):
     imagine: Imagine | None = None  # of methods that learn from their own plans
 
 
+class Stepped(NamedTuple):
+    """What a step of a `Task` leads to."""
+
+    observation: Array  # [O], of the state reached, BEFORE any reset: what a time limit cuts is bootstrapped
+    reward: Array  # []
+    terminal: Array  # [] bool, whether the task ended here (never for a time limit)
+    success: Array  # [] bool, whether the goal is reached now; False in tasks without goals
+
+
+class Task(NamedTuple):
+    """A simulator of ONE environment as pure functions, in the manner of brax and gymnax; loops `vmap` it.
+
+    Hashable; equal tasks compare equal. The time limit is `spec.max_episode_steps`, which loops count.
+    """
+
+    reset: Callable[[Array], tuple[PyTree, Array, Array]]
+    # reset(key) -> (state, observation [O], goal [G]); the key is consumed, the goal stays for the episode
+    step: Callable[[Array, PyTree, Array], tuple[PyTree, Stepped]]
+    # step(key, state, action [A] within [-1, 1]) -> (state, what it led to); the key is consumed
+    spec: Spec
+
+
 class Diffuser(NamedTuple):
     """A trainable denoiser."""
 

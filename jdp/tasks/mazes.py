@@ -40,7 +40,7 @@ class Maze:
         return np.argwhere(self.free)
 
     @cached_property
-    def _frame(self) -> tuple[np.ndarray, np.ndarray]:
+    def frame(self) -> tuple[np.ndarray, np.ndarray]:
         """The centre of cell (0, 0), and the steps of x per column and of y per row."""
         height, width = self.free.shape
         y_step = -self.scale if self.y_up else self.scale
@@ -49,12 +49,12 @@ class Maze:
 
     def cell_to_xy(self, cells: ArrayLike) -> np.ndarray:
         """Centres `[..., 2]` of `cells` `[..., 2]`."""
-        first, step = self._frame
+        first, step = self.frame
         return first + np.asarray(cells)[..., ::-1] * step
 
     def xy_to_cell(self, xy: ArrayLike) -> np.ndarray:
         """`[..., 2]` int64, the cells of points `[..., 2]`; they may lie outside the map."""
-        first, step = self._frame
+        first, step = self.frame
         return np.floor((np.asarray(xy) - first) / step + 0.5).astype(np.int64)[..., ::-1]
 
     def is_free(self, xy: ArrayLike, radius: float = 0.0) -> np.ndarray:
