@@ -332,6 +332,28 @@ class Task(NamedTuple):
     spec: Spec
 
 
+class Rollout(NamedTuple):
+    """T steps of N environments under one policy, in order; an episode may begin and end in the middle.
+
+    `next_observation` is of the state reached, before any reset: where a step was `truncated` it is what
+    a value is bootstrapped from, and where it was `terminal` nothing is.
+    """
+
+    observation: Array  # [T, N, O], what was acted on
+    goal: Array  # [T, N, G]
+    decision: Decision  # [T, N, ...], with what the method learns from
+    reward: Array  # [T, N]
+    next_observation: Array  # [T, N, O]
+    terminal: Array  # [T, N] bool, the task ended here
+    truncated: Array  # [T, N] bool, the time limit ended the episode here
+    success: Array  # [T, N] bool
+
+    @property
+    def ended(self) -> Array:
+        """`[T, N]` bool, whether the next row is of another episode."""
+        return self.terminal | self.truncated
+
+
 class Diffuser(NamedTuple):
     """A trainable denoiser."""
 

@@ -81,6 +81,34 @@ def together(draws: Draw | Mapping[str, Draw]) -> Draw:
 
 
 @dataclass(frozen=True)
+class NoDraw:
+    """Nothing of a dataset: what learns from its own play alone."""
+
+    def prepare(self, episodes: Episodes) -> tuple[()]:
+        """No rows."""
+        del episodes
+        return ()
+
+    def view(self, rows: tuple[()]) -> tuple[()]:
+        """Nothing."""
+        return rows
+
+    def tables(self, rows: tuple[()]) -> tuple[()]:
+        """Nothing."""
+        return rows
+
+    def locate(self, key: Array, tables: tuple[()], batch_size: int) -> tuple[()]:
+        """Nowhere."""
+        del key, batch_size
+        return tables
+
+    def take(self, rows: tuple[()], located: tuple[()]) -> tuple[()]:
+        """An empty batch."""
+        del located
+        return rows
+
+
+@dataclass(frozen=True)
 class TransitionDraw:
     """Single steps, uniform and with replacement; an update has `minibatches` of them one after another."""
 

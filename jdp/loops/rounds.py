@@ -90,7 +90,7 @@ def train_in_rounds(
             source = _source(draw, data, batch_size, seeds, stream)
             at = {"start": max(first, start), "stop": end}
             states = continue_training(update, source, states, data, after, **at, **options)
-        if evaluate is not None and _due(journal, phase, first, end, updates, evaluate_every or every):
+        if evaluate is not None and is_due(journal, phase, first, end, updates, evaluate_every or every):
             journal.log(f"{phase}/evaluation", end, evaluate(end, states))
             after.restart()
     return states
@@ -103,7 +103,7 @@ def _source(draw: PoolDraw, data: Pool, batch_size: int, seeds: int, stream: boo
     return batches(draw, batch_size, seeds, seed_axes(data))
 
 
-def _due(journal: Journal, phase: str, first: int, end: int, updates: int, every: int) -> bool:
+def is_due(journal: Journal, phase: str, first: int, end: int, updates: int, every: int) -> bool:
     """Whether a round that ends with update `end` is to be evaluated, and has not been."""
     due = end == updates or end // every > first // every
     return due and all(r["step"] != end for r in journal.records(f"{phase}/evaluation"))

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jdp.types import Bound, Network, Params
 
 INITIALISERS = ("fan_in", "orthogonal", "edac")
-ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu, "gelu": nn.gelu, "mish": jax.nn.mish}
+ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu, "gelu": nn.gelu, "mish": jax.nn.mish, "tanh": jnp.tanh}
 POLAR_STEPS = 40  # reaches 1e-5 from a condition number of 1e5
 
 
@@ -95,7 +95,7 @@ def mlp(
         features: width of every layer, the output last.
         initialiser: "fan_in" (uniform, PyTorch's default), "orthogonal" (gain sqrt 2, zero bias) or
             "edac" (fan-in kernels, biases of 0.1).
-        activation: "relu", "silu" (swish), "gelu" or "mish".
+        activation: "relu", "silu" (swish), "gelu", "mish" or "tanh".
         layer_norm: normalise the activations of every hidden layer.
         last_limit: the last layer's weights and biases begin uniform in +-`last_limit`.
     """

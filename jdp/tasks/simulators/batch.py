@@ -15,24 +15,34 @@ class Running(NamedTuple):
     state: PyTree  # of the task, leaves [N, ...]
     observation: Array  # [N, O], what to act on next
     goal: Array  # [N, G], of the episode that runs
-    elapsed: Array  # [N] int32, steps of it so far
+    length: Array  # [N] int32, steps of it so far
+    total: Array  # [N], rewards of it so far
+    reached: Array  # [N] bool, whether it has been a success at any step
 
 
 class Outcome(NamedTuple):
-    """What one step of N environments led to; of those that ended, not yet of their next episode."""
+    """What one step of N environments led to; where an episode ended, not yet its successor's beginning."""
 
     observation: Array  # [N, O], of the state reached
     reward: Array  # [N]
     terminal: Array  # [N] bool
     truncated: Array  # [N] bool, cut by the time limit and no terminal
-    success: Array  # [N] bool
+    success: Array  # [N] bool, at this step
     length: Array  # [N] int32, steps of the episode so far
+    total: Array  # [N], its rewards so far
+    reached: Array  # [N] bool, whether it has been a success at any step
+
+    @property
+    def ended(self) -> Array:
+        """`[N]` bool, whether the episode is over."""
+        return self.terminal | self.truncated
 
 
 def begin(task: Task, key: Array, count: int) -> Running:
     """`count` new episodes; the key is consumed."""
     state, observation, goal = jax.vmap(task.reset)(jax.random.split(key, count))
-    return Running(state, observation, goal, jnp.zeros(count, jnp.int32))
+    none = jnp.zeros(count)
+    return Running(state, observation, goal, none.astype(jnp.int32), none, none.astype(bool))
 
 
 def advance(task: Task, key: Array, running: Running, action: Array) -> tuple[Running, Outcome]:
@@ -40,22 +50,29 @@ def advance(task: Task, key: Array, running: Running, action: Array) -> tuple[Ru
 
     Where an episode ends the next one begins, so that `running.observation` differs from the outcome's.
     """
-    count = len(running.elapsed)
+    count = len(running.length)
     keys = named_keys(key, "step", "reset")
     step_keys = jax.random.split(keys["step"], count)
     state, found = jax.vmap(task.step)(step_keys, running.state, jnp.clip(action, -1.0, 1.0))
-    elapsed = running.elapsed + 1
+    length, total = running.length + 1, running.total + found.reward
+    reached = running.reached | found.success
     limit = task.spec.max_episode_steps
-    late = jnp.zeros(count, bool) if limit is None else elapsed >= limit
-    ended = found.terminal | late
+    late = jnp.zeros(count, bool) if limit is None else length >= limit
     outcome = Outcome(
-        found.observation, found.reward, found.terminal, late & ~found.terminal, found.success, elapsed
+        observation=found.observation,
+        reward=found.reward,
+        terminal=found.terminal,
+        truncated=late & ~found.terminal,
+        success=found.success,
+        length=length,
+        total=total,
+        reached=reached,
     )
-    running = Running(state, found.observation, running.goal, elapsed)
+    running = Running(state, found.observation, running.goal, length, total, reached)
     # Resets are computed only where one is needed (under a `vmap` over seeds they always are).
     running = jax.lax.cond(
-        jnp.any(ended),
-        lambda: renewed(ended, begin(task, keys["reset"], count), running),
+        jnp.any(outcome.ended),
+        lambda: renewed(outcome.ended, begin(task, keys["reset"], count), running),
         lambda: running,
     )
     return running, outcome

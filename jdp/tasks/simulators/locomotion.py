@@ -6,6 +6,7 @@ For accelerators: on a CPU the compilation takes a minute, and a step some fifty
 
 import contextlib
 import io
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -53,13 +54,20 @@ class _Model(NamedTuple):
     first: tuple[Array, Array]
 
 
+@contextlib.contextmanager
+def _mjx_broadcasts() -> Iterator[None]:
+    """MJX's code relies on what JAX refuses where a user asked it to be strict."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @lru_cache
 def _model(env_id: str) -> _Model:
     with contextlib.redirect_stdout(io.StringIO()):  # where it says which other backends are missing
         from mujoco import mjx
     env = make_env(env_id)
     inner: Any = env.unwrapped
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), _mjx_broadcasts():
         found = mjx.put_model(inner.model)
         first = jnp.asarray(inner.init_qpos, jnp.float32), jnp.asarray(inner.init_qvel, jnp.float32)
         model = _Model(found, mjx.make_data(inner.model), inner.frame_skip, inner.dt, first)
@@ -106,11 +114,12 @@ def _step(key: Array, state: BodyState, action: Array, *, env_id: str) -> tuple[
     data = model.data.replace(
         qpos=state.position, qvel=state.velocity, qacc_warmstart=state.warm, ctrl=action
     )
-    data = jax.lax.fori_loop(0, model.skip, lambda _, data: mjx.step(model.model, data), data)
+    with _mjx_broadcasts():
+        data = jax.lax.fori_loop(0, model.skip, lambda _, data: mjx.step(model.model, data), data)
     speed = (data.qpos[0] - state.position[0]) / model.seconds
     state = BodyState(data.qpos, data.qvel, data.qacc_warmstart)
     healthy, never = _is_healthy(state, body), jnp.zeros((), bool)
-    standing = 0.0 if body.healthy_height is None else healthy
+    standing = 0.0 if body.healthy_height is None else healthy.astype(jnp.float32)
     reward = speed + standing - body.control_cost * jnp.sum(jnp.square(action))
     return state, Stepped(_observed(state, body), reward, ~healthy, never)
 

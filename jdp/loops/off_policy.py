@@ -1,0 +1,170 @@
+"""A method of transitions that learns while it acts in a `Task`, as one learner.
+
+Buffer and environments are part of its state, as in `jdp.loops.on_policy`.
+
+After SAC's and TD3's loops; with rows of a dataset in every batch, RLPD (Ball et al. 2023, arXiv 2302.02948).
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.data.draws import NoDraw, TransitionDraw
+from jdp.errors import UserError
+from jdp.learning.acting import OffPolicyConfig
+from jdp.learning.actors import decided_anew, remembers_nothing
+from jdp.loops.collect import Acting, act, finished, start
+from jdp.loops.on_policy import explores
+from jdp.types import (
+    Bound,
+    Draw,
+    Learner,
+    Method,
+    Metrics,
+    Policy,
+    PyTree,
+    Rollout,
+    Task,
+    Transition,
+    named_keys,
+    pack,
+)
+
+
+class Buffer(NamedTuple):
+    """The last rows that were seen, in a ring."""
+
+    rows: Array  # [C, P], packed (`jdp.types.pack`)
+    size: Array  # [] int32, how many are filled
+    place: Array  # [] int32, where the next one goes
+
+
+def empty(capacity: int, width: int) -> Buffer:
+    """A buffer of `capacity` = C rows of `width` = P numbers."""
+    return Buffer(jnp.zeros((capacity, width)), jnp.int32(0), jnp.int32(0))
+
+
+def insert(buffer: Buffer, rows: Array) -> Buffer:
+    """`buffer` with `rows` `[N, P]` after its newest ones; N is at most its capacity."""
+    capacity, count = len(buffer.rows), len(rows)
+    places = (buffer.place + jnp.arange(count)) % capacity
+    size = jnp.minimum(buffer.size + count, capacity)
+    return Buffer(buffer.rows.at[places].set(rows), size, (buffer.place + count) % capacity)
+
+
+def transitions(rollout: Rollout) -> Transition:
+    """The steps of a rollout `[..., N]`: a time limit is no terminal."""
+    return Transition(
+        rollout.observation,
+        jnp.clip(rollout.decision.action, -1.0, 1.0),
+        rollout.reward,
+        rollout.next_observation,
+        rollout.terminal.astype(jnp.float32),
+    )
+
+
+class OffPolicyState(NamedTuple):
+    """What has been learned, the environments, and what was seen in them."""
+
+    learner: PyTree  # of the method
+    acting: Acting
+    buffer: Buffer
+
+
+def _anything(key: Array, state: PyTree, carry: tuple[()], observation: Array, goal: Array, *, actions: int):
+    del state, goal
+    return carry, decided_anew(jax.random.uniform(key, (len(observation), actions), minval=-1.0, maxval=1.0))
+
+
+def random_policy(actions: int) -> Policy:
+    """Uniform over the box of `actions` dimensions."""
+    return Policy(remembers_nothing, Bound(_anything, (("actions", actions),)))
+
+
+def _init(key: Array, data: PyTree, *, method: Method, task: Task, config: OffPolicyConfig) -> OffPolicyState:
+    """Random steps fill the buffer; what the learner standardises by comes from them, or from the dataset."""
+    keys, spec = named_keys(key, "learner", "environments", "warm_up"), task.spec
+    policy, steps = random_policy(spec.action_dim), -(-config.warm_up // config.environments)
+    acting = start(task, policy, keys["environments"], config.environments)
+    buffer = empty(config.capacity, 2 * spec.observation_dim + spec.action_dim + 2)
+
+    def body(carry: tuple[Acting, Buffer], key: Array):
+        acting, buffer = carry
+        acting, (rollout, _) = act(task, policy, key, None, acting)
+        return (acting, insert(buffer, pack(transitions(rollout)))), None
+
+    (acting, buffer), _ = jax.lax.scan(body, (acting, buffer), jax.random.split(keys["warm_up"], steps))
+    filled = buffer.rows[: min(steps * config.environments, config.capacity)]
+    seen = data if jax.tree.leaves(data) else _draw(method).view(filled)
+    carry = explores(method).init(acting.running.observation)
+    return OffPolicyState(method.learner.init(keys["learner"], seen), acting._replace(carry=carry), buffer)
+
+
+def _update(
+    key: Array,
+    state: OffPolicyState,
+    batch: Transition,
+    *,
+    method: Method,
+    task: Task,
+    config: OffPolicyConfig,
+) -> tuple[OffPolicyState, Metrics]:
+    keys = named_keys(key, "act", "learn")
+    acting, (rollout, outcome) = act(task, explores(method), keys["act"], state.learner, state.acting)
+    buffer = insert(state.buffer, pack(transitions(rollout)))
+    draw = _draw(method)
+    offline = offline_rows(config)
+    # Minibatch after minibatch, of each the rows of the dataset first.
+    shape = (config.updates, draw.minibatches)
+    given = jax.tree.map(lambda x: x.reshape(*shape, offline, *x.shape[1:]), batch) if offline else None
+
+    def learn(learned: PyTree, step: tuple[Array, PyTree]) -> tuple[PyTree, Metrics]:
+        key, given = step
+        keys = named_keys(key, "draw", "update")
+        located = draw.locate(keys["draw"], buffer.size, config.batch_size - offline)
+        own = jax.tree.map(
+            lambda x: x.reshape(draw.minibatches, -1, *x.shape[1:]), draw.take(buffer.rows, located)
+        )
+        if given is not None:
+            own = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), given, own)
+        return method.learner.update(
+            keys["update"], learned, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), own)
+        )
+
+    learned, metrics = jax.lax.scan(
+        learn, state.learner, (jax.random.split(keys["learn"], config.updates), given)
+    )
+    metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
+    return OffPolicyState(learned, acting, buffer), {**metrics, **finished(outcome)}
+
+
+def offline_rows(config: OffPolicyConfig) -> int:
+    """How many rows of a minibatch are the dataset's: the `batch_size` of `jdp.loops.train`, or 0."""
+    return round(config.offline_share * config.batch_size)
+
+
+def _draw(method: Method) -> TransitionDraw:
+    draw = method.learner.draws
+    if not isinstance(draw, TransitionDraw) or draw.next_actions:
+        raise UserError(f"off-policy learning needs a method of single transitions, not of {draw}")
+    return draw
+
+
+def off_policy(method: Method, task: Task, config: OffPolicyConfig) -> Learner:
+    """Steps of `task` by the exploring policy of `method`, and `config.updates` of its updates after each.
+
+    Random steps come first, in `init`. Metrics are the means of the method's, and
+    `jdp.loops.collect.finished` of the episodes that ended. Equal arguments give equal learners.
+
+    Raises:
+        UserError: if the method learns from something else than single transitions.
+    """
+    draw = _draw(method)
+    offline: Draw = NoDraw()
+    if offline_rows(config):
+        offline = replace(draw, minibatches=draw.minibatches * config.updates)
+    settings = (("config", config), ("method", method), ("task", task))
+    return Learner(Bound(_init, settings), Bound(_update, settings), offline)

@@ -1,0 +1,104 @@
+"""Methods that learn while they act: one learner of method and task, trained and scored."""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from jdp.data.draws import batches, together
+from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
+from jdp.loops.collect import Episodes, score
+from jdp.loops.journal import Journal, Memory
+from jdp.loops.off_policy import off_policy, offline_rows
+from jdp.loops.on_policy import on_policy
+from jdp.loops.rounds import Evaluate, is_due
+from jdp.loops.train import INIT, Chunks, continue_training, vmapped
+from jdp.types import Json, Learner, Method, Policy, PyTree, Task
+
+Acting = OnPolicyConfig | OffPolicyConfig
+
+
+def online_learner(method: Method, task: Task, acting: Acting) -> Learner:
+    """`on_policy` or `off_policy`, as `acting` says. Equal arguments give equal learners."""
+    if isinstance(acting, OnPolicyConfig):
+        return on_policy(method, task, acting)
+    return off_policy(method, task, acting)
+
+
+def steps_of_update(acting: Acting) -> int:
+    """Steps of the task in one update, over all environments of a seed."""
+    return acting.environments * (acting.steps if isinstance(acting, OnPolicyConfig) else 1)
+
+
+def train_online(
+    method: Method,
+    task: Task,
+    acting: Acting,
+    *,
+    key: Array,
+    updates: int,
+    seeds: int,
+    rows: PyTree = (),
+    chunk: int = 100,
+    mesh: Mesh | None = None,
+    journal: Journal | None = None,
+    phase: str = "online",
+    evaluate: Evaluate | None = None,
+    evaluate_every: int | None = None,
+) -> PyTree:
+    """All seeds of `method`, stacked `[S, ...]`: what they learned in `updates` updates in `task`.
+
+    Args:
+        key: typed; initial weights and environments use `fold_in(key, INIT)`, update `i` `fold_in(key, i)`.
+        rows: of a dataset, where `acting` or the method asks for them (`jdp.data.prepared`).
+        evaluate: called as of `train_in_rounds` with the methods' own states, after each `evaluate_every`
+            updates (default: never before the end) and at the end.
+
+    Raises:
+        UserError: if the loss is not finite, or the method does not learn as `acting` says.
+    """
+    journal, learner = Memory() if journal is None else journal, online_learner(method, task, acting)
+    draw = together(learner.draws)
+    keys = jax.random.split(jax.random.fold_in(key, INIT), seeds)
+    init = jax.vmap(learner.init, in_axes=(0, None))
+    states, start = journal.begin(phase, init, keys, draw.view(rows))
+    journal.cut(f"{phase}/evaluation", start)
+    batch_size = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
+    source, update = batches(draw, batch_size, seeds), vmapped(learner.update, seeds)
+    after, every = Chunks(journal, phase, updates), evaluate_every or updates
+    for first in range(0, updates, every):
+        end = min(first + every, updates)
+        if end < start:
+            continue
+        if start < end:
+            at = {"start": max(first, start), "stop": end}
+            options = {"key": key, "chunk": chunk, "mesh": mesh, "batch_axis": 1, "save": True}
+            states = continue_training(update, source, states, rows, after, **at, **options)
+        if evaluate is not None and is_due(journal, phase, first, end, updates, every):
+            journal.log(f"{phase}/evaluation", end, evaluate(end, states.learner))
+            after.restart()
+    return states.learner
+
+
+@lru_cache(maxsize=64)
+def _scores(policy: Policy, task: Task, episodes: int) -> Callable[[Array, PyTree], Episodes]:
+    return jax.jit(jax.vmap(lambda key, state: score(task, policy, key, state, episodes)))
+
+
+def score_together(
+    policy: Policy, states: PyTree, task: Task, *, key: Array, seeds: int, episodes: int
+) -> Json:
+    """The record of one evaluation of S seeds in a JAX task: as of `jdp.loops.play_together`."""
+    began = time.monotonic()
+    found = _scores(policy, task, episodes)(jax.random.split(key, seeds), states)
+    returns, lengths, success = (np.asarray(x) for x in found)
+    return {
+        "returns": returns,
+        "success": success.astype(int),
+        "lengths": lengths,
+        "seconds": time.monotonic() - began,
+    }

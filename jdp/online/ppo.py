@@ -1,0 +1,178 @@
+"""PPO (Schulman et al. 2017, arXiv 1707.06347) with a Gaussian actor: the on-policy baseline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.data.draws import NoDraw
+from jdp.learning.acting import OnPolicyConfig
+from jdp.learning.actors import decided_anew, gaussian_params, mean_policy, remembers_nothing
+from jdp.learning.optimiser import Trained, begin
+from jdp.learning.ppo import PPOConfig, advantages, clipped_surrogate, epochs, normalised
+from jdp.learning.running import RunningMoments, no_moments, seen
+from jdp.networks.mlp import mlp
+from jdp.registry import Preset, Task, register
+from jdp.types import (
+    Bound,
+    Decision,
+    Learner,
+    Method,
+    Metrics,
+    Network,
+    Normal,
+    Params,
+    Policy,
+    PyTree,
+    Rollout,
+    Spec,
+    named_keys,
+)
+
+
+@dataclass(frozen=True)
+class PPOAgentConfig(PPOConfig):
+    """Settings of PPO."""
+
+    acting: OnPolicyConfig = field(default_factory=lambda: OnPolicyConfig(environments=1, steps=2048))
+    """A rollout."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the actor and of the critic."""
+    entropy_weight: float = 0.0
+    """Of the policy's entropy, which is a reward."""
+    log_std: float = 0.0
+    """Of the policy before training, on each axis."""
+
+
+class PPOState(NamedTuple):
+    """The actor and the critic, and by what observations and values are standardised."""
+
+    trained: Trained  # parameters {"actor", "critic"}
+    observations: RunningMoments  # [O]
+    targets: RunningMoments  # [1], of the critic
+
+
+class Rows(NamedTuple):
+    """A rollout as minibatches see it, `[B, ...]`."""
+
+    observation: Array  # standardised
+    action: Array
+    log_prob: Array
+    advantage: Array
+    target: Array  # standardised
+
+
+def _networks(config: PPOAgentConfig, spec: Spec) -> tuple[Network, Network]:
+    net = partial(mlp, initialiser="orthogonal", activation="tanh")
+    actor = net((*config.hidden, spec.action_dim), last_limit=3e-3)
+    return actor, net((*config.hidden, 1), last_limit=0.1)
+
+
+def _at(params: Params, observation: Array, actor: Network) -> Normal:
+    """The policy at standardised observations `[..., O]`; its actions are clipped by the task alone."""
+    mean = actor.apply(params["mean"], observation)
+    return Normal(mean, jnp.broadcast_to(jnp.exp(params["log_std"]), mean.shape))
+
+
+def _init(key: Array, data: PyTree, *, config: PPOAgentConfig, spec: Spec) -> PPOState:
+    del data
+    keys, (actor, critic) = named_keys(key, "actor", "critic"), _networks(config, spec)
+    own = gaussian_params(keys["actor"], actor, spec)
+    own = {**own, "log_std": own["log_std"] + config.log_std}
+    params = {"actor": own, "critic": critic.init(keys["critic"], jnp.zeros(spec.observation_dim))}
+    return PPOState(begin(config.optimiser(), params), no_moments(spec.observation_dim), no_moments(1))
+
+
+def _loss(params: Params, rows: Rows, *, config: PPOAgentConfig, spec: Spec) -> tuple[Array, Metrics]:
+    actor, critic = _networks(config, spec)
+    pi = _at(params["actor"], rows.observation, actor)
+    advantage = normalised(rows.advantage)
+    loss, metrics = clipped_surrogate(pi.log_prob(rows.action), rows.log_prob, advantage, config.clip)
+    value = critic.apply(params["critic"], rows.observation)[:, 0]
+    value_loss = jnp.mean(jnp.square(value - rows.target))
+    entropy = jnp.sum(params["actor"]["log_std"]) + spec.action_dim * 0.5 * jnp.log(2 * jnp.pi * jnp.e)
+    total = loss + config.value_weight * value_loss - config.entropy_weight * entropy
+    return total, {"loss": total, **metrics, "value_loss": value_loss, "entropy": entropy}
+
+
+def _update(
+    key: Array, state: PPOState, rollout: Rollout, *, config: PPOAgentConfig, spec: Spec
+) -> tuple[PPOState, Metrics]:
+    _, critic = _networks(config, spec)
+    shown, scale = state.observations.affine(), state.targets.affine()
+
+    def value(observation: Array) -> Array:
+        return scale.inverse(critic.apply(state.trained.params["critic"], shown(observation)))[..., 0]
+
+    found = advantages(
+        rollout.reward,
+        value(rollout.observation),
+        value(rollout.next_observation),
+        rollout.terminal,
+        rollout.ended,
+        discount=config.discount,
+        trace=config.trace,
+    )
+    targets = seen(state.targets, found.target[..., None])  # the critic learns them by their new moments
+    assert rollout.decision.log_prob is not None
+    rows = Rows(
+        observation=shown(rollout.observation),
+        action=rollout.decision.action,
+        log_prob=rollout.decision.log_prob["action"],
+        advantage=found.advantage,
+        target=targets.affine()(found.target[..., None])[..., 0],
+    )
+    flat = Rows(*(x.reshape(-1, *x.shape[2:]) for x in rows))
+    trained, metrics = epochs(key, state.trained, flat, partial(_loss, config=config, spec=spec), config)
+    observations = seen(state.observations, rollout.observation)
+    return PPOState(trained, observations, targets), metrics
+
+
+def _target(state: PPOState, observation: Array, *, config: PPOAgentConfig, spec: Spec) -> Normal:
+    shown = state.observations.affine()(observation)
+    return _at(state.trained.params["actor"], shown, _networks(config, spec)[0])
+
+
+def _explore(
+    key: Array, state: PPOState, carry: tuple[()], observation: Array, goal: Array, *, target: Bound
+) -> tuple[tuple[()], Decision]:
+    del goal
+    pi = target(state, observation)
+    action = pi.sample(key)
+    return carry, decided_anew(action)._replace(log_prob={"action": pi.log_prob(action)})
+
+
+def presets(task: Task) -> Mapping[str, Preset]:
+    """Rollouts of 2,048 steps: of one environment in the paper, of eight on two cores."""
+    del task
+    cpu = PPOAgentConfig(acting=OnPolicyConfig(8, 256))
+    tiny = replace(cpu, hidden=(32, 32), acting=OnPolicyConfig(4, 32), epochs=2, minibatches=4)
+    return {
+        "smoke": Preset(tiny, updates=8, batch_size=0, seeds=2, episodes=2),
+        "cpu": Preset(cpu, updates=100, batch_size=0, seeds=3, episodes=20),
+        "paper": Preset(PPOAgentConfig(), updates=500, batch_size=0, seeds=5, episodes=20),
+    }
+
+
+@register(
+    "online",
+    "ppo",
+    PPOAgentConfig,
+    presets,
+    title="PPO",
+    paper="arXiv 1707.06347",
+    idea="clipped ratios of the policy that has just acted",
+    departures="observations and the critic's targets are standardised by all that was seen; the learning "
+    "rate is constant",
+)
+@lru_cache
+def ppo(config: PPOAgentConfig, spec: Spec) -> Method:
+    """PPO, whose `update` takes a `Rollout`. Equal arguments give the same method."""
+    settings = (("config", config), ("spec", spec))
+    at = Bound(_target, settings)
+    behaviour = Policy(remembers_nothing, Bound(_explore, (("target", at),)))
+    learner = Learner(Bound(_init, settings), Bound(_update, settings), NoDraw())
+    return Method(learner, mean_policy(at), behaviour, at)
