@@ -12,8 +12,8 @@
 # # What a diffusion model learns: scores
 #
 # A denoiser is a function, and everything else in `jdp` (samplers, guidance, planners) is made of such
-# functions. Here we look at one where the truth is known, a mixture of Gaussians in the plane, and at one
-# where it is not, windows of a hopping robot:
+# functions. Here we look at one where the truth is known, a mixture of Gaussians in the plane, which is learned
+# here; and at one where it is not, windows of a hopping robot, with the diffuser that comes with `jdp`:
 #
 # 1. **score fields** at one noise level after another, learned beside exact;
 # 2. **how wrong** the learned score is, level by level, and why the training loss does not tell;
@@ -35,6 +35,7 @@ from jdp.diffusion import exact, guidance, samplers, schedules, score
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.loops import fit
 from jdp.networks import NetworkConfig
+from jdp.synthesis import SamplerConfig
 from jdp.types import bind
 
 plt.rcParams.update({"figure.dpi": 100, "font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
@@ -376,56 +377,41 @@ plt.show()
 # %% [markdown]
 # ## 6. A hopper
 #
-# Windows of 8 steps of the bundled `hopper-medium` (d4rl-style, not D4RL): 11 observations, 3 actions, reward
-# and terminal flag, standardised. The last sixth of the episodes is held out. We look at two of the 128
-# numbers of a window: the height of the torso and its vertical velocity in one of the steps. In that plane a
-# hop is a loop.
+# `jdp` comes with a diffuser of hopper's windows. Its card says what it learned from, by which command, and how
+# well its steps obey the simulator. A row of a window has 11 observations, 3 actions, reward and terminal flag,
+# standardised. We look at two numbers of a row: the height of the torso and its vertical velocity. In that plane
+# a hop is a loop.
 
 # %%
-data = jdp.data.load("hopper-medium", source="bundled")
-normaliser = jdp.data.fit_normaliser(data)
-packed, _ = jdp.data.training_rows(data, normaliser)
-LENGTH = 8
-where = jdp.data.windows(data, LENGTH)
-held_out = where.starts >= where.starts[np.searchsorted(where.starts, len(packed) * 5 // 6)]
-boundary = where.last[held_out][0]  # a whole episode more or less, so that none is on both sides
-held_out = where.last > boundary
-inside = where.last < boundary
-training = WindowRows(packed, where.starts[inside], where.last[inside])
-unseen = WindowRows(packed, where.starts[held_out], where.last[held_out])
-print(f"{inside.sum():,} windows to learn from, {held_out.sum():,} held out, of {packed.shape[1]} channels")
+run = jdp.load_pretrained("hopper-medium-diffuser")
+denoiser, normaliser, LENGTH = run.denoiser, run.normaliser, run.config["horizon"]
+training, obeys = run.config["diffusion"], run.scores["checks"]["sets"]["unguided"]
+print(f"trained on {run.written['dataset']}")
+print(
+    f"in {training['steps']:,} updates of {training['batch_size']} windows of {LENGTH} steps, by\n{run.command}"
+)
+print(
+    f"its next states against the simulator's: median squared error {obeys['dynamics_median']:.1e}, standardised"
+)
 
-HOPPER_STEPS = 1500
-hopper_config = DiffuserConfig(steps=HOPPER_STEPS, learning_rate=3e-3, ema=0.99, p_mean=-0.6, p_std=1.4)
-hopper = trajectory_diffuser(NetworkConfig("residual_unet", 32, 2), hopper_config, LENGTH)
-draw_batch = jdp.data.batches(hopper.learner.draws, 64)
-hopper_state = jax.jit(hopper.learner.init)(
-    jax.random.key(4), draw_batch(jax.random.key(5), jax.tree.map(jnp.asarray, training))
-)
-hopper_state = fit(
-    hopper.learner.update,
-    draw_batch,
-    hopper_state,
-    training,
-    key=jax.random.key(6),
-    stop=HOPPER_STEPS,
-    chunk=500,
-)
-denoiser = hopper.denoiser(hopper_state)
+data = jdp.data.load("hopper-medium", source="bundled")
+assert data.origin.sha256 == run.written["sha256"]
+packed, _ = jdp.data.training_rows(data, normaliser)
+where = jdp.data.windows(data, LENGTH)
 
 # %% [markdown]
 # ### Score fields in a plane of the window
 #
-# One held-out window is noised, and in its step 4 the two numbers are moved over the plane while the other
-# 126 stay. Shade is where the data are. At high noise the arrows point to the middle of the data. As it falls
-# they do not point to the nearest crowded place but to **one point**, the true value (star): the other steps
-# of the window say where in the hop the robot is.
+# One window of the data is noised, and in its middle step the two numbers are moved over the plane while the
+# others stay. Shade is where the data are. At high noise the arrows point near the middle of the data. As it
+# falls they do not point to the nearest crowded place but to **one point**, the true value (star): the other
+# steps of the window say where in the hop the robot is.
 
 # %%
-HEIGHT, VELOCITY, STEP = 0, 6, 4
+HEIGHT, VELOCITY, STEP = 0, 6, LENGTH // 2
 pair = jnp.array([HEIGHT, VELOCITY])
-test = jdp.data.batches(hopper.learner.draws, 128)(jax.random.key(7), jax.tree.map(jnp.asarray, unseen))
-window = test[3]
+window = jnp.asarray(packed[where.starts[5000] + np.arange(LENGTH)])
+assert where.starts[5000] + LENGTH <= where.last[5000], "it ends before its episode"
 u, v = jnp.linspace(-2.6, 2.4, 15), jnp.linspace(-2.6, 2.6, 15)
 plane = jnp.stack(jnp.meshgrid(u, v), -1).reshape(-1, 2)
 scale = np.asarray(normaliser.std)[[HEIGHT, VELOCITY]]
@@ -459,20 +445,20 @@ for axis, sigma in zip(axes, [3.0, 1.0, 0.3, 0.1]):
               markeredgecolor="white")  # fmt: skip
     axis.set_title(f"$\\sigma$ = {sigma:g}")
 axes[0].set_ylabel("vertical velocity (m/s)")
-figure.suptitle("Learned score in step 4 of a held-out window (arrows no longer than 1)")
+figure.suptitle(f"Learned score in step {STEP} of a window of {LENGTH} (arrows no longer than 1)")
 plt.show()
 
 # %% [markdown]
 # ### Denoising paths
 #
-# From noise, 20 network calls. The chain of one number is not a walk along the loop: it comes from far outside
-# and lands somewhere in the hop. What comes out lies where the data lie, but after seconds of training its steps
-# still jump: the model knows where hops are better than how they go on. (The same network after minutes obeys
-# the simulator, as the README measures.)
+# From noise, 32 network calls. The chain of one number is not a walk along the loop: it comes from far outside
+# and lands somewhere in the hop. What comes out lies where the data lie and goes on as hops do, round the loop:
+# that is what the dynamics error of the card says in numbers, for every number of a state.
 
 # %%
-sigmas = schedules.karras(20, sigma_min=0.01, sigma_max=20.0)
-noise = sigmas[0] * jax.random.normal(jax.random.key(9), (256, *window.shape))
+sampler = SamplerConfig(**run.config["sampler"])
+sigmas = sampler.sigmas()
+noise = sigmas[0] * jax.random.normal(jax.random.key(9), (64, *window.shape))
 dpmpp = jax.jit(samplers.dpmpp_2m, static_argnames="trace")
 chain = np.asarray(dpmpp(denoiser, noise, sigmas, trace=True))
 figure, axes = plt.subplots(1, 2, figsize=(7.4, 3.2), layout="constrained", sharey=True)
@@ -481,15 +467,26 @@ for axis in axes:
     hop(axis)
 axes[0].plot(*np.moveaxis(paths, -1, 0), color=LEARNED, linewidth=0.8)
 axes[0].plot(*paths[-1].T, ".", color=GUIDED, markersize=4)
-axes[0].set(title="16 denoising paths of step 4", ylabel="vertical velocity (m/s)")
-windows = chain[-1, :40][..., [HEIGHT, VELOCITY]] * scale + offset
+axes[0].set(title=f"16 denoising paths of step {STEP}", ylabel="vertical velocity (m/s)")
+windows = chain[-1, :16][..., [HEIGHT, VELOCITY]] * scale + offset
 axes[1].plot(*np.moveaxis(windows, -1, 0)[:, :].swapaxes(1, 2), color=LEARNED, linewidth=0.9)
 axes[1].plot(*windows[:, -1].T, ".", color=GUIDED, markersize=4)
-axes[1].set_title("40 windows that came out (the dot is their last step)")
+axes[1].set_title("16 windows that came out (the dot is their last step)")
 plt.show()
+
+made = chain[-1][..., [HEIGHT, VELOCITY]]
+of_data = np.abs(np.diff(packed[:, [HEIGHT, VELOCITY]], axis=0))  # few of these steps join two episodes
+longest = np.quantile(of_data, 0.999, axis=0)
+print(
+    f"steps longer than all but .1 % of the data's: {(np.abs(np.diff(made, axis=1)) > longest).any(-1).mean():.1%} of those that came out"
+)
+assert (np.abs(np.diff(made, axis=1)) > longest).any(-1).mean() < 0.01
 
 # %% [markdown]
 # ### Against the exact score
+#
+# Is it right, or does it remember? The diffuser that ships has seen all of the data, so it cannot tell. Here a
+# small one learns for seconds, from windows of 8 steps, and never sees the last sixth of the episodes.
 #
 # Nobody knows the density of hopper's windows. But two exact denoisers bracket what can be learned from data:
 #
@@ -503,6 +500,35 @@ plt.show()
 # covariance are left to see.
 
 # %%
+SHORT, HOPPER_STEPS = 8, 1500
+where = jdp.data.windows(data, SHORT)
+held_out = where.starts >= where.starts[np.searchsorted(where.starts, len(packed) * 5 // 6)]
+boundary = where.last[held_out][0]  # a whole episode more or less, so that none is on both sides
+held_out = where.last > boundary
+inside = where.last < boundary
+training = WindowRows(packed, where.starts[inside], where.last[inside])
+unseen = WindowRows(packed, where.starts[held_out], where.last[held_out])
+print(f"{inside.sum():,} windows to learn from, {held_out.sum():,} held out, of {packed.shape[1]} channels")
+
+hopper_config = DiffuserConfig(steps=HOPPER_STEPS, learning_rate=3e-3, ema=0.99, p_mean=-0.6, p_std=1.4)
+hopper = trajectory_diffuser(NetworkConfig("residual_unet", 32, 2), hopper_config, SHORT)
+draw_batch = jdp.data.batches(hopper.learner.draws, 64)
+hopper_state = jax.jit(hopper.learner.init)(
+    jax.random.key(4), draw_batch(jax.random.key(5), jax.tree.map(jnp.asarray, training))
+)
+hopper_state = fit(
+    hopper.learner.update,
+    draw_batch,
+    hopper_state,
+    training,
+    key=jax.random.key(6),
+    stop=HOPPER_STEPS,
+    chunk=500,
+)
+short = hopper.denoiser(hopper_state)
+
+# %%
+test = jdp.data.batches(hopper.learner.draws, 128)(jax.random.key(7), jax.tree.map(jnp.asarray, unseen))
 POINTS = 1024
 memory = jdp.data.batches(hopper.learner.draws, POINTS)(
     jax.random.key(10), jax.tree.map(jnp.asarray, training)
@@ -524,14 +550,14 @@ def test_errors(denoiser, gaussian, points, sigma):
 
 
 sweep = np.geomspace(0.05, 20, 8).astype(np.float32)
-found = np.array([test_errors(denoiser, gaussian, points, sigma) for sigma in sweep])
+found = np.array([test_errors(short, gaussian, points, sigma) for sigma in sweep])
 figure, axis = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
 for values, (name, colour, mark) in zip(
     found.T,
     [("learned", LEARNED, "o-"), ("Gaussian", EXACT, "s-"), (f"{POINTS} training windows", DATA, "^-")],
 ):
     axis.loglog(sweep, values, mark, color=colour, markersize=3.5, label=name)
-axis.axhline(float(jnp.mean(jnp.square(test - flat.mean(0).reshape(window.shape)))), color="#b0b0b0", linestyle="--",
+axis.axhline(float(jnp.mean(jnp.square(test - flat.mean(0).reshape(test.shape[1:])))), color="#b0b0b0", linestyle="--",
              linewidth=0.8, label="the mean window")  # fmt: skip
 axis.set(
     xlabel=r"noise level $\sigma$", ylabel="denoising error, held out", title="hopper, windows of 8 steps"

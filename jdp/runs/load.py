@@ -34,6 +34,7 @@ class LoadedRun:
     kind: registry.Kind
     name: str  # of the method, e.g. "td3_bc"
     method: Method
+    settings: object  # what it was made of: the dataclass that `jdp.planners.make` and its like take
     states: Mapping[str, PyTree]  # by phase ("agent", "policy", "planner", or an arm), of all seeds [S, ...]
     diffusers: Mapping[str, TrainedDiffuser]  # by phase: "diffuser", or of a seed each "diffuser 0", ...
     world_models: Mapping[str, TrainedModel]  # by phase: "ensemble", or of a seed each "ensemble 0", ...
@@ -144,6 +145,7 @@ def opened(path: Path, written: Json, store: Store, scores: Json | None) -> Load
         kind=kind,
         name=name,
         method=method,
+        settings=settings,
         states=_states(path, config, kind, method, spec, store),
         diffusers=models.diffusers(store, written, spec),
         world_models=world_models,

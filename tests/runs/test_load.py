@@ -59,6 +59,7 @@ def test_a_method_acts_again_as_it_was_trained(tmp_path, kind, name, settings):
     found = jdp.load_run(run.path)
     assert (found.kind, found.name, found.ignored) == (kind, name, ())
     assert found.method == registry.make(kind, settings, DATA.spec) and found.spec == DATA.spec
+    assert found.settings == settings  # a method with a guide, say, is made of them
     assert list(found.states) == [kind] and bits(found.states[kind]) == bits(states)
     assert bits(found.state(1)) == bits(jax.tree.map(lambda x: x[1], states))
     assert found.diffuser is found.world_model is found.scores is None
