@@ -7,6 +7,7 @@ from jdp.loops.fit import block_program, chunk_program, fit, fit_blocks
 from jdp.loops.journal import Journal, Memory, Progress, ProgressBar, training_seconds
 from jdp.loops.latency import Latency, latency
 from jdp.loops.model_based import train_model_based
+from jdp.loops.online import online_learner, score_together, steps_of_update, train_online
 from jdp.loops.play import Environment, Played, play
 from jdp.loops.recorder import Recorder
 from jdp.loops.rounds import train_in_rounds
@@ -33,15 +34,19 @@ __all__ = [
     "improve",
     "latency",
     "make_world_model",
+    "online_learner",
     "play",
     "play_in_turn",
     "play_together",
+    "score_together",
     "seeded",
+    "steps_of_update",
     "termination_rule",
     "train",
     "train_diffuser",
     "train_in_rounds",
     "train_model_based",
+    "train_online",
     "train_world_model",
     "training_seconds",
     "vmapped",
