@@ -333,23 +333,24 @@ class Task(NamedTuple):
 
 
 class Rollout(NamedTuple):
-    """T steps of N environments under one policy, in order; an episode may begin and end in the middle.
+    """T steps of N environments under one policy, in order; numpy on the host.
 
-    `next_observation` is of the state reached, before any reset: where a step was `truncated` it is what
-    a value is bootstrapped from, and where it was `terminal` nothing is.
+    An episode may begin and end in the middle. `next_observation` is of the state reached, before any
+    reset: where a step was `truncated` it is what a value is bootstrapped from, and where it was `terminal`
+    nothing is.
     """
 
-    observation: Array  # [T, N, O], what was acted on
-    goal: Array  # [T, N, G]
+    observation: AnyArray  # [T, N, O], what was acted on
+    goal: AnyArray  # [T, N, G]
     decision: Decision  # [T, N, ...], with what the method learns from
-    reward: Array  # [T, N]
-    next_observation: Array  # [T, N, O]
-    terminal: Array  # [T, N] bool, the task ended here
-    truncated: Array  # [T, N] bool, the time limit ended the episode here
-    success: Array  # [T, N] bool
+    reward: AnyArray  # [T, N]
+    next_observation: AnyArray  # [T, N, O]
+    terminal: AnyArray  # [T, N] bool, the task ended here
+    truncated: AnyArray  # [T, N] bool, the time limit ended the episode here
+    success: AnyArray  # [T, N] bool
 
     @property
-    def ended(self) -> Array:
+    def ended(self) -> AnyArray:
         """`[T, N]` bool, whether the next row is of another episode."""
         return self.terminal | self.truncated
 

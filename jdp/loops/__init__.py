@@ -8,6 +8,7 @@ from jdp.loops.journal import Journal, Memory, Progress, ProgressBar, training_s
 from jdp.loops.latency import Latency, latency
 from jdp.loops.model_based import train_model_based
 from jdp.loops.online import online_learner, score_together, steps_of_update, train_online
+from jdp.loops.online_host import train_online_host
 from jdp.loops.play import Environment, Played, play
 from jdp.loops.recorder import Recorder
 from jdp.loops.rounds import train_in_rounds
@@ -47,6 +48,7 @@ __all__ = [
     "train_in_rounds",
     "train_model_based",
     "train_online",
+    "train_online_host",
     "train_world_model",
     "training_seconds",
     "vmapped",

@@ -115,30 +115,35 @@ def _update(
     keys = named_keys(key, "act", "learn")
     acting, (rollout, outcome) = act(task, explores(method), keys["act"], state.learner, state.acting)
     buffer = insert(state.buffer, pack(transitions(rollout)))
-    draw = _draw(method)
-    offline = offline_rows(config)
-    # Minibatch after minibatch, of each the rows of the dataset first.
+    learned, metrics = learn(keys["learn"], state.learner, buffer, batch, method=method, config=config)
+    return OffPolicyState(learned, acting, buffer), {**metrics, **finished(outcome)}
+
+
+def learn(
+    key: Array, state: PyTree, buffer: Buffer, batch: Transition, *, method: Method, config: OffPolicyConfig
+) -> tuple[PyTree, Metrics]:
+    """`config.updates` updates of the method's `state`, and the means of their metrics; the key is consumed.
+
+    Args:
+        batch: rows of the dataset for all of them, minibatch after minibatch; () where none are asked for.
+    """
+    draw, offline = _draw(method), offline_rows(config)
     shape = (config.updates, draw.minibatches)
     given = jax.tree.map(lambda x: x.reshape(*shape, offline, *x.shape[1:]), batch) if offline else None
 
-    def learn(learned: PyTree, step: tuple[Array, PyTree]) -> tuple[PyTree, Metrics]:
+    def one(learned: PyTree, step: tuple[Array, PyTree]) -> tuple[PyTree, Metrics]:
         key, given = step
         keys = named_keys(key, "draw", "update")
         located = draw.locate(keys["draw"], buffer.size, config.batch_size - offline)
-        own = jax.tree.map(
-            lambda x: x.reshape(draw.minibatches, -1, *x.shape[1:]), draw.take(buffer.rows, located)
-        )
-        if given is not None:
-            own = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), given, own)
-        return method.learner.update(
-            keys["update"], learned, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), own)
-        )
+        rows = draw.take(buffer.rows, located)
+        if given is not None:  # of every minibatch the rows of the dataset come first
+            rows = jax.tree.map(lambda x: x.reshape(draw.minibatches, -1, *x.shape[1:]), rows)
+            rows = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), given, rows)
+            rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+        return method.learner.update(keys["update"], learned, rows)
 
-    learned, metrics = jax.lax.scan(
-        learn, state.learner, (jax.random.split(keys["learn"], config.updates), given)
-    )
-    metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
-    return OffPolicyState(learned, acting, buffer), {**metrics, **finished(outcome)}
+    learned, metrics = jax.lax.scan(one, state, (jax.random.split(key, config.updates), given))
+    return learned, jax.tree.map(lambda x: jnp.mean(x, axis=0), metrics)
 
 
 def offline_rows(config: OffPolicyConfig) -> int:

@@ -11,12 +11,14 @@ import pytest
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops import train, train_in_rounds
 from jdp.loops.online import train_online
+from jdp.loops.online_host import train_online_host
 from jdp.runs import RunJournal, checkpoints, preemption, start_run
 
 sys.path.append(str(Path(__file__).parents[1] / "loops"))
 from hand_made import bits
 from test_online import ON as ONLINE
 from test_online import TASK as COUNTER
+from test_online_host import Hosted
 from test_train import KEY, METHOD, ROWS
 
 
@@ -165,12 +167,15 @@ def test_after_a_sigterm_the_chunk_is_saved_and_training_stops(run, monkeypatch)
 
 
 @pytest.mark.parametrize("acting", [OnPolicyConfig(4, 5), OffPolicyConfig(2, 1, 8, 64, 20)])
-def test_acting_that_was_cut_goes_on_to_the_same_bits(run, acting):
+@pytest.mark.parametrize("on_host", [False, True])
+def test_acting_that_was_cut_goes_on_to_the_same_bits(run, acting, on_host):
     """Environments, memories and buffers are part of the state."""
     method = ONLINE if isinstance(acting, OnPolicyConfig) else METHOD
 
     def trained(journal):
         options = {"key": KEY, "updates": 30, "seeds": 2, "chunk": 10, "journal": journal}
+        if on_host:
+            return bits(train_online_host(method, Hosted, COUNTER.spec, acting, **options))
         return bits(train_online(method, COUNTER, acting, **options))
 
     whole, journal = trained(None), CutJournal(run, checkpoint_minutes=0)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.types import PyTree, Task, named_keys
+from jdp.types import AnyArray, PyTree, Task, named_keys
 
 
 class Running(NamedTuple):
@@ -21,19 +21,19 @@ class Running(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one step of N environments led to; where an episode ended, not yet its successor's beginning."""
+    """What one step of N environments led to: of an episode that ended, its last state. Numpy on the host."""
 
-    observation: Array  # [N, O], of the state reached
-    reward: Array  # [N]
-    terminal: Array  # [N] bool
-    truncated: Array  # [N] bool, cut by the time limit and no terminal
-    success: Array  # [N] bool, at this step
-    length: Array  # [N] int32, steps of the episode so far
-    total: Array  # [N], its rewards so far
-    reached: Array  # [N] bool, whether it has been a success at any step
+    observation: AnyArray  # [N, O], of the state reached
+    reward: AnyArray  # [N]
+    terminal: AnyArray  # [N] bool
+    truncated: AnyArray  # [N] bool, cut by the time limit and no terminal
+    success: AnyArray  # [N] bool, at this step
+    length: AnyArray  # [N] int32, steps of the episode so far
+    total: AnyArray  # [N], its rewards so far
+    reached: AnyArray  # [N] bool, whether it has been a success at any step
 
     @property
-    def ended(self) -> Array:
+    def ended(self) -> AnyArray:
         """`[N]` bool, whether the episode is over."""
         return self.terminal | self.truncated
 
