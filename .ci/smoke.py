@@ -14,7 +14,8 @@ from pathlib import Path
 from jdp import registry
 
 ROOT, OUT = Path(__file__).parents[1], Path(sys.argv[1])
-SHARED = ["--preset", "smoke", "--source", "bundled", "--out", str(OUT)]
+SHARED = ["--preset", "smoke", "--out", str(OUT)]
+BUNDLED = ["--source", "bundled"]
 HOPPER, MAZE = "hopper-medium", "pointmaze-umaze"
 
 
@@ -26,7 +27,9 @@ def commands() -> list[list[str]]:
     found += [["offline_rl", "--agent", name, "--env", HOPPER] for name in registry.entries("agent")]
     models = [name for name in registry.entries("world_model") if name != "ensemble"]
     found += [["offline_rl", "--agent", "combo", "--world-model", name, "--env", HOPPER] for name in models]
-    return [["world_models", "--env", "walker2d-medium"], *found]
+    found = [[*command, *BUNDLED] for command in [["world_models", "--env", "walker2d-medium"], *found]]
+    found += [["online_rl", "--agent", name, "--env", "Pendulum-v1"] for name in registry.entries("online")]
+    return [*found, ["online_rl", "--agent", "ppo", "--env", "Hopper-v5"]]
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

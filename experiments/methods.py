@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from command_line import first_words, given, parse, usual_preset
-from options import RunConfig
+from options import RunConfig, TrainingOptions
 
 import jdp
 from jdp import registry
@@ -27,34 +27,37 @@ class MethodConfig(RunConfig, Generic[T]):
     """Of the method."""
 
 
-C = TypeVar("C", bound=MethodConfig)
+C = TypeVar("C", bound=TrainingOptions)  # of a class that is generic over the method's settings
 
 
 def method_command(
-    kind: Kind, default: str, config: type[C], description: str, rest: Rest
+    kind: Kind, default: str, config: type[C], description: str, rest: Rest, option: str | None = None
 ) -> tuple[Entry, C]:
-    """The method that `--<kind>` names, and the whole command line with its preset as defaults.
+    """The method that `--<option>` names, and the whole command line with its preset as defaults.
 
     Args:
         config: the script's dataclass, generic over the method's settings.
         rest: what presets say beside the method's own, for the script's other options.
+        option: the kind's name, where it is not another.
     """
-    first = first_words(**{kind: default}, env=RunConfig.env, preset=None, plugin=())
+    option = option or kind
+    first = first_words(**{option: default}, env=config.env, preset=None, plugin=())
     for plugin in first.plugin:
         registry.load_plugin(plugin)
-    entry = registry.entry(kind, getattr(first, kind))
+    entry = registry.entry(kind, getattr(first, option))
     task, name = registry.task_of(first.env, full_d4rl_name(first.env) or ""), first.preset or usual_preset()
     presets = dict(entry.presets(task)) if entry.presets else {}
     presets = presets or dict.fromkeys(("smoke", "cpu", "paper"), Preset(entry.config(), 1_000, 64))
     if name not in presets:
         raise jdp.UserError(f"--preset {name}: {kind} {entry.name} has {', '.join(presets)}")
     found = presets[name]
-    options = {kind: entry.name, "preset": name, **rest(presets)[name]}
-    options |= {"settings": found.settings, "updates": found.updates, "batch_size": found.batch_size}
+    options = {option: entry.name, "preset": name, **rest(presets)[name]}
+    options |= {"settings": found.settings, "updates": found.updates}
+    options |= {"batch_size": found.batch_size} if issubclass(config, RunConfig) else {}
     options |= {} if found.seeds is None else {"seeds": found.seeds}
     known = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
-    own: type[C] = config[entry.config]  # type: ignore[index]
-    return entry, parse(own, own(**options), "\n".join([description, f"--{kind} is one of", *known]))
+    own: type[C] = config[entry.config]  # pyright: ignore
+    return entry, parse(own, own(**options), "\n".join([description, f"--{option} is one of", *known]))
 
 
 def fitted(entry: Entry, settings: T, data: Episodes, updates: int, part: str = "settings") -> T:

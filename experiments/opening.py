@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 from matplotlib.figure import Figure
-from options import NOT_IN_HASH, C, RunConfig
+from options import NOT_IN_HASH, O, RunConfig, TrainingOptions
 from progress import Bar
 
 from jdp import devices, loops, runs
@@ -31,7 +31,7 @@ def load(config: RunConfig) -> Episodes:
 
 def open_job(
     experiment: str,
-    config: C,
+    config: O,
     data: Episodes,
     notes: str,
     keys: Sequence[str],
@@ -39,7 +39,7 @@ def open_job(
     not_in_hash: tuple[str, ...] = NOT_IN_HASH,
     facts: Json | None = None,
     windows: int = 1,
-) -> Job[C]:
+) -> Job[O]:
     """Shows dataset, task, devices and preset, and opens the run directory.
 
     Args:
@@ -47,7 +47,8 @@ def open_job(
         windows: steps of what is trained on; rows that lie in none are told.
     """
     spec, found = data.spec, jax.devices()
-    print("dataset    " + "\n           ".join(describe(data, windows)))
+    if data.origin.kind != "none":
+        print("dataset    " + "\n           ".join(describe(data, windows)))
     print(f"task       {spec.env_id}, {spec.observation_dim} observations, {spec.action_dim} actions")
     print(f"device     {len(found)} x {found[0].device_kind}")
     print(f"preset     {config.preset}; {notes}")
@@ -96,19 +97,19 @@ def agent_options(
     }
 
 
-def save_figure(job: Job[RunConfig], name: str, figure: Figure) -> None:
+def save_figure(job: Job[TrainingOptions], name: str, figure: Figure) -> None:
     """Saves a figure of the run as `figures/<name>.png`."""
     figure.savefig(figures(job) / f"{name}.png")
 
 
-def figures(job: Job[RunConfig]) -> Path:
+def figures(job: Job[TrainingOptions]) -> Path:
     """The folder of figures, made where it is missing."""
     folder = job.run.path / "figures"
     folder.mkdir(exist_ok=True)
     return folder
 
 
-def heading(job: Job[RunConfig], method: str) -> str:
+def heading(job: Job[TrainingOptions], method: str) -> str:
     """The first line of the report of a method."""
     data, config = job.data, job.config
     return (
@@ -123,13 +124,13 @@ def score_line(name: str, found: Record) -> str:
     return f"{name} {with_interval(*found['interval'])} (seeds {each})"
 
 
-def minutes(job: Job[RunConfig], *phases: str) -> dict[str, float]:
+def minutes(job: Job[TrainingOptions], *phases: str) -> dict[str, float]:
     """Of training, by phase."""
     return {p: loops.training_seconds(job.journal, p) / 60 for p in phases if job.journal.records(p)}
 
 
 def finish(
-    job: Job[RunConfig],
+    job: Job[TrainingOptions],
     lines: Sequence[str],
     scores: Record,
     minutes: Mapping[str, float],

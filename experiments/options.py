@@ -64,9 +64,13 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(DatasetOptions):
-    """What every training script asks for."""
+class TrainingOptions:
+    """What every training script asks for, with a dataset or without."""
 
+    env: str = "Pendulum-v1"
+    """The task."""
+    out: Path = Path("results")
+    """Where results are written."""
     plugin: tuple[str, ...] = ()
     """Python files or modules whose methods are registered beside those of jdp (see docs/add_a_method.md)."""
     preset: Literal["smoke", "cpu", "paper"] = "cpu"
@@ -77,8 +81,6 @@ class RunConfig(DatasetOptions):
     """Training seeds, trained at once; they share one world model and diffuser."""
     updates: int = 10_000
     """Gradient steps (of td3_bc and rebrac: 2 critic steps and 1 actor step each)."""
-    batch_size: int = 256
-    """Rows in a batch of one seed, over all devices."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint_minutes: float = 3.0
     """Minutes between two checkpoints within a phase."""
@@ -87,6 +89,14 @@ class RunConfig(DatasetOptions):
     resume: str | None = None
     """Go on with the newest unfinished run of this configuration, or with the run directory given; auto: the
     newest unfinished one if there is one, else a new one, but nothing where a finished one is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(DatasetOptions, TrainingOptions):
+    """What every script asks for that trains on a dataset."""
+
+    batch_size: int = 256
+    """Rows in a batch of one seed, over all devices."""
     precision: Precision = "float32"
     """Of the arithmetic of diffusion networks and judges of plans; bf16 is for accelerators. Weights,
     optimisers, averages, losses and targets stay float32, and so do the MLPs of agents, of critics of actions
@@ -107,6 +117,7 @@ class RunConfig(DatasetOptions):
 
 
 C = TypeVar("C", bound=RunConfig)
+O = TypeVar("O", bound=TrainingOptions)  # noqa: E741
 # What changes no number (processes share the batches that one would make).
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log", "stream", "distributed", "processes", "process")
 

@@ -14,7 +14,7 @@ class Origin:
     """Where a dataset came from; written into every run and printed with every score."""
 
     name: str  # the true name, e.g. "hopper-medium-v2 (D4RL)" or "my.hdf5 (file)"
-    kind: str  # "d4rl" | "recipe" | "minari" | "ogbench" | "bundled" | "file"
+    kind: str  # "d4rl" | "recipe" | "minari" | "ogbench" | "bundled" | "file" | "none" (learned online)
     path: str
     sha256: str
     size: int  # bytes

@@ -2,7 +2,14 @@
 
 from jdp.evaluation.agreement import Spread, outside, spreads
 from jdp.evaluation.dynamics import DynamicsError, dynamics_error
-from jdp.evaluation.goal_tasks import GoalEnv, Step, environment_maker, make_goal_env, protocol
+from jdp.evaluation.goal_tasks import (
+    GoalEnv,
+    Step,
+    environment_maker,
+    make_goal_env,
+    protocol,
+    task_spec,
+)
 from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
 from jdp.evaluation.published import Published, published
 from jdp.evaluation.scores import normalised_score
@@ -77,5 +84,6 @@ __all__ = [
     "success_interval",
     "summary_of_seeds",
     "supports",
+    "task_spec",
     "with_interval",
 ]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from jdp.errors import UserError
 from jdp.evaluation import goal_wrappers
 from jdp.tasks import families, maze2d, mazes
-from jdp.tasks.environments import Task, described, make_env
+from jdp.tasks.environments import Task, action_box, described, make_env
 from jdp.types import Spec
 
 MAZE2D = ("maze2d", "multi2d")  # D4RL's rules in PointMaze: one goal, and one for each episode
@@ -154,6 +154,22 @@ def make_goal_env(
     elif families.is_ogbench(name):
         env = goal_wrappers.OGBenchTask(env, task)
     return GoalEnv(env, name, goal_wrappers.kind_of(name), mazes.maze_of(spec))
+
+
+def task_spec(env_id: str, *, max_episode_steps: int | None = None) -> Spec:
+    """What a Gymnasium task says of itself, for methods that learn in it without a dataset.
+
+    Raises:
+        UserError: as `make_goal_env`.
+    """
+    env = make_goal_env(env_id, max_episode_steps=max_episode_steps)
+    box = action_box(env_id)
+    low, high = (None, None) if box is None else box
+    spec = Spec(
+        env.observation_dim, env.action_dim, env_id, env.max_episode_steps, None, env.entries, low, high
+    )
+    env.close()
+    return spec
 
 
 def protocol(spec: Spec) -> str | None:

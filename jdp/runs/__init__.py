@@ -10,7 +10,7 @@ from jdp.runs.directories import (
     start_run,
     unfinished_run,
 )
-from jdp.runs.job import Finished, Job, RunOptions, load_dataset, open_run, row_files
+from jdp.runs.job import Finished, Job, RunOptions, load_dataset, open_run
 from jdp.runs.journal import RunJournal
 from jdp.runs.load import LoadedRun, load_run
 from jdp.runs.models import restore_diffuser
@@ -39,7 +39,6 @@ __all__ = [
     "provenance",
     "restore_diffuser",
     "resume_run",
-    "row_files",
     "start_run",
     "unfinished_run",
 ]

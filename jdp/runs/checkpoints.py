@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
@@ -53,12 +54,30 @@ def save(folder: Path, step: int, tree: PyTree, *, keep: int = 2) -> None:
     try:
         with _silent(), _manager(folder, keep) as manager:
             if step not in manager.all_steps():
-                manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+                manager.save(step, args=ocp.args.StandardSave(_kept(tree)), force=True)
                 manager.wait_until_finished()
     except Exception as error:  # a full disk reaches us as one of many exceptions of the writer
         raise StorageError(
             f"cannot write checkpoint {folder / str(step)} ({_reason(error)}): make room and add --resume"
         ) from error
+
+
+def _is_empty(leaf: Any) -> bool:
+    return 0 in getattr(leaf, "shape", ())
+
+
+def _kept(tree: PyTree) -> PyTree:
+    """`tree` without arrays that hold nothing (a goal of no numbers), which orbax refuses."""
+    return jax.tree.map(lambda leaf: None if _is_empty(leaf) else leaf, tree)
+
+
+def _whole(found: PyTree, like: PyTree) -> PyTree:
+    """`found`, a tree of `_kept(like)`, with the empty arrays of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    rest = iter(jax.tree.leaves(found))
+    return structure.unflatten(
+        jnp.zeros(leaf.shape, leaf.dtype) if _is_empty(leaf) else next(rest) for leaf in leaves
+    )
 
 
 def _reason(error: BaseException) -> str:
@@ -104,7 +123,7 @@ def restore(folder: Path, like: PyTree, step: int | None = None) -> PyTree:
             found = _shapes(folder / str(step))
     except Exception as error:
         raise _unreadable(folder, step, error) from error
-    wanted = sorted(str(tuple(leaf.shape)) for leaf in jax.tree.leaves(like))
+    wanted = sorted(str(tuple(leaf.shape)) for leaf in jax.tree.leaves(like) if not _is_empty(leaf))
     if wanted and not found:
         raise _unreadable(folder, step, ValueError("it does not say what it holds"))
     if found != wanted:
@@ -114,7 +133,8 @@ def restore(folder: Path, like: PyTree, step: int | None = None) -> PyTree:
         )
     try:
         with _silent(), _manager(folder) as manager:
-            tree = manager.restore(step, args=ocp.args.StandardRestore(_placed(like)))
+            tree = manager.restore(step, args=ocp.args.StandardRestore(_placed(_kept(like))))
+        tree = _whole(tree, like)
         return on_one(tree) if distributed.is_many() else tree
     except Exception as error:
         raise _unreadable(folder, step, error) from error

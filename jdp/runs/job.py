@@ -27,11 +27,11 @@ from jdp.types import Json
 
 
 class RunOptions(Protocol):
-    """What opening a run asks of a script's configuration, a dataclass."""
+    """What opening a run asks of a script's configuration, a dataclass (with a dataset: also `stream`)."""
 
     @property
     def env(self) -> str:
-        """The dataset, as on the command line."""
+        """The dataset, or the task, as on the command line."""
         ...
 
     @property
@@ -47,11 +47,6 @@ class RunOptions(Protocol):
     @property
     def log(self) -> tuple[SinkName, ...]:
         """Where metrics go besides metrics.jsonl."""
-        ...
-
-    @property
-    def stream(self) -> bool:
-        """Whether rows of the dataset lie in files."""
         ...
 
 
@@ -76,7 +71,8 @@ class Job(Generic[C]):
     @property
     def files(self) -> RowFiles | None:
         """Where rows of the dataset lie in files; None where they lie on the devices."""
-        return row_files(self.config)
+        stream = getattr(self.config, "stream", False)  # runs without a dataset have none to stream
+        return RowFiles(self.config.out / "streams") if stream else None
 
 
 class Finished(Exception):
@@ -85,11 +81,6 @@ class Finished(Exception):
     def __init__(self, path: Path):
         super().__init__(str(path))
         self.path = path
-
-
-def row_files(config: RunOptions) -> RowFiles | None:
-    """The folder for rows of datasets, where `config.stream` asks for it."""
-    return RowFiles(config.out / "streams") if config.stream else None
 
 
 def load_dataset(load: Callable[[], Episodes]) -> Episodes:

@@ -156,6 +156,8 @@ def opened(path: Path, written: Json, store: Store, scores: Json | None) -> Load
 
 def _method_of(path: Path, config: Json) -> tuple[registry.Kind, str]:
     """The kind and name of a run's method; of a comparison of models that of its target policies."""
+    if config.get("agent") and "simulator" in config:  # a run of online_rl.py
+        return "online", config["agent"]
     for kind in KINDS:
         if config.get(kind):
             return kind, config[kind]
@@ -186,7 +188,7 @@ def _states(
     """The newest states of each phase that has weights."""
     rounds = [f"round_{i + 1}" for i in range((config.get("settings") or {}).get("rounds", 0))]
     agents = config.get("arms", ["agent"] if config.get("agent") else [TARGETS])
-    phases = {name: [name] for name in agents} if kind == "agent" else {}
+    phases = {name: [name] for name in agents} if kind in ("agent", "online") else {}
     phases = phases or {kind: [*reversed(rounds), kind]}
     trained = {name: [phase for phase in found if phase in store.phases] for name, found in phases.items()}
     newest = {name: found[0] for name, found in trained.items() if found}

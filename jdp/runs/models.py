@@ -22,8 +22,11 @@ from jdp.world_models import termination
 SHAPES_OF = 4096  # rows that stand for the dataset's where only shapes matter
 
 
-def stand_in(spec: Spec) -> Episodes:
-    """A dataset of the shapes of `spec`, all zeros, for what depends on shapes alone."""
+def stand_in(spec: Spec, *, name: str = "zeros", kind: str = "file") -> Episodes:
+    """A dataset of the shapes of `spec`, all zeros, for what depends on shapes alone.
+
+    With the `kind` "none" it stands for no dataset, in runs that learn online.
+    """
     n, f = SHAPES_OF, np.float32
     observations, none = np.zeros((n, spec.observation_dim), f), np.zeros(n, bool)
     timeouts = none.copy()
@@ -39,7 +42,7 @@ def stand_in(spec: Spec) -> Episodes:
         starts=np.array([0]),
         stops=np.array([n]),
         spec=spec,
-        origin=Origin("zeros", "file", "", "", 0, ""),
+        origin=Origin(name, kind, "", "", 0, ""),
     )
 
 

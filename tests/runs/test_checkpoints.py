@@ -22,6 +22,7 @@ def tree(seed, width=3):
         "params": [jax.random.normal(keys[0], (4, width)), jax.random.normal(keys[1], (width,))],
         "step": jnp.int32(seed),
         "half": jax.random.normal(keys[2], (5,), jnp.bfloat16),
+        "nothing": jnp.zeros((2, 0)),  # as goals of tasks without goals
     }
 
 

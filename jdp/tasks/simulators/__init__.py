@@ -8,6 +8,7 @@ from jdp.tasks.mazes import POINT_ENV_IDS
 from jdp.tasks.simulators import pendulum
 from jdp.tasks.simulators.batch import Outcome, Running, advance, begin, renewed
 from jdp.tasks.simulators.double_integrator import ENV_ID, double_integrator_task
+from jdp.tasks.simulators.goals import observed_goal
 from jdp.tasks.simulators.locomotion import BODIES, locomotion_task
 from jdp.tasks.simulators.point_maze import maze2d_task, point_maze_task
 from jdp.types import Task
@@ -22,6 +23,7 @@ __all__ = [
     "locomotion_task",
     "maze2d_task",
     "names",
+    "observed_goal",
     "point_maze_task",
     "renewed",
     "simulator",

@@ -1,0 +1,163 @@
+"""Online RL: an agent learns while it acts, in a task in JAX or in Gymnasium's environments.
+
+    python experiments/online_rl.py --agent sac --env Pendulum-v1
+    python experiments/online_rl.py --agent ppo --env PointMaze_UMaze-v3 --updates 300
+    python experiments/online_rl.py --agent sac --env Hopper-v5 --settings.acting.warm-up 5000
+
+Tasks with a JAX version (PointMaze, maze2d, Pendulum, a double integrator) run inside the compiled program,
+all seeds at once; others on the host. The agent's own settings are --settings.*, how much it acts is
+--settings.acting.*. Everything goes to results/online_rl/<task>/<run>/; a run that was cut goes on with
+--resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (the papers' steps).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import jax
+from command_line import run_main
+from methods import Options, method_command
+from offline_rl import CurveConfig
+from opening import finish, heading, minutes, open_job, save_figure, score_line
+from options import TrainingOptions, check_positive
+
+import jdp
+from jdp import devices, evaluation, loops, plotting
+from jdp.errors import check_seed
+from jdp.evaluation import score_name, seed_scores
+from jdp.loops.rounds import Evaluate
+from jdp.runs import Job
+from jdp.runs.models import stand_in
+from jdp.tasks import simulators
+from jdp.types import Logged, Method, PyTree, Spec, Task
+
+T = TypeVar("T")
+NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingOptions, Generic[T]):
+    """Train an agent online and score its last checkpoint."""
+
+    env: str = "Pendulum-v1"
+    """The task: one with a JAX version, or any of Gymnasium's with vectors and a time limit."""
+    agent: str = "sac"
+    """The algorithm."""
+    simulator: Literal["auto", "jax", "host"] = "auto"
+    """Where the task runs; auto: in JAX where it can (MuJoCo's bodies on accelerators alone)."""
+    updates: int = 10_000
+    """Of sac and td3 one for each step of all environments, of ppo one for each rollout."""
+    evaluation: CurveConfig = field(default_factory=CurveConfig)
+    settings: T
+    """Of the agent."""
+
+
+PRESETS: dict[str, Options] = {
+    "smoke": {"evaluation": CurveConfig(episodes=2, every=100)},
+    "cpu": {"evaluation": CurveConfig(episodes=20, every=5_000)},
+    "paper": {"evaluation": CurveConfig(episodes=20, every=50_000)},
+}
+
+
+def main() -> None:
+    entry, config = method_command("online", "sac", Config, __doc__ or "", lambda _: PRESETS, "agent")
+    compilations = devices.count_compilations()
+    check_seed(config.seed, "--seed")
+    counts = {"updates": config.updates, "seeds": config.seeds, "evaluation.every": config.evaluation.every}
+    check_positive({f"--{name}": value for name, value in counts.items()})
+    check_positive({"--evaluation.episodes": config.evaluation.episodes})
+    task = chosen(config)
+    spec = evaluation.task_spec(config.env) if task is None else simulators.observed_goal(task).spec
+    if spec.goal:
+        raise jdp.UserError(f"{config.env} has goals, of which agents are told in JAX tasks alone")
+    if spec.max_episode_steps is None:
+        raise jdp.UserError(f"{config.env} has no time limit, so it cannot be scored")
+    method, acting = jdp.online.make(config.settings, spec), config.settings.acting
+    steps = config.updates * loops.steps_of_update(acting)
+    where = (
+        f"in {'Gymnasium' if task is None else 'JAX'}, {steps:,} steps a seed, {config.seeds} seeds at once"
+    )
+    data = stand_in(spec, name=f"{config.env} (online)", kind="none")
+    job = open_job(
+        "online_rl", config, data, f"agent {entry.name} {where}", ("agents",), not_in_hash=NOT_IN_HASH
+    )
+    scored = spec if task is None else task.spec
+    states = trained(job, method, task, evaluator(job, method, task, scored))
+    job.journal.save(
+        "agent", config.updates, states
+    )  # what load_run finds: the method without its environments
+    closing(job, scored, steps, compilations)
+
+
+def chosen(config: Config[Any]) -> Task | None:
+    """The task in JAX, or None for the host's."""
+    known = config.env in simulators.names()
+    large = config.env in simulators.BODIES and jax.default_backend() == "cpu"
+    if config.simulator == "host" or (config.simulator == "auto" and (not known or large)):
+        return None
+    return simulators.simulator(config.env)
+
+
+def trained(job: Job[Config[Any]], method: Method, task: Task | None, evaluate: Evaluate) -> PyTree:
+    """What all seeds have learned."""
+    config = job.config
+    options = {
+        "key": job.keys["agents"],
+        "updates": config.updates,
+        "seeds": config.seeds,
+        "journal": job.journal,
+        "evaluate": evaluate,
+        "evaluate_every": config.evaluation.every,
+    }
+    if task is not None:
+        own = simulators.observed_goal(task)
+        return loops.train_online(method, own, config.settings.acting, mesh=job.mesh, **options)
+    spec, make = job.data.spec, evaluation.environment_maker(job.data.spec)
+    return loops.train_online_host(method, make, spec, config.settings.acting, seed=config.seed, **options)
+
+
+def evaluator(job: Job[Config[Any]], method: Method, task: Task | None, spec: Spec) -> Evaluate:
+    """Scores of all seeds, always on the same episodes."""
+    config, make = job.config, evaluation.environment_maker(job.data.spec)
+
+    def evaluate(step: int, states: PyTree) -> Logged:
+        shared = {
+            "key": jax.random.key(config.seed),
+            "seeds": config.seeds,
+            "episodes": config.evaluation.episodes,
+        }
+        if task is None:
+            own = {"seed": config.seed + 1_000_000, "journal": job.journal}
+            record = loops.play_together(method.policy, states, make, **shared, **own)
+        else:
+            record = loops.score_together(method.policy, states, simulators.observed_goal(task), **shared)
+        shown = ", ".join(f"{s:.1f}" for s in seed_scores(record, spec))
+        print(f"{score_name(spec)} after {step:,} updates: {shown} (one a seed)")
+        return record
+
+    return evaluate
+
+
+def closing(job: Job[Config[Any]], spec: Spec, steps: int, compilations: devices.Compilations) -> None:
+    """`scores.json`, `report.txt` and the learning curve."""
+    config, name = job.config, evaluation.score_name(spec)
+    records = job.journal.records("online/evaluation")
+    score = evaluation.last_scores(records, spec, config.updates)
+    over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
+    spent = minutes(job, "online")
+    pace = steps * config.seeds / max(60 * spent["online"], 1e-9)
+    lines = [
+        heading(job, config.agent),
+        "",
+        score_line(name, score),
+        f"interval: {over} {config.seeds} seeds",
+        f"{steps:,} steps of the task a seed, {pace:,.0f} steps/s of all seeds with their updates",
+    ]
+    curve = {config.agent: evaluation.learning_curve(records, spec)}
+    drawn = plotting.curves(None, curve, behaviour=None, title=config.env, score=name)
+    save_figure(job, "learning_curve", drawn)
+    scores = {"agent": config.agent, "score_name": name, "steps": steps, **score}
+    finish(job, lines, scores, spent, compilations)
+
+
+if __name__ == "__main__":
+    run_main(main, spans_processes=True)

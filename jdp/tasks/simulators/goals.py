@@ -1,0 +1,30 @@
+"""Goals as part of what is observed, for methods that know no goals."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.types import Bound, PyTree, Stepped, Task
+
+
+def _reset(key: Array, *, task: Task) -> tuple[tuple[PyTree, Array], Array, Array]:
+    state, observation, goal = task.reset(key)
+    return (state, goal), jnp.concatenate([observation, goal]), jnp.zeros(0)
+
+
+def _step(
+    key: Array, state: tuple[PyTree, Array], action: Array, *, task: Task
+) -> tuple[tuple[PyTree, Array], Stepped]:
+    inner, goal = state
+    inner, found = task.step(key, inner, action)
+    return (inner, goal), found._replace(observation=jnp.concatenate([found.observation, goal]))
+
+
+def observed_goal(task: Task) -> Task:
+    """`task` whose observations `[O + G]` end with the goal; the same task where there are no goals."""
+    if not task.spec.goal:
+        return task
+    spec = replace(task.spec, observation_dim=task.spec.observation_dim + len(task.spec.goal), goal=())
+    settings = (("task", task),)
+    return Task(Bound(_reset, settings), Bound(_step, settings), spec)

@@ -1,0 +1,67 @@
+"""online_rl.py as a user runs it: killed and resumed, in JAX and on the host, and given wrong input."""
+
+import json
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from scripts import check_mistakes, killer, run
+
+import jdp
+
+TINY = [
+    *("--preset", "smoke", "--updates", "60", "--evaluation.every", "30", "--settings.hidden", "8", "8"),
+    *("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8"),
+]
+
+
+def script(out: Path, *arguments: str, code: str | None = None):
+    return run("online_rl", *TINY, *arguments, "--out", str(out), code=code)
+
+
+def only(out: Path, name: str) -> Path:
+    (path,) = out.glob(f"online_rl/*/*/{name}")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", ["jax", "host"])
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
+    whole, cut, options = tmp_path / "whole", tmp_path / "cut", ("--agent", "td3", "--simulator", simulator)
+    done = script(whole, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(only(whole, "scores.json").read_text())
+    assert np.shape(found["returns"]) == (2, 2) and found["steps"] == 60 and found["score_name"] == "return"
+    target = (
+        ("jdp.loops.online", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
+    )
+    killed = script(cut, *options, code=killer("online_rl", *target, 2, 0.0))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = script(cut, *options, "--resume")
+    assert done.returncode == 0, done.stderr
+    again = json.loads(only(cut, "scores.json").read_text())
+    assert (again["returns"], again["seeds"]) == (found["returns"], found["seeds"])
+
+    loaded = jdp.load_run(only(cut, "scores.json").parent)
+    assert (loaded.kind, loaded.name, list(loaded.states)) == ("online", "td3", ["agent"])
+    action = loaded.method.policy.act(
+        jax.random.key(0), loaded.state(1), (), np.zeros((4, 3)), np.zeros((4, 0))
+    )[1]
+    assert action.action.shape == (4, 1)
+
+
+def test_mistakes_get_one_line(tmp_path):
+    cases = {
+        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of ppo, sac, td3"),
+        "task": (["--env", "Hoper-v5"], "Hoper-v5"),
+        "no JAX version": (["--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
+        "goals on the host": (["--env", "PointMaze_UMaze-v3", "--simulator", "host"], "JAX tasks alone"),
+        "share": (["--settings.acting.offline-share", "2"], "offline_share"),
+        "updates": (["--updates", "0"], "--updates is 0"),
+        "setting": (["--settings.acting.warmup", "3"], "warmup"),
+        "nothing to resume": (["--resume", "--seed", "77"], "start without --resume"),
+    }
+    check_mistakes("online_rl", cases, ["--preset", "smoke", "--out", str(tmp_path / "out")])
+    assert not list(tmp_path.rglob("config.json"))
