@@ -18,7 +18,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 ROOMS = sorted(name for name in jdp.__all__ if inspect.ismodule(getattr(jdp, name)))
 GUIDANCE = {name for name in guidance.__all__ if inspect.isfunction(getattr(guidance, name))}
-KINDS = {"Agents": "agent", "Planners": "planner", "Policies": "policy", "World models": "world_model"}
+KINDS = {
+    "Agents": "agent",
+    "Online agents": "online",
+    "Planners": "planner",
+    "Policies": "policy",
+    "World models": "world_model",
+}
 METHODS = {
     **{section: set(registry.entries(kind)) for section, kind in KINDS.items()},
     "Samplers": {*samplers.SAMPLERS, "consistency", "flow_map"},

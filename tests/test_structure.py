@@ -16,7 +16,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("data", "diffusion"),
     ("learning",),
     ("world_models", "agents"),
-    ("policies", "planners"),
+    ("policies", "planners", "online"),
     ("synthesis", "finetune"),
     ("loops",),
     ("evaluation", "plotting", "runs"),

@@ -15,6 +15,7 @@ from jdp.learning.optimiser import Trained, begin
 from jdp.learning.ppo import PPOConfig, advantages, clipped_surrogate, epochs, normalised
 from jdp.learning.running import RunningMoments, no_moments, seen
 from jdp.networks.mlp import mlp
+from jdp.online.presets import TOYS
 from jdp.registry import Preset, Task, register
 from jdp.types import (
     Bound,
@@ -146,14 +147,20 @@ def _explore(
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """Rollouts of 2,048 steps: of one environment in the paper, of eight on two cores."""
-    del task
-    cpu = PPOAgentConfig(acting=OnPolicyConfig(8, 256))
+    """Rollouts of 2,048 steps of one environment in the paper; of many in tasks that run in JAX."""
+    cpu, updates = PPOAgentConfig(acting=OnPolicyConfig(16, 128)), 150
+    if task.dataset in TOYS:
+        cpu, updates = replace(cpu, learning_rate=1e-3, discount=0.9, target_kl=0.03), 60
+    elif task.maze is not None:
+        cpu, updates = (
+            replace(cpu, acting=OnPolicyConfig(128, 64), learning_rate=1e-3, hidden=(128, 128)),
+            300,
+        )
     tiny = replace(cpu, hidden=(32, 32), acting=OnPolicyConfig(4, 32), epochs=2, minibatches=4)
     return {
-        "smoke": Preset(tiny, updates=8, batch_size=0, seeds=2, episodes=2),
-        "cpu": Preset(cpu, updates=100, batch_size=0, seeds=3, episodes=20),
-        "paper": Preset(PPOAgentConfig(), updates=500, batch_size=0, seeds=5, episodes=20),
+        "smoke": Preset(tiny, updates=8, batch_size=0, seeds=2),
+        "cpu": Preset(cpu, updates=updates, batch_size=0, seeds=3),
+        "paper": Preset(PPOAgentConfig(), updates=500, batch_size=0, seeds=5),
     }
 
 

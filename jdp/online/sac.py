@@ -19,9 +19,9 @@ class OnlineSACConfig(SACConfig):
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """The same for all tasks."""
-    del task
-    return off_policy_presets(OnlineSACConfig())
+    """The paper's, and smaller ones."""
+    rates = ("actor_learning_rate", "critic_learning_rate", "alpha_learning_rate")
+    return off_policy_presets(OnlineSACConfig(), task, rates)
 
 
 @register(

@@ -76,9 +76,8 @@ def _explore(
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """The same for all tasks."""
-    del task
-    return off_policy_presets(OnlineTD3Config())
+    """The paper's, and smaller ones."""
+    return off_policy_presets(OnlineTD3Config(), task, ("learning_rate",))
 
 
 @register(

@@ -34,9 +34,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
     assert done.returncode == 0, done.stderr
     found = json.loads(only(whole, "scores.json").read_text())
     assert np.shape(found["returns"]) == (2, 2) and found["steps"] == 60 and found["score_name"] == "return"
-    target = (
-        ("jdp.loops.online", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
-    )
+    target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
     killed = script(cut, *options, code=killer("online_rl", *target, 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(cut, *options, "--resume")

@@ -201,7 +201,7 @@ def test_agents_swing_a_pendulum_up(name):
 
     task, config = simulator("Pendulum-v1"), registry.entry("online", name).config
     if name == "ppo":
-        config = config(acting=OnPolicyConfig(16, 128), learning_rate=1e-3, discount=0.95)
+        config = config(acting=OnPolicyConfig(16, 128), learning_rate=1e-3, discount=0.9, target_kl=0.03)
     else:
         acting = OffPolicyConfig(batch_size=128, capacity=10_000, warm_up=500)
         rates = {"sac": ("actor_", "critic_", "alpha_"), "td3": ("",)}[name]

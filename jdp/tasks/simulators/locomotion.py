@@ -1,6 +1,6 @@
 """Gymnasium's Hopper, HalfCheetah and Walker2d (`-v5`) by MuJoCo MJX: the same XML files, as pure functions.
 
-For accelerators: on a CPU the compilation takes a minute, and a step some fifty times as long as in C. Needs
+For accelerators: on a CPU the compilation takes a minute, and a step far longer than in C. Needs
 `pip install "jdp[mjx]"`.
 """
 
