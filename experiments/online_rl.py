@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
+import numpy as np
 from command_line import run_main
 from methods import Options, method_command
 from offline_rl import CurveConfig
@@ -28,27 +29,36 @@ from jdp.loops.rounds import Evaluate
 from jdp.runs import Job
 from jdp.runs.models import stand_in
 from jdp.tasks import simulators
-from jdp.types import Logged, Method, PyTree, Spec, Task
+from jdp.types import Json, Logged, Method, PyTree, Spec, Task
 
 T = TypeVar("T")
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(TrainingOptions, Generic[T]):
-    """Train an agent online and score its last checkpoint."""
+class OnlineConfig(TrainingOptions):
+    """What scripts ask for that learn while they act."""
 
     env: str = "Pendulum-v1"
     """The task: one with a JAX version, or any of Gymnasium's with vectors and a time limit."""
-    agent: str = "sac"
-    """The algorithm."""
     simulator: Literal["auto", "jax", "host"] = "auto"
     """Where the task runs; auto: in JAX where it can (MuJoCo's bodies on accelerators alone)."""
     updates: int = 10_000
-    """Of sac and td3 one for each step of all environments, of ppo one for each rollout."""
+    """Of methods with a buffer one for each step of all environments, of others one for each rollout."""
     evaluation: CurveConfig = field(default_factory=CurveConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(OnlineConfig, Generic[T]):
+    """Train an agent online and score its last checkpoint."""
+
+    agent: str = "sac"
+    """The algorithm."""
     settings: T
     """Of the agent."""
+
+
+O = TypeVar("O", bound=OnlineConfig)  # noqa: E741
 
 
 PRESETS: dict[str, Options] = {
@@ -61,40 +71,49 @@ PRESETS: dict[str, Options] = {
 def main() -> None:
     entry, config = method_command("online", "sac", Config, __doc__ or "", lambda _: PRESETS, "agent")
     compilations = devices.count_compilations()
+    task = chosen(config.env, config.simulator)
+    scored = evaluation.task_spec(config.env) if task is None else task.spec
+    check_online(config, scored)
+    seen = None if task is None else simulators.observed_goal(task)
+    spec = scored if seen is None else seen.spec
+    if spec.goal:
+        raise jdp.UserError(f"{config.env} has goals, of which agents are told in JAX tasks alone")
+    method = jdp.online.make(config.settings, spec)
+    steps = config.updates * loops.steps_of_update(config.settings.acting)
+    job = open_online("online_rl", config, spec, f"agent {entry.name} {where(seen, steps, config.seeds)}")
+    states = trained(job, method, seen, evaluator(job, method, seen, scored))
+    job.journal.save("agent", config.updates, states)  # what load_run finds: the method without environments
+    closing(job, config.agent, scored, steps, compilations)
+
+
+def chosen(env_id: str, simulator: str) -> Task | None:
+    """The task in JAX, or None for the host's."""
+    known = env_id in simulators.names()
+    large = env_id in simulators.BODIES and jax.default_backend() == "cpu"
+    if simulator == "host" or (simulator == "auto" and (not known or large)):
+        return None
+    return simulators.simulator(env_id)
+
+
+def check_online(config: OnlineConfig, spec: Spec) -> None:
+    """Raises `UserError` for counts below 1, a seed out of range, or a task that cannot be scored."""
     check_seed(config.seed, "--seed")
     counts = {"updates": config.updates, "seeds": config.seeds, "evaluation.every": config.evaluation.every}
     check_positive({f"--{name}": value for name, value in counts.items()})
     check_positive({"--evaluation.episodes": config.evaluation.episodes})
-    task = chosen(config)
-    spec = evaluation.task_spec(config.env) if task is None else simulators.observed_goal(task).spec
-    if spec.goal:
-        raise jdp.UserError(f"{config.env} has goals, of which agents are told in JAX tasks alone")
     if spec.max_episode_steps is None:
-        raise jdp.UserError(f"{config.env} has no time limit, so it cannot be scored")
-    method, acting = jdp.online.make(config.settings, spec), config.settings.acting
-    steps = config.updates * loops.steps_of_update(acting)
-    where = (
-        f"in {'Gymnasium' if task is None else 'JAX'}, {steps:,} steps a seed, {config.seeds} seeds at once"
-    )
-    data = stand_in(spec, name=f"{config.env} (online)", kind="none")
-    job = open_job(
-        "online_rl", config, data, f"agent {entry.name} {where}", ("agents",), not_in_hash=NOT_IN_HASH
-    )
-    scored = spec if task is None else task.spec
-    states = trained(job, method, task, evaluator(job, method, task, scored))
-    job.journal.save(
-        "agent", config.updates, states
-    )  # what load_run finds: the method without its environments
-    closing(job, scored, steps, compilations)
+        raise jdp.UserError(f"{spec.env_id} has no time limit, so it cannot be scored")
 
 
-def chosen(config: Config[Any]) -> Task | None:
-    """The task in JAX, or None for the host's."""
-    known = config.env in simulators.names()
-    large = config.env in simulators.BODIES and jax.default_backend() == "cpu"
-    if config.simulator == "host" or (config.simulator == "auto" and (not known or large)):
-        return None
-    return simulators.simulator(config.env)
+def where(task: Task | None, steps: int, seeds: int) -> str:
+    """Where a method learns, and for how long."""
+    return f"in {'Gymnasium' if task is None else 'JAX'}, {steps:,} steps a seed, {seeds} seeds at once"
+
+
+def open_online(experiment: str, config: O, spec: Spec, notes: str, facts: Json | None = None) -> Job[O]:
+    """`open_job` of a run without a dataset."""
+    data = stand_in(spec, name=f"{spec.env_id} (online)", kind="none")
+    return open_job(experiment, config, data, notes, ("agents",), not_in_hash=NOT_IN_HASH, facts=facts)
 
 
 def trained(job: Job[Config[Any]], method: Method, task: Task | None, evaluate: Evaluate) -> PyTree:
@@ -109,27 +128,23 @@ def trained(job: Job[Config[Any]], method: Method, task: Task | None, evaluate: 
         "evaluate_every": config.evaluation.every,
     }
     if task is not None:
-        own = simulators.observed_goal(task)
-        return loops.train_online(method, own, config.settings.acting, mesh=job.mesh, **options)
+        return loops.train_online(method, task, config.settings.acting, mesh=job.mesh, **options)
     spec, make = job.data.spec, evaluation.environment_maker(job.data.spec)
     return loops.train_online_host(method, make, spec, config.settings.acting, seed=config.seed, **options)
 
 
-def evaluator(job: Job[Config[Any]], method: Method, task: Task | None, spec: Spec) -> Evaluate:
-    """Scores of all seeds, always on the same episodes."""
+def evaluator(job: Job[OnlineConfig], method: Method, task: Task | None, spec: Spec) -> Evaluate:
+    """Scores of all seeds, always on the same episodes; `spec` says what scores are."""
     config, make = job.config, evaluation.environment_maker(job.data.spec)
 
     def evaluate(step: int, states: PyTree) -> Logged:
-        shared = {
-            "key": jax.random.key(config.seed),
-            "seeds": config.seeds,
-            "episodes": config.evaluation.episodes,
-        }
+        shared = {"key": jax.random.key(config.seed), "seeds": config.seeds}
+        shared |= {"episodes": config.evaluation.episodes}
         if task is None:
             own = {"seed": config.seed + 1_000_000, "journal": job.journal}
             record = loops.play_together(method.policy, states, make, **shared, **own)
         else:
-            record = loops.score_together(method.policy, states, simulators.observed_goal(task), **shared)
+            record = loops.score_together(method.policy, states, task, **shared)
         shown = ", ".join(f"{s:.1f}" for s in seed_scores(record, spec))
         print(f"{score_name(spec)} after {step:,} updates: {shown} (one a seed)")
         return record
@@ -137,25 +152,37 @@ def evaluator(job: Job[Config[Any]], method: Method, task: Task | None, spec: Sp
     return evaluate
 
 
-def closing(job: Job[Config[Any]], spec: Spec, steps: int, compilations: devices.Compilations) -> None:
-    """`scores.json`, `report.txt` and the learning curve."""
-    config, name = job.config, evaluation.score_name(spec)
+def closing(
+    job: Job[OnlineConfig],
+    name: str,
+    spec: Spec,
+    steps: int,
+    compilations: devices.Compilations,
+    base: Json | None = None,
+) -> None:
+    """`scores.json`, `report.txt` and the learning curve; `base` are the scores of what was improved."""
+    config, measure = job.config, evaluation.score_name(spec)
     records = job.journal.records("online/evaluation")
     score = evaluation.last_scores(records, spec, config.updates)
     over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
     spent = minutes(job, "online")
     pace = steps * config.seeds / max(60 * spent["online"], 1e-9)
+    before = [] if base is None else [f"before: {score_line(measure, base)}"]
     lines = [
-        heading(job, config.agent),
+        heading(job, name),
         "",
-        score_line(name, score),
+        *before,
+        score_line(measure, score),
         f"interval: {over} {config.seeds} seeds",
         f"{steps:,} steps of the task a seed, {pace:,.0f} steps/s of all seeds with their updates",
     ]
-    curve = {config.agent: evaluation.learning_curve(records, spec)}
-    drawn = plotting.curves(None, curve, behaviour=None, title=config.env, score=name)
-    save_figure(job, "learning_curve", drawn)
-    scores = {"agent": config.agent, "score_name": name, "steps": steps, **score}
+    curve = {name: evaluation.learning_curve(records, spec)}
+    start = None if base is None else float(np.mean(base["seeds"]))
+    save_figure(
+        job, "learning_curve", plotting.curves(None, curve, behaviour=start, title=config.env, score=measure)
+    )
+    scores = {"method": name, "score_name": measure, "steps": steps, **score}
+    scores |= {} if base is None else {"base": base}
     finish(job, lines, scores, spent, compilations)
 
 

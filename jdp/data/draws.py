@@ -82,30 +82,31 @@ def together(draws: Draw | Mapping[str, Draw]) -> Draw:
 
 @dataclass(frozen=True)
 class NoDraw:
-    """Nothing of a dataset: what learns from its own play alone."""
+    """Nothing of a dataset: what learns from its own play alone, from scratch or from a given state."""
 
     def prepare(self, episodes: Episodes) -> tuple[()]:
         """No rows."""
         del episodes
         return ()
 
-    def view(self, rows: tuple[()]) -> tuple[()]:
-        """Nothing."""
+    def view(self, rows: PyTree) -> PyTree:
+        """What learning starts from: any pytree, () from scratch."""
         return rows
 
-    def tables(self, rows: tuple[()]) -> tuple[()]:
+    def tables(self, rows: PyTree) -> tuple[()]:
         """Nothing."""
-        return rows
+        del rows
+        return ()
 
     def locate(self, key: Array, tables: tuple[()], batch_size: int) -> tuple[()]:
         """Nowhere."""
         del key, batch_size
         return tables
 
-    def take(self, rows: tuple[()], located: tuple[()]) -> tuple[()]:
+    def take(self, rows: PyTree, located: tuple[()]) -> tuple[()]:
         """An empty batch."""
-        del located
-        return rows
+        del rows
+        return located
 
 
 @dataclass(frozen=True)

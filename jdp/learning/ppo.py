@@ -15,7 +15,7 @@ from jax import Array
 
 from jdp.errors import check_settings
 from jdp.learning.optimiser import Trained, descend
-from jdp.types import Metrics, Params, PyTree
+from jdp.types import Metrics, Params, PyTree, Rollout
 
 MinibatchLoss = Callable[[Params, PyTree], tuple[Array, Metrics]]
 # (params, rows [B, ...]) -> (scalar, metrics), of which "approximate_kl" [] may stop the epochs
@@ -94,6 +94,26 @@ def advantages(
 
     _, advantage = jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
     return Advantages(advantage, advantage + value)
+
+
+def judged(
+    rollout: Rollout, value: Callable[[Array, Array], Array], config: "PPOConfig", *, steps: int = 1
+) -> Advantages:
+    """Advantages `[T, N]` of a rollout by a critic.
+
+    Args:
+        value: of observations `[T, N, O]` and goals `[T, N, G]`, in the units of rewards.
+        steps: of the task in each row, of which `config.discount` is one's.
+    """
+    return advantages(
+        rollout.reward,
+        value(rollout.observation, rollout.goal),
+        value(rollout.next_observation, rollout.goal),
+        rollout.terminal,
+        rollout.ended,
+        discount=config.discount**steps,
+        trace=config.trace,
+    )
 
 
 def normalised(advantage: Array) -> Array:

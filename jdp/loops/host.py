@@ -90,6 +90,40 @@ class HostEnvironments:
             env.close()
 
 
+class ChunkedEnvironment:
+    """An environment with actions `[E * A]` of E steps, as `jdp.tasks.simulators.chunked`."""
+
+    def __init__(self, env: Environment, execute: int):
+        self.env, self.execute = env, execute
+
+    @property
+    def max_episode_steps(self) -> int | None:
+        """In chunks, whole ones."""
+        limit = self.env.max_episode_steps
+        return None if limit is None else limit // self.execute
+
+    def reset(self, seed: int, **place: Any) -> tuple[np.ndarray, np.ndarray]:
+        """As of the environment."""
+        self.chunks = 0
+        return self.env.reset(seed, **place)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, bool, bool, bool]:
+        """Steps until the chunk or the episode ends; rewards are summed, and a success at any step is one."""
+        self.chunks += 1
+        total, ever = 0.0, False
+        for one in np.reshape(action, (self.execute, -1)):
+            observation, goal, reward, terminated, truncated, success = self.env.step(one)
+            total, ever = total + float(reward), ever or success
+            if terminated or truncated:
+                break
+        late = self.chunks == self.max_episode_steps
+        return observation, goal, total, terminated, truncated or late, ever
+
+    def close(self) -> None:
+        """Frees what it holds."""
+        self.env.close()
+
+
 def acted(
     policy: Policy,
     key: Array,

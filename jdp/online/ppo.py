@@ -12,7 +12,7 @@ from jdp.data.draws import NoDraw
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, gaussian_params, mean_policy, remembers_nothing
 from jdp.learning.optimiser import Trained, begin
-from jdp.learning.ppo import PPOConfig, advantages, clipped_surrogate, epochs, normalised
+from jdp.learning.ppo import PPOConfig, clipped_surrogate, epochs, judged, normalised
 from jdp.learning.running import RunningMoments, no_moments, seen
 from jdp.networks.mlp import mlp
 from jdp.online.presets import TOYS
@@ -105,18 +105,11 @@ def _update(
     _, critic = _networks(config, spec)
     shown, scale = state.observations.affine(), state.targets.affine()
 
-    def value(observation: Array) -> Array:
+    def value(observation: Array, goal: Array) -> Array:
+        del goal
         return scale.inverse(critic.apply(state.trained.params["critic"], shown(observation)))[..., 0]
 
-    found = advantages(
-        rollout.reward,
-        value(rollout.observation),
-        value(rollout.next_observation),
-        rollout.terminal,
-        rollout.ended,
-        discount=config.discount,
-        trace=config.trace,
-    )
+    found = judged(rollout, value, config)
     targets = seen(state.targets, found.target[..., None])  # the critic learns them by their new moments
     assert rollout.decision.log_prob is not None
     rows = Rows(

@@ -213,3 +213,25 @@ def test_mjx_bodies_are_gymnasiums_step_by_step(env_id):
             assert terminated == bool(found.terminal[i])
     assert np.median(gaps) < 1e-4 and np.quantile(gaps, 0.95) < 1e-2
     assert any(ended) == (env_id != "HalfCheetah-v5")
+
+
+def test_a_chunk_of_actions_is_its_steps_until_the_end():
+    task = double_integrator_task(Square(obstacles=((-0.1, 0.0, 0.2),), noise=0.0, top_speed=10.0))
+    whole, push = simulators.chunked(task, 8), jnp.array([1.0, 0.0])
+    assert (whole.spec.action_dim, whole.spec.max_episode_steps) == (16, 12)
+    state, *_ = task.reset(KEY)
+    for _ in range(3):  # in the second chunk the obstacle is met, and nothing happens afterwards
+        steps, after = [], state
+        for _ in range(8):
+            after, found = task.step(KEY, after, push)
+            steps.append(found)
+            if found.terminal:
+                break
+        state, together = whole.step(KEY, state, jnp.tile(push, 8))
+        np.testing.assert_allclose(together.observation, steps[-1].observation)
+        assert together.terminal == steps[-1].terminal and together.reward == sum(s.reward for s in steps)
+        if together.terminal:
+            break
+    assert together.terminal and len(steps) < 8
+    with pytest.raises(UserError, match="ends after 100 steps, before 101 actions"):
+        simulators.chunked(task, 101)

@@ -7,6 +7,7 @@ from jdp.tasks import maze2d
 from jdp.tasks.mazes import POINT_ENV_IDS
 from jdp.tasks.simulators import pendulum
 from jdp.tasks.simulators.batch import Outcome, Running, advance, begin, renewed
+from jdp.tasks.simulators.chunked import chunked
 from jdp.tasks.simulators.double_integrator import ENV_ID, double_integrator_task
 from jdp.tasks.simulators.goals import observed_goal
 from jdp.tasks.simulators.locomotion import BODIES, locomotion_task
@@ -19,6 +20,7 @@ __all__ = [
     "Running",
     "advance",
     "begin",
+    "chunked",
     "double_integrator_task",
     "locomotion_task",
     "maze2d_task",

@@ -1,0 +1,144 @@
+"""Reinforcement learning that improves a trained diffusion policy, scored beside that policy.
+
+    python experiments/finetune.py --method dppo --policy results/policies/pointmaze-umaze/<run>
+
+POLICY is a run of policies.py, a file of `export.py --weights`, or the name of a model that comes with jdp.
+It is scored first, then improved in its own task (or --env): in JAX where the task has such a version, else
+in Gymnasium's environments. The method's settings are --settings.*, how much it acts is --settings.acting.*.
+Everything goes to results/finetune/<task>/<run>/; a run that was cut goes on with --resume. Presets: smoke (a
+minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+from command_line import arguments, first_words, run_main
+from methods import Options, method_command
+from offline_rl import CurveConfig
+from online_rl import OnlineConfig, check_online, chosen, closing, evaluator, open_online, where
+
+import jdp
+from jdp import devices, evaluation, loops
+from jdp.loops.host import ChunkedEnvironment
+from jdp.runs import Job, LoadedRun
+from jdp.tasks import simulators
+from jdp.types import Json, Method, PyTree, Spec, Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(OnlineConfig, Generic[T]):
+    """Improve a trained diffusion policy."""
+
+    method: str = "dppo"
+    """The algorithm."""
+    policy: str
+    """What is improved: a run directory, a file of weights, or the name of a model that comes with jdp."""
+    policy_seed: int = 0
+    """Which of the run's training seeds."""
+    env: str = ""
+    """The task, where it is not the one that the policy was trained for."""
+    updates: int = 50
+    """Each with its rollouts."""
+    evaluation: CurveConfig = field(default_factory=CurveConfig)
+    settings: T
+    """Of the method."""
+
+
+PRESETS: dict[str, Options] = {
+    "smoke": {"evaluation": CurveConfig(episodes=2, every=1)},
+    "cpu": {"evaluation": CurveConfig(episodes=100, every=10)},
+    "paper": {"evaluation": CurveConfig(episodes=100, every=20)},
+}
+
+
+def main() -> None:
+    policy = first_words(policy=None).policy
+    if policy is None and not {"-h", "--help"} & set(arguments()):
+        raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
+    rest = {name: {**options, "policy": policy or "RUN"} for name, options in PRESETS.items()}
+    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", lambda _: rest, "method")
+    compilations = devices.count_compilations()
+    where_from = Path(config.policy).expanduser()
+    base = jdp.load_run(where_from) if where_from.is_dir() else jdp.load_pretrained(where_from)
+    config = dataclasses.replace(config, env=config.env or task_of(base.spec))
+    task = chosen(config.env, config.simulator)
+    spec = evaluation.task_spec(config.env) if task is None else task.spec
+    check_online(config, spec)
+    method = jdp.finetune.make(config.settings, spec, base=base.settings)
+    check_fits(base, spec)
+    execute: int = base.settings.execute  # type: ignore[attr-defined]
+    steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
+    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
+    notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
+    job = open_online("finetune", config, spec, notes, facts)
+    print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
+    state = base.state(config.policy_seed)
+    before = score_before(job, base.method, state, task)
+    states = trained(job, method, state, task, execute)
+    job.journal.save("fine_tuner", config.updates, states)
+    closing(job, config.method, spec, steps, compilations, base=before)
+
+
+def task_of(spec: Spec) -> str:
+    """The name of a policy's own task; D4RL's rules have names of their own."""
+    if spec.env_id is None:
+        raise jdp.UserError("the policy names no task: give one with --env")
+    if evaluation.protocol(spec) == "maze2d":
+        return f"maze2d-{spec.env_id.split('_')[1].split('-')[0].lower()}-v1"
+    return spec.env_id
+
+
+def check_fits(base: LoadedRun, spec: Spec) -> None:
+    """Raises `UserError` where the policy is of other observations, actions or goals than the task."""
+    ours, task = ((s.observation_dim, s.action_dim, len(s.goal)) for s in (base.spec, spec))
+    if ours != task:
+        raise jdp.UserError(
+            f"{base.path} is a policy of {ours[0]} observations, {ours[1]} actions and goals of {ours[2]}; "
+            f"{spec.env_id} has {task[0]}, {task[1]} and {task[2]}: give the task it was trained for"
+        )
+
+
+def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task | None) -> Json:
+    """The scores of the base policy, on the episodes that the improved ones play."""
+    seeds, spec = job.config.seeds, job.data.spec
+    if not job.journal.records("base/evaluation"):
+        many = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *jnp.shape(x))), state)
+        job.journal.log("base/evaluation", 0, evaluator(job, base, task, spec)(0, many))
+    return evaluation.last_scores(job.journal.records("base/evaluation"), spec, 0)
+
+
+def trained(job: Job[Config[Any]], method: Method, state: PyTree, task: Task | None, execute: int) -> PyTree:
+    """What all seeds have learned from `state`."""
+    config, spec = job.config, job.data.spec
+    options = {
+        "key": job.keys["agents"],
+        "updates": config.updates,
+        "seeds": config.seeds,
+        "rows": state,
+        "chunk": 1,
+        "journal": job.journal,
+        "evaluate": evaluator(job, method, task, spec),
+        "evaluate_every": config.evaluation.every,
+    }
+    acting = config.settings.acting
+    if task is not None:
+        return loops.train_online(method, simulators.chunked(task, execute), acting, mesh=job.mesh, **options)
+    make, whole = evaluation.environment_maker(spec), spec.action_dim * execute
+    return loops.train_online_host(
+        method,
+        lambda: ChunkedEnvironment(make(), execute),
+        dataclasses.replace(spec, action_dim=whole),
+        acting,
+        seed=config.seed,
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    run_main(main, spans_processes=True)

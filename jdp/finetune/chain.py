@@ -1,0 +1,141 @@
+"""A denoising chain as a decision process: which of its steps learn, how they are drawn, and their densities.
+
+In DPPO's picture (Ren et al. 2024, arXiv 2409.00588) every denoising step is an action, drawn from a Gaussian
+around what the denoiser says; the last one is what the environment sees.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.data.normalise import Affine
+from jdp.diffusion import chains
+from jdp.diffusion.transitions import ddim
+from jdp.errors import UserError, check_settings
+from jdp.policies import actions, chunks
+from jdp.policies.chunks import ChunkConfig
+from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.types import Denoiser, Params, Spec, named_keys
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """The chain that draws a chunk of actions while it is learned from."""
+
+    levels: int = 10
+    """Denoising steps."""
+    learned: int = 5
+    """The last of them, which learn; those before keep the base policy's weights."""
+    eta: float = 1.0
+    """Scales the noise of a step: 0 none, 1 that of DDPM."""
+    std_floor: float = 0.1
+    """Least standard deviation of a learned step: in drawing and in densities, so that every move has one."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            type(self).__name__,
+            levels=(self.levels, 2, 1000),
+            learned=(self.learned, 1, self.levels),
+            eta=(self.eta, 0, 10),
+            std_floor=(self.std_floor, 1e-6, 10),
+        )
+
+
+def check_base(base: object) -> DiffusionPolicyConfig:
+    """The settings of a base policy.
+
+    Raises:
+        UserError: if it is another method than `diffusion_policy`, or one that sees more than the present.
+    """
+    if not isinstance(base, DiffusionPolicyConfig):
+        raise UserError(f"only diffusion_policy is fine-tuned by its chain, not {type(base).__name__}")
+    if base.history != 1:
+        raise UserError(f"the base policy sees {base.history} observations: train one with history 1")
+    return base
+
+
+class Chain(NamedTuple):
+    """The steps of one draw that learn, `[K + 1, B, D]`, first and last state included."""
+
+    states: Array
+
+
+def levels(config: ChainConfig, base: ChunkConfig) -> Array:
+    """`[levels + 1]`, the schedule of the base policy with as many steps as `config` says."""
+    return replace(base.sampling(), steps=config.levels).sigmas()
+
+
+def seen(standardise: Affine, observation: Array, goal: Array, spec: Spec) -> Array:
+    """`[B, C]`, what the denoiser sees at observations `[B, O]` with goals `[B, G]`."""
+    return chunks.condition(standardise, observation[:, None], goal, spec)
+
+
+def counted(base: ChunkConfig, spec: Spec) -> Array:
+    """`[1, chunk * A]` bool, the entries of a chunk that are executed: no other one is rewarded."""
+    return (jnp.arange(base.chunk * spec.action_dim) < base.execute * spec.action_dim)[None]
+
+
+def denoiser(params: Params, shown: Array, base: ChunkConfig) -> Denoiser:
+    """That of the policy, of flat chunks `[B, chunk * A]`."""
+    return actions.denoiser(params, shown, base)
+
+
+def sample(
+    key: Array,
+    frozen: Params,
+    params: Params,
+    shown: Array,
+    config: ChainConfig,
+    base: ChunkConfig,
+    spec: Spec,
+) -> Chain:
+    """A chain at conditions `[B, C]`: the first steps by `frozen`, the learned ones by `params`.
+
+    The first ones have no floor, as in the base policy. The key is consumed.
+    """
+    keys, sigmas = named_keys(key, "start", "frozen", "learned"), levels(config, base)
+    first = config.levels - config.learned
+    x = sigmas[0] * jax.random.normal(keys["start"], (len(shown), base.chunk * spec.action_dim))
+    if first:
+        own = denoiser(frozen, shown, base)
+        x = chains.sample(ddim, own, x, sigmas[: first + 1], key=keys["frozen"], eta=config.eta, memory=())
+    learned = denoiser(params, shown, base)
+    options = {"eta": config.eta, "std_floor": config.std_floor, "memory": (), "trace": True}
+    return Chain(chains.sample(ddim, learned, x, sigmas[first:], key=keys["learned"], **options))
+
+
+class Moves(NamedTuple):
+    """Single denoising steps `[B]` of chains: what is learned from, one row a step."""
+
+    shown: Array  # [B, C]
+    state: Array  # [B, D]
+    following: Array  # [B, D]
+    step: Array  # [B] int32, 0 for the first learned one
+
+
+def moves(chain: Chain, shown: Array) -> Moves:
+    """All moves of chains `[K + 1, B, D]` at conditions `[B, C]`, as `[K, B, ...]`."""
+    count, rows = len(chain.states) - 1, len(shown)
+    step = jnp.broadcast_to(jnp.arange(count)[:, None], (count, rows))
+    return Moves(
+        jnp.broadcast_to(shown[None], (count, *shown.shape)), chain.states[:-1], chain.states[1:], step
+    )
+
+
+def log_prob(params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig, spec: Spec) -> Array:
+    """`[B]`, of every move the log density of the entries that are executed: the one it was drawn by."""
+    sigmas = levels(config, base)[config.levels - config.learned :]
+    own = denoiser(params, rows.shown, base)
+    drawn, _ = ddim(
+        own,
+        (),
+        rows.state,
+        sigmas[rows.step],
+        sigmas[rows.step + 1],
+        eta=config.eta,
+        std_floor=config.std_floor,
+    )
+    return drawn.log_prob(rows.following, mask=counted(base, spec))

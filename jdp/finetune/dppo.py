@@ -1,0 +1,242 @@
+"""DPPO (Ren et al. 2024, arXiv 2409.00588): PPO on the denoising steps of a diffusion policy."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jdp.data.draws import NoDraw
+from jdp.finetune import chain
+from jdp.finetune.chain import Chain, ChainConfig, Moves
+from jdp.learning.acting import OnPolicyConfig
+from jdp.learning.actors import decided_anew, remembers_nothing
+from jdp.learning.optimiser import Trained, begin, copied
+from jdp.learning.ppo import PPOConfig, clipped_surrogate, epochs, judged, normalised
+from jdp.learning.running import RunningMoments, no_moments
+from jdp.learning.running import seen as after_seeing
+from jdp.networks.mlp import mlp
+from jdp.policies import chunks
+from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
+from jdp.registry import Preset, Task, register
+from jdp.types import (
+    Bound,
+    Decision,
+    Learner,
+    Method,
+    Metrics,
+    Network,
+    Params,
+    Policy,
+    Rollout,
+    Spec,
+)
+
+
+@dataclass(frozen=True)
+class DPPOConfig(PPOConfig):
+    """Settings of DPPO; a step of the loop is a chunk of actions, a minibatch is one of denoising steps."""
+
+    acting: OnPolicyConfig = field(default_factory=lambda: OnPolicyConfig(environments=40, steps=125))
+    """A rollout; steps are chunks."""
+    chain: ChainConfig = field(default_factory=ChainConfig)
+    """The chain that is learned from."""
+    clip: float = 0.01
+    """How far the ratio of a last denoising step may go from 1."""
+    clip_first: float = 0.01
+    """That of the first learned one."""
+    clip_rate: float = 3.0
+    """Curvature between the two: the clip grows with `exp(rate t)`."""
+    denoising_discount: float = 0.99
+    """Of the advantage, for each denoising step that still follows."""
+    epochs: int = 5
+    """Passes over a rollout."""
+    minibatches: int = 20
+    """Of an epoch."""
+    learning_rate: float = 1e-4
+    """Of the denoiser's Adam, constant."""
+    critic_learning_rate: float = 1e-3
+    """Of the critic's."""
+    critic_hidden: tuple[int, ...] = (256, 256)
+    """Widths of the critic."""
+    target_kl: float | None = 1.0
+    """Updates stop for this rollout once the policy has moved further (in nats)."""
+    log_prob: str = "mean"
+    """"mean" over the entries of a chunk, as in the authors' code, or "sum", its density."""
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam for the denoiser and for the critic, with their own rates."""
+        both = optax.multi_transform(
+            {"actor": optax.adam(self.learning_rate), "critic": optax.adam(self.critic_learning_rate)},
+            {"actor": "actor", "critic": "critic"},
+        )
+        return optax.chain(optax.clip_by_global_norm(self.grad_norm), both)
+
+
+class DPPOState(NamedTuple):
+    """The denoiser that learns, the critic, and the base policy."""
+
+    trained: Trained  # parameters {"actor", "critic"}
+    base: CloneState  # as it was; its weights draw the first steps
+    targets: RunningMoments  # [1], of the critic
+
+
+class Rows(NamedTuple):
+    """Denoising steps as minibatches see them, `[B, ...]`."""
+
+    moves: Moves
+    log_prob: Array
+    advantage: Array
+    target: Array  # of the critic, standardised
+
+
+def _critic(config: DPPOConfig) -> Network:
+    return mlp((*config.critic_hidden, 1), activation="mish")
+
+
+def _init(key: Array, data: CloneState, *, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> DPPOState:
+    """`data` is the state of the base policy, whose averaged weights are improved."""
+    shown = base.history * spec.observation_dim + len(spec.goal)
+    params = {"actor": copied(data.actor.ema), "critic": _critic(config).init(key, jnp.zeros(shown))}
+    return DPPOState(begin(config.optimiser(), params), jax.tree.map(jnp.copy, data), no_moments(1))
+
+
+def _loss(
+    params: Params, rows: Rows, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+) -> tuple[Array, Metrics]:
+    log_prob = _reduced(
+        chain.log_prob(params["actor"], rows.moves, config.chain, base, spec), config, spec, base
+    )
+    share = rows.moves.step / jnp.maximum(config.chain.learned - 1, 1)
+    growth = jnp.expm1(config.clip_rate * share) / jnp.expm1(config.clip_rate)
+    clip = config.clip_first + (config.clip - config.clip_first) * growth
+    left = (config.chain.learned - 1 - rows.moves.step).astype(jnp.float32)
+    advantage = normalised(rows.advantage) * config.denoising_discount**left
+    loss, metrics = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
+    value = _critic(config).apply(params["critic"], rows.moves.shown)[:, 0]
+    value_loss = jnp.mean(jnp.square(value - rows.target))
+    total = loss + config.value_weight * value_loss
+    return total, {"loss": total, **metrics, "value_loss": value_loss}
+
+
+def _reduced(log_prob: Array, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> Array:
+    return log_prob / (base.execute * spec.action_dim) if config.log_prob == "mean" else log_prob
+
+
+def _update(
+    key: Array, state: DPPOState, rollout: Rollout, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+) -> tuple[DPPOState, Metrics]:
+    critic, scale, standardise = _critic(config), state.targets.affine(), state.base.standardise
+    lead = rollout.reward.shape  # [T, N]
+
+    def shown(observation: Array, goal: Array) -> Array:
+        rows, wanted = (x.reshape(math.prod(lead), x.shape[-1]) for x in (observation, goal))
+        return chain.seen(standardise, rows, wanted, spec)
+
+    def value(observation: Array, goal: Array) -> Array:
+        raw = critic.apply(state.trained.params["critic"], shown(observation, goal))
+        return scale.inverse(raw)[:, 0].reshape(lead)
+
+    found = judged(rollout, value, config, steps=base.execute)
+    targets = after_seeing(state.targets, found.target[..., None])
+    assert rollout.decision.chain is not None
+    drawn = jnp.moveaxis(rollout.decision.chain, 1, 0)  # [T, K + 1, N, D] to [K + 1, T, N, D]
+    drawn = Chain(drawn.reshape(len(drawn), -1, drawn.shape[-1]))
+    rows = chain.moves(drawn, shown(rollout.observation, rollout.goal))
+
+    def each(x: Array) -> Array:  # of every decision [T, N], for all its denoising steps
+        return jnp.broadcast_to(x.reshape(1, -1), rows.step.shape).reshape(-1)
+
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    old = chain.log_prob(state.trained.params["actor"], flat, config.chain, base, spec)
+    target = targets.affine()(found.target[..., None])[..., 0]
+    taken = Rows(flat, _reduced(old, config, spec, base), each(found.advantage), each(target))
+    loss = partial(_loss, config=config, spec=spec, base=base)
+    trained, metrics = epochs(key, state.trained, taken, loss, config)
+    return DPPOState(trained, state.base, targets), metrics
+
+
+def _explore(
+    key: Array,
+    state: DPPOState,
+    carry: tuple[()],
+    observation: Array,
+    goal: Array,
+    *,
+    config: DPPOConfig,
+    spec: Spec,
+    base: ChunkConfig,
+) -> tuple[tuple[()], Decision]:
+    """A chunk for each of B environments, and the steps that drew it."""
+    shown = chain.seen(state.base.standardise, observation, goal, spec)
+    weights = state.base.actor.ema, state.trained.params["actor"]
+    drawn = chain.sample(key, *weights, shown, config.chain, base, spec).states
+    executed = drawn[-1][:, : base.execute * spec.action_dim]
+    return carry, decided_anew(executed)._replace(chain=drawn)
+
+
+def _act(
+    key: Array,
+    state: DPPOState,
+    carry: ChunkCarry,
+    observation: Array,
+    goal: Array,
+    *,
+    config: DPPOConfig,
+    spec: Spec,
+    base: ChunkConfig,
+) -> tuple[ChunkCarry, Decision]:
+    """As it is scored: the same chain, whose steps have no floor of noise."""
+    quiet = replace(config.chain, std_floor=1e-6)
+
+    def sample(past: chunks.Past) -> Array:
+        shown = chain.seen(state.base.standardise, past.history[:, -1], goal, spec)
+        weights = state.base.actor.ema, state.trained.params["actor"]
+        return jnp.clip(chain.sample(key, *weights, shown, quiet, base, spec).states[-1], -1.0, 1.0)
+
+    return chunks.step(carry, observation, sample)
+
+
+def presets(task: Task) -> Mapping[str, Preset]:
+    """The paper's, and smaller rollouts."""
+    del task
+    paper = DPPOConfig(acting=OnPolicyConfig(40, 125), chain=ChainConfig(20, 10))
+    cpu = DPPOConfig(acting=OnPolicyConfig(64, 32), minibatches=8)
+    tiny = replace(
+        cpu, acting=OnPolicyConfig(4, 4), chain=ChainConfig(4, 2), critic_hidden=(32,), minibatches=2
+    )
+    return {
+        "smoke": Preset(tiny, updates=2, batch_size=0, seeds=2),
+        "cpu": Preset(cpu, updates=50, batch_size=0, seeds=3),
+        "paper": Preset(paper, updates=200, batch_size=0, seeds=5),
+    }
+
+
+@register(
+    "fine_tuner",
+    "dppo",
+    DPPOConfig,
+    presets,
+    title="DPPO",
+    paper="arXiv 2409.00588",
+    idea="PPO on the last denoising steps, each a Gaussian around what the denoiser says",
+    departures="noise and log-densities are not clipped; the critic's targets are standardised; the chain is "
+    "DDIM with noise on the base policy's EDM levels",
+)
+@lru_cache
+def dppo(config: DPPOConfig, spec: Spec, *, base: ChunkConfig) -> Method:
+    """DPPO on a `diffusion_policy` of settings `base`; `spec` is the task's, of single actions.
+
+    Its `behaviour` decides chunks `[B, execute * A]`, for `jdp.tasks.simulators.chunked`, and its `update`
+    takes their `Rollout`; `policy` acts step by step. `init` sees the state of the base policy.
+    """
+    settings = (("base", chain.check_base(base)), ("config", config), ("spec", spec))
+    learner = Learner(Bound(_init, settings), Bound(_update, settings), NoDraw())
+    start = Bound(chunks.start, (("config", base), ("spec", spec)))
+    behaviour = Policy(remembers_nothing, Bound(_explore, settings))
+    return Method(learner, Policy(start, Bound(_act, settings)), behaviour)

@@ -1,0 +1,144 @@
+"""DPPO: chains whose last steps learn, their densities, and a bandit whose optimum is known."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdp.data import segment_rows
+from jdp.diffusion import chains
+from jdp.diffusion.transitions import ddim
+from jdp.errors import UserError
+from jdp.finetune import chain, make
+from jdp.finetune.chain import ChainConfig
+from jdp.finetune.dppo import DPPOConfig
+from jdp.learning.acting import OnPolicyConfig
+from jdp.loops import Memory, train_online
+from jdp.policies import chunks
+from jdp.policies.beso import BESOConfig
+from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.runs.models import stand_in
+from jdp.tasks.simulators import chunked
+from jdp.types import Spec, Stepped, Task
+
+KEY = jax.random.key(0)
+SPEC = Spec(2, 1, "bandit", 2)
+BASE = DiffusionPolicyConfig(features=16, blocks=1, chunk=3, execute=2)
+BEST = 0.4
+
+
+def _reset(key):
+    return jnp.zeros(()), jnp.zeros(2), jnp.zeros(0)
+
+
+def _step(key, state, action):
+    """Rewards actions near `BEST`; ends after two of them."""
+    state = state + 1
+    seen = jnp.stack([state, jnp.zeros(())])
+    return state, Stepped(seen, -jnp.square(action[0] - BEST), state == 2, action[0] > 2)
+
+
+BANDIT = Task(_reset, _step, SPEC)
+
+
+@lru_cache
+def base_state(seed=0):
+    """Not trained: its last layer is 0, so that it draws N(0, .5^2)."""
+    rows = jax.tree.map(jnp.asarray, segment_rows(stand_in(SPEC), 2))
+    return chunks.init(jax.random.key(seed), rows, config=BASE, spec=SPEC)
+
+
+def moved(params, size=0.3):
+    """Other weights of the same shapes."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(7), len(leaves))
+    return structure.unflatten(
+        [x + size * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    )
+
+
+@lru_cache
+def drawn(learned, floor=0.1):
+    config = ChainConfig(4, learned, std_floor=floor)
+    params, shown = moved(base_state().actor.ema), jnp.linspace(-1, 1, 10).reshape(5, 2)
+    found = jax.jit(
+        lambda key, new: chain.sample(key, base_state().actor.ema, new, shown, config, BASE, SPEC)
+    )
+    return config, params, shown, found(KEY, params), found(KEY, base_state().actor.ema)
+
+
+@pytest.mark.parametrize("learned", [1, 3, 4])
+def test_the_first_steps_of_a_chain_are_the_base_policys(learned):
+    _, _, _, ours, base = drawn(learned)
+    assert ours.states.shape == (learned + 1, 5, 3)
+    np.testing.assert_array_equal(ours.states[0], base.states[0])
+    assert (ours.states[1] != base.states[1]).all()
+
+
+@pytest.mark.parametrize("learned", [1, 3])
+def test_the_density_of_each_move_is_that_of_the_chain(learned):
+    config, params, shown, found, _ = drawn(learned)
+    rows = chain.moves(found, shown)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    ours = chain.log_prob(params, flat, config, BASE, SPEC).reshape(learned, 5)
+    own = chain.denoiser(params, shown, BASE)
+    options = {"eta": 1.0, "std_floor": config.std_floor, "memory": ()}
+    mask = jnp.array([[True, True, False]])  # two of three actions are executed
+    sigmas = chain.levels(config, BASE)[4 - learned :]
+    whole = chains.chain_log_prob(ddim, own, found.states, sigmas, mask=mask, **options)
+    np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-4)
+    last = (found.states[-1] - own(found.states[-2], jnp.full(5, sigmas[-2])))[:, :2] / config.std_floor
+    expected = -0.5 * np.sum(np.square(last), 1) - 2 * np.log(config.std_floor * np.sqrt(2 * np.pi))
+    np.testing.assert_allclose(ours[-1], expected, rtol=1e-4, atol=1e-4)
+
+
+TINY = DPPOConfig(
+    acting=OnPolicyConfig(64, 2), chain=ChainConfig(4, 2, std_floor=0.2), critic_hidden=(16,), minibatches=4,
+    learning_rate=3e-3, clip=0.2, clip_first=0.2, log_prob="sum",
+)  # fmt: skip
+
+
+def trained(config, updates, seeds=2):
+    method, journal = make(config, SPEC, base=BASE), Memory()
+    task, options = chunked(BANDIT, BASE.execute), {"key": KEY, "updates": updates, "seeds": seeds}
+    states = train_online(method, task, config.acting, rows=base_state(), chunk=5, journal=journal, **options)
+    return method, states, journal.records("online")
+
+
+def test_before_it_learns_ratios_are_one_and_the_policy_is_the_bases():
+    still = replace(TINY, learning_rate=0.0, critic_learning_rate=0.0, epochs=1)
+    _, states, (record,) = trained(still, 1)
+    np.testing.assert_allclose(record["approximate_kl"], 0, atol=1e-5)
+    np.testing.assert_allclose(record["clipped"], 0)
+    jax.tree.map(
+        lambda ours, base: np.testing.assert_array_equal(ours[0], base),
+        states.trained.params["actor"],
+        base_state().actor.ema,
+    )
+
+
+def test_a_bandits_actions_move_to_the_best_one():
+    """To the optimum: what is left of the reward is the floor's variance, in both actions of an episode."""
+    method, states, records = trained(TINY, 40)
+    before, after = (r["returns"] / r["episodes"] for r in (records[0], records[-1]))
+    np.testing.assert_allclose(after, -2 * TINY.chain.std_floor**2, atol=0.015)
+    assert (before < -0.3).all()
+    one = jax.tree.map(lambda x: x[0], states)
+    shown = jnp.zeros((200, 2))
+    carry, decision = method.policy.act(KEY, one, method.policy.init(shown), shown, jnp.zeros((200, 0)))
+    assert abs(decision.action.mean() - BEST) < 0.15 and decision.decided.all()
+    again = method.policy.act(KEY, one, carry, shown, jnp.zeros((200, 0)))[1]
+    assert not again.decided.any()  # the second action of the chunk
+    jax.tree.map(np.testing.assert_array_equal, one.base, base_state())
+
+
+def test_other_policies_are_refused():
+    with pytest.raises(UserError, match="only diffusion_policy is fine-tuned by its chain, not BESOConfig"):
+        make(TINY, SPEC, base=BESOConfig())
+    with pytest.raises(UserError, match="sees 2 observations"):
+        make(TINY, SPEC, base=replace(BASE, history=2))
+    with pytest.raises(UserError, match="learned"):
+        ChainConfig(4, 5)
