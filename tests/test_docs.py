@@ -23,6 +23,7 @@ KINDS = {
     "Online agents": "online",
     "Planners": "planner",
     "Policies": "policy",
+    "Fine-tuners": "fine_tuner",
     "World models": "world_model",
 }
 METHODS = {
@@ -90,7 +91,7 @@ def test_the_readme_counts_what_is_registered():
     readme = (ROOT / "README.md").read_text()
     (text,) = re.findall(r"<!-- counts -->\n(.*?)<!-- end counts -->", readme, re.DOTALL)
     for section, kind in KINDS.items():
-        word = {"policy": "diffusion policies"}.get(kind, section.lower())
+        word = {"policy": "diffusion policies", "fine_tuner": "fine-tuner"}.get(kind, section.lower())
         assert re.findall(rf"(\d+) {word}", text) == [str(len(registry.entries(kind)))], kind
 
 

@@ -1,0 +1,68 @@
+"""finetune.py as a user runs it: killed and resumed, and given wrong input."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from scripts import check_mistakes, killer, run
+
+BASE = [
+    *("--preset", "smoke", "--source", "bundled", "--env", "pointmaze-umaze", "--policy", "diffusion_policy"),
+    *("--updates", "20", "--batch-size", "16", "--settings.features", "8", "--evaluation.decisions", "2"),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A policy of the smallest size."""
+    out = tmp_path_factory.mktemp("base")
+    done = run("policies", *BASE, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("policies/*/*")
+    return path
+
+
+def only(out: Path) -> dict:
+    (path,) = out.glob("finetune/*/*/scores.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulator", ["jax", "host"])
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, base, simulator):
+    def script(out, *more, code=None):
+        argv = ("--policy", str(base), "--preset", "smoke", "--updates", "3", "--simulator", simulator)
+        return run("finetune", *argv, *more, "--out", str(out), code=code)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = script(whole)
+    assert done.returncode == 0, done.stderr
+    found = only(whole)
+    assert found["steps"] == 3 * 4 * 4 * 8 and found["score_name"] == "success %"
+    assert len(found["base"]["returns"]) == 2
+    # The first evaluation is the base policy's; the kill comes in the second one of what was learned.
+    target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
+    killed = script(cut, code=killer("finetune", *target, 3, 0.0))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    done = script(cut, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert {k: only(cut)[k] for k in ("returns", "base")} == {k: found[k] for k in ("returns", "base")}
+
+
+@pytest.mark.slow
+def test_mistakes_get_one_line(tmp_path, base):
+    policy = ["--policy", str(base)]
+    cases = {
+        "no policy": ([], "--policy: give a run of policies.py"),
+        "unknown policy": (["--policy", "hoper"], "hoper"),
+        "a diffuser": (["--policy", "hopper-medium-diffuser"], "only diffusion_policy"),
+        "a planner": (["--policy", "maze2d-umaze-diffuser"], "only diffusion_policy"),
+        "method": ([*policy, "--method", "dpo"], "no fine_tuner 'dpo'"),
+        "another task": ([*policy, "--env", "Pendulum-v1"], "give the task it was trained for"),
+        "no JAX version": ([*policy, "--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
+        "seed of the policy": ([*policy, "--policy-seed", "9"], "training seeds 0 to 1, not 9"),
+        "learned steps": ([*policy, "--settings.chain.learned", "99"], "learned"),
+    }
+    check_mistakes("finetune", cases, ["--preset", "smoke", "--out", str(tmp_path / "out")])
+    assert not list(tmp_path.rglob("config.json"))
