@@ -17,9 +17,15 @@ from jdp.finetune.chain import Chain, ChainConfig, Moves
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, remembers_nothing
 from jdp.learning.optimiser import Trained, begin, copied
-from jdp.learning.ppo import PPOConfig, clipped_surrogate, epochs, judged, normalised
+from jdp.learning.ppo import (
+    PPOConfig,
+    clipped_surrogate,
+    epochs,
+    judged,
+    normalised,
+    with_value_loss,
+)
 from jdp.learning.running import RunningMoments, no_moments
-from jdp.learning.running import seen as after_seeing
 from jdp.networks.mlp import mlp
 from jdp.policies import chunks
 from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
@@ -119,9 +125,7 @@ def _loss(
     advantage = normalised(rows.advantage) * config.denoising_discount**left
     loss, metrics = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
     value = _critic(config).apply(params["critic"], rows.moves.shown)[:, 0]
-    value_loss = jnp.mean(jnp.square(value - rows.target))
-    total = loss + config.value_weight * value_loss
-    return total, {"loss": total, **metrics, "value_loss": value_loss}
+    return with_value_loss(loss, metrics, value, rows.target, config.value_weight)
 
 
 def _reduced(log_prob: Array, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> Array:
@@ -131,7 +135,7 @@ def _reduced(log_prob: Array, config: DPPOConfig, spec: Spec, base: ChunkConfig)
 def _update(
     key: Array, state: DPPOState, rollout: Rollout, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[DPPOState, Metrics]:
-    critic, scale, standardise = _critic(config), state.targets.affine(), state.base.standardise
+    critic, standardise = _critic(config), state.base.standardise
     lead = rollout.reward.shape  # [T, N]
 
     def shown(observation: Array, goal: Array) -> Array:
@@ -139,11 +143,9 @@ def _update(
         return chain.seen(standardise, rows, wanted, spec)
 
     def value(observation: Array, goal: Array) -> Array:
-        raw = critic.apply(state.trained.params["critic"], shown(observation, goal))
-        return scale.inverse(raw)[:, 0].reshape(lead)
+        return critic.apply(state.trained.params["critic"], shown(observation, goal))[:, 0].reshape(lead)
 
-    found = judged(rollout, value, config, steps=base.execute)
-    targets = after_seeing(state.targets, found.target[..., None])
+    found = judged(rollout, state.targets, value, config, steps=base.execute)
     assert rollout.decision.chain is not None
     drawn = jnp.moveaxis(rollout.decision.chain, 1, 0)  # [T, K + 1, N, D] to [K + 1, T, N, D]
     drawn = Chain(drawn.reshape(len(drawn), -1, drawn.shape[-1]))
@@ -154,11 +156,10 @@ def _update(
 
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
     old = chain.log_prob(state.trained.params["actor"], flat, config.chain, base, spec)
-    target = targets.affine()(found.target[..., None])[..., 0]
-    taken = Rows(flat, _reduced(old, config, spec, base), each(found.advantage), each(target))
+    taken = Rows(flat, _reduced(old, config, spec, base), each(found.advantage), each(found.target))
     loss = partial(_loss, config=config, spec=spec, base=base)
     trained, metrics = epochs(key, state.trained, taken, loss, config)
-    return DPPOState(trained, state.base, targets), metrics
+    return DPPOState(trained, state.base, found.moments), metrics
 
 
 def _explore(

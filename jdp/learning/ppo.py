@@ -15,6 +15,7 @@ from jax import Array
 
 from jdp.errors import check_settings
 from jdp.learning.optimiser import Trained, descend
+from jdp.learning.running import RunningMoments, seen
 from jdp.types import Metrics, Params, PyTree, Rollout
 
 MinibatchLoss = Callable[[Params, PyTree], tuple[Array, Metrics]]
@@ -96,24 +97,48 @@ def advantages(
     return Advantages(advantage, advantage + value)
 
 
+class Judged(NamedTuple):
+    """What a critic says of a rollout."""
+
+    advantage: Array  # [T, N]
+    target: Array  # [T, N], that the critic is to learn, standardised
+    moments: RunningMoments  # [1], by which it is
+
+
 def judged(
-    rollout: Rollout, value: Callable[[Array, Array], Array], config: "PPOConfig", *, steps: int = 1
-) -> Advantages:
-    """Advantages `[T, N]` of a rollout by a critic.
+    rollout: Rollout,
+    moments: RunningMoments,
+    value: Callable[[Array, Array], Array],
+    config: PPOConfig,
+    *,
+    steps: int = 1,
+) -> Judged:
+    """Advantages of a rollout by a critic whose outputs are standardised by `moments`.
+
+    The critic then learns its targets by moments that have seen them, which are those of its next values: so
+    it never meets a scale that it was not trained in.
 
     Args:
-        value: of observations `[T, N, O]` and goals `[T, N, G]`, in the units of rewards.
+        value: of observations `[T, N, O]` and goals `[T, N, G]`, `[T, N]`, standardised.
         steps: of the task in each row, of which `config.discount` is one's.
     """
-    return advantages(
+    scale = moments.affine()
+
+    def in_rewards(observation: Array) -> Array:
+        return scale.inverse(value(observation, rollout.goal)[..., None])[..., 0]
+
+    found = advantages(
         rollout.reward,
-        value(rollout.observation, rollout.goal),
-        value(rollout.next_observation, rollout.goal),
+        in_rewards(rollout.observation),
+        in_rewards(rollout.next_observation),
         rollout.terminal,
         rollout.ended,
         discount=config.discount**steps,
         trace=config.trace,
     )
+    targets = found.target[..., None]
+    moments = seen(moments, targets)
+    return Judged(found.advantage, moments.affine()(targets)[..., 0], moments)
 
 
 def normalised(advantage: Array) -> Array:
@@ -138,6 +163,15 @@ def clipped_surrogate(
         "approximate_kl": jnp.mean(ratio - 1 - log_ratio),
         "clipped": jnp.mean((jnp.abs(ratio - 1) > clip).astype(jnp.float32)),
     }
+
+
+def with_value_loss(
+    loss: Array, metrics: Metrics, value: Array, target: Array, weight: float
+) -> tuple[Array, Metrics]:
+    """The surrogate's `loss` plus `weight` times the squared error of `value` `[B]` to `target` `[B]`."""
+    value_loss = jnp.mean(jnp.square(value - target))
+    total = loss + weight * value_loss
+    return total, {"loss": total, **metrics, "value_loss": value_loss}
 
 
 def epochs(

@@ -12,7 +12,14 @@ from jdp.data.draws import NoDraw
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, gaussian_params, mean_policy, remembers_nothing
 from jdp.learning.optimiser import Trained, begin
-from jdp.learning.ppo import PPOConfig, clipped_surrogate, epochs, judged, normalised
+from jdp.learning.ppo import (
+    PPOConfig,
+    clipped_surrogate,
+    epochs,
+    judged,
+    normalised,
+    with_value_loss,
+)
 from jdp.learning.running import RunningMoments, no_moments, seen
 from jdp.networks.mlp import mlp
 from jdp.online.presets import TOYS
@@ -92,37 +99,35 @@ def _loss(params: Params, rows: Rows, *, config: PPOAgentConfig, spec: Spec) -> 
     pi = _at(params["actor"], rows.observation, actor)
     advantage = normalised(rows.advantage)
     loss, metrics = clipped_surrogate(pi.log_prob(rows.action), rows.log_prob, advantage, config.clip)
-    value = critic.apply(params["critic"], rows.observation)[:, 0]
-    value_loss = jnp.mean(jnp.square(value - rows.target))
     entropy = jnp.sum(params["actor"]["log_std"]) + spec.action_dim * 0.5 * jnp.log(2 * jnp.pi * jnp.e)
-    total = loss + config.value_weight * value_loss - config.entropy_weight * entropy
-    return total, {"loss": total, **metrics, "value_loss": value_loss, "entropy": entropy}
+    loss, metrics = loss - config.entropy_weight * entropy, {**metrics, "entropy": entropy}
+    value = critic.apply(params["critic"], rows.observation)[:, 0]
+    return with_value_loss(loss, metrics, value, rows.target, config.value_weight)
 
 
 def _update(
     key: Array, state: PPOState, rollout: Rollout, *, config: PPOAgentConfig, spec: Spec
 ) -> tuple[PPOState, Metrics]:
     _, critic = _networks(config, spec)
-    shown, scale = state.observations.affine(), state.targets.affine()
+    shown = state.observations.affine()
 
     def value(observation: Array, goal: Array) -> Array:
         del goal
-        return scale.inverse(critic.apply(state.trained.params["critic"], shown(observation)))[..., 0]
+        return critic.apply(state.trained.params["critic"], shown(observation))[..., 0]
 
-    found = judged(rollout, value, config)
-    targets = seen(state.targets, found.target[..., None])  # the critic learns them by their new moments
+    found = judged(rollout, state.targets, value, config)
     assert rollout.decision.log_prob is not None
     rows = Rows(
         observation=shown(rollout.observation),
         action=rollout.decision.action,
         log_prob=rollout.decision.log_prob["action"],
         advantage=found.advantage,
-        target=targets.affine()(found.target[..., None])[..., 0],
+        target=found.target,
     )
     flat = Rows(*(x.reshape(-1, *x.shape[2:]) for x in rows))
     trained, metrics = epochs(key, state.trained, flat, partial(_loss, config=config, spec=spec), config)
     observations = seen(state.observations, rollout.observation)
-    return PPOState(trained, observations, targets), metrics
+    return PPOState(trained, observations, found.moments), metrics
 
 
 def _target(state: PPOState, observation: Array, *, config: PPOAgentConfig, spec: Spec) -> Normal:
