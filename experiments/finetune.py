@@ -72,7 +72,7 @@ def main() -> None:
     check_online(config, spec)
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
     check_fits(base, spec)
-    execute: int = base.settings.execute  # type: ignore[attr-defined]
+    execute: int = base.settings.execute if entry.options.get("chunks") else 1  # type: ignore[attr-defined]
     steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
     facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
     notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"

@@ -69,7 +69,7 @@ def train_online(
     journal.cut(f"{phase}/evaluation", start)
     batch_size = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
     source, update = batches(draw, batch_size, seeds), vmapped(learner.update, seeds)
-    after, every = Chunks(journal, phase, updates), evaluate_every or updates
+    after, every = Chunks(journal, phase, updates), evaluate_every or max(updates, 1)
     for first in range(0, updates, every):
         end = min(first + every, updates)
         if end < start:
