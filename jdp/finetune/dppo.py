@@ -1,6 +1,5 @@
 """DPPO (Ren et al. 2024, arXiv 2409.00588): PPO on the denoising steps of a diffusion policy."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -8,25 +7,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from jdp.data.draws import NoDraw
 from jdp.finetune import chain
+from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, flat, improve
 from jdp.finetune.chain import Chain, ChainConfig, Moves
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, remembers_nothing
-from jdp.learning.optimiser import Trained, begin, copied
-from jdp.learning.ppo import (
-    PPOConfig,
-    clipped_surrogate,
-    epochs,
-    judged,
-    normalised,
-    with_value_loss,
-)
-from jdp.learning.running import RunningMoments, no_moments
-from jdp.networks.mlp import mlp
+from jdp.learning.optimiser import copied
+from jdp.learning.ppo import Judged, clipped_surrogate, normalised
 from jdp.policies import chunks
 from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
@@ -36,7 +26,6 @@ from jdp.types import (
     Learner,
     Method,
     Metrics,
-    Network,
     Params,
     Policy,
     Rollout,
@@ -45,7 +34,7 @@ from jdp.types import (
 
 
 @dataclass(frozen=True)
-class DPPOConfig(PPOConfig):
+class DPPOConfig(FineTuneConfig):
     """Settings of DPPO; a step of the loop is a chunk of actions, a minibatch is one of denoising steps."""
 
     acting: OnPolicyConfig = field(default_factory=lambda: OnPolicyConfig(environments=40, steps=125))
@@ -66,30 +55,10 @@ class DPPOConfig(PPOConfig):
     """Of an epoch."""
     learning_rate: float = 1e-4
     """Of the denoiser's Adam, constant."""
-    critic_learning_rate: float = 1e-3
-    """Of the critic's."""
-    critic_hidden: tuple[int, ...] = (256, 256)
-    """Widths of the critic."""
     target_kl: float | None = 1.0
     """Updates stop for this rollout once the policy has moved further (in nats)."""
     log_prob: str = "mean"
     """"mean" over the entries of a chunk, as in the authors' code, or "sum", its density."""
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam for the denoiser and for the critic, with their own rates."""
-        both = optax.multi_transform(
-            {"actor": optax.adam(self.learning_rate), "critic": optax.adam(self.critic_learning_rate)},
-            {"actor": "actor", "critic": "critic"},
-        )
-        return optax.chain(optax.clip_by_global_norm(self.grad_norm), both)
-
-
-class DPPOState(NamedTuple):
-    """The denoiser that learns, the critic, and the base policy."""
-
-    trained: Trained  # parameters {"actor", "critic"}
-    base: CloneState  # as it was; its weights draw the first steps
-    targets: RunningMoments  # [1], of the critic
 
 
 class Rows(NamedTuple):
@@ -101,15 +70,10 @@ class Rows(NamedTuple):
     target: Array  # of the critic, standardised
 
 
-def _critic(config: DPPOConfig) -> Network:
-    return mlp((*config.critic_hidden, 1), activation="mish")
-
-
-def _init(key: Array, data: CloneState, *, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> DPPOState:
+def _init(key: Array, data: CloneState, *, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> Improved:
     """`data` is the state of the base policy, whose averaged weights are improved."""
-    shown = base.history * spec.observation_dim + len(spec.goal)
-    params = {"actor": copied(data.actor.ema), "critic": _critic(config).init(key, jnp.zeros(shown))}
-    return DPPOState(begin(config.optimiser(), params), jax.tree.map(jnp.copy, data), no_moments(1))
+    del base
+    return begin_improving(key, copied(data.actor.ema), data, config, spec)
 
 
 def _loss(
@@ -124,8 +88,7 @@ def _loss(
     left = (config.chain.learned - 1 - rows.moves.step).astype(jnp.float32)
     advantage = normalised(rows.advantage) * config.denoising_discount**left
     loss, metrics = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
-    value = _critic(config).apply(params["critic"], rows.moves.shown)[:, 0]
-    return with_value_loss(loss, metrics, value, rows.target, config.value_weight)
+    return critics_loss(loss, metrics, params, rows.moves.shown, rows.target, config)
 
 
 def _reduced(log_prob: Array, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> Array:
@@ -133,38 +96,41 @@ def _reduced(log_prob: Array, config: DPPOConfig, spec: Spec, base: ChunkConfig)
 
 
 def _update(
-    key: Array, state: DPPOState, rollout: Rollout, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
-) -> tuple[DPPOState, Metrics]:
-    critic, standardise = _critic(config), state.base.standardise
-    lead = rollout.reward.shape  # [T, N]
-
-    def shown(observation: Array, goal: Array) -> Array:
-        rows, wanted = (x.reshape(math.prod(lead), x.shape[-1]) for x in (observation, goal))
-        return chain.seen(standardise, rows, wanted, spec)
-
-    def value(observation: Array, goal: Array) -> Array:
-        return critic.apply(state.trained.params["critic"], shown(observation, goal))[:, 0].reshape(lead)
-
-    found = judged(rollout, state.targets, value, config, steps=base.execute)
+    key: Array, state: Improved, rollout: Rollout, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+) -> tuple[Improved, Metrics]:
     assert rollout.decision.chain is not None
     drawn = jnp.moveaxis(rollout.decision.chain, 1, 0)  # [T, K + 1, N, D] to [K + 1, T, N, D]
     drawn = Chain(drawn.reshape(len(drawn), -1, drawn.shape[-1]))
-    rows = chain.moves(drawn, shown(rollout.observation, rollout.goal))
 
-    def each(x: Array) -> Array:  # of every decision [T, N], for all its denoising steps
-        return jnp.broadcast_to(x.reshape(1, -1), rows.step.shape).reshape(-1)
+    def rows(shown: Array, found: Judged) -> Rows:
+        moves = chain.moves(drawn, shown)
 
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
-    old = chain.log_prob(state.trained.params["actor"], flat, config.chain, base, spec)
-    taken = Rows(flat, _reduced(old, config, spec, base), each(found.advantage), each(found.target))
-    loss = partial(_loss, config=config, spec=spec, base=base)
-    trained, metrics = epochs(key, state.trained, taken, loss, config)
-    return DPPOState(trained, state.base, found.moments), metrics
+        def each(x: Array) -> Array:  # of every decision [T, N], for all its denoising steps
+            return jnp.broadcast_to(x.reshape(1, -1), moves.step.shape).reshape(-1)
+
+        every = jax.tree.map(lambda x: flat(x, moves.step.shape), moves)
+        old = chain.log_prob(state.trained.params["actor"], every, config.chain, base, spec)
+        return Rows(every, _reduced(old, config, spec, base), each(found.advantage), each(found.target))
+
+    return improve(
+        key,
+        state,
+        rollout,
+        config,
+        shown=partial(_shown, state, spec=spec),
+        rows=rows,
+        loss=partial(_loss, config=config, spec=spec, base=base),
+        steps=base.execute,
+    )
+
+
+def _shown(state: Improved, observation: Array, goal: Array, *, spec: Spec) -> Array:
+    return chain.seen(state.base.standardise, observation, goal, spec)
 
 
 def _explore(
     key: Array,
-    state: DPPOState,
+    state: Improved,
     carry: tuple[()],
     observation: Array,
     goal: Array,
@@ -183,7 +149,7 @@ def _explore(
 
 def _act(
     key: Array,
-    state: DPPOState,
+    state: Improved,
     carry: ChunkCarry,
     observation: Array,
     goal: Array,

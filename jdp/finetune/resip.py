@@ -6,17 +6,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from jdp.data.draws import NoDraw
 from jdp.finetune import base as bases
+from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, flat, improve
 from jdp.learning.acting import OnPolicyConfig
-from jdp.learning.optimiser import Trained, begin
-from jdp.learning.ppo import PPOConfig, clipped_surrogate, epochs, judged, normalised, with_value_loss
-from jdp.learning.running import RunningMoments, no_moments
+from jdp.learning.ppo import Judged, clipped_surrogate, normalised
 from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
 from jdp.types import (
@@ -37,7 +34,7 @@ from jdp.types import (
 
 
 @dataclass(frozen=True)
-class ResiPConfig(PPOConfig):
+class ResiPConfig(FineTuneConfig):
     """Settings of ResiP; a step of the loop is one of the task."""
 
     acting: OnPolicyConfig = field(default_factory=lambda: OnPolicyConfig(environments=1024, steps=700))
@@ -47,7 +44,9 @@ class ResiPConfig(PPOConfig):
     log_std: float = -1.0
     """Of the correction before it is scaled; it does not learn."""
     hidden: tuple[int, ...] = (512, 512)
-    """Widths of the correction and of the critic."""
+    """Widths of the correction."""
+    critic_hidden: tuple[int, ...] = (512, 512)
+    """Widths of the critic."""
     discount: float = 0.999
     """Of a step of the task."""
     epochs: int = 50
@@ -58,22 +57,6 @@ class ResiPConfig(PPOConfig):
     """Of the critic's Adam."""
     target_kl: float | None = 0.1
     """Updates stop for this rollout once the policy has moved further (in nats)."""
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """Adam for the correction and for the critic, with their own rates."""
-        both = optax.multi_transform(
-            {"actor": optax.adam(self.learning_rate), "critic": optax.adam(self.critic_learning_rate)},
-            {"actor": "actor", "critic": "critic"},
-        )
-        return optax.chain(optax.clip_by_global_norm(self.grad_norm), both)
-
-
-class ResiPState(NamedTuple):
-    """The correction and the critic, and the base policy."""
-
-    trained: Trained  # parameters {"actor", "critic"}
-    base: PyTree  # of the base policy, as it was
-    targets: RunningMoments  # [1], of the critic
 
 
 class Rows(NamedTuple):
@@ -87,63 +70,54 @@ class Rows(NamedTuple):
     target: Array  # of the critic, standardised
 
 
-def _networks(config: ResiPConfig, spec: Spec) -> tuple[Network, Network]:
-    net = partial(mlp, initialiser="orthogonal", activation="silu")
-    return net((*config.hidden, spec.action_dim), last_limit=1e-3), net((*config.hidden, 1))
+def _network(config: ResiPConfig, spec: Spec) -> Network:
+    return mlp(
+        (*config.hidden, spec.action_dim), initialiser="orthogonal", activation="silu", last_limit=1e-3
+    )
 
 
 def _correction(params: Params, shown: Array, action: Array, config: ResiPConfig, spec: Spec) -> Normal:
     """At states and the base policy's actions `[..., A]`, before it is scaled."""
-    mean = _networks(config, spec)[0].apply(params, jnp.concatenate([shown, action], axis=-1))
+    mean = _network(config, spec).apply(params, jnp.concatenate([shown, action], axis=-1))
     return Normal(mean, jnp.full_like(mean, math.exp(config.log_std)))
 
 
-def _init(key: Array, data: PyTree, *, config: ResiPConfig, spec: Spec, base: object) -> ResiPState:
+def _init(key: Array, data: PyTree, *, config: ResiPConfig, spec: Spec, base: object) -> Improved:
     """`data` is the state of the base policy."""
     del base
-    keys, (actor, critic) = named_keys(key, "actor", "critic"), _networks(config, spec)
-    width = spec.observation_dim + len(spec.goal)
-    params = {
-        "actor": actor.init(keys["actor"], jnp.zeros(width + spec.action_dim)),
-        "critic": critic.init(keys["critic"], jnp.zeros(width)),
-    }
-    return ResiPState(begin(config.optimiser(), params), jax.tree.map(jnp.copy, data), no_moments(1))
+    keys, width = named_keys(key, "actor", "critic"), spec.observation_dim + len(spec.goal) + spec.action_dim
+    actor = _network(config, spec).init(keys["actor"], jnp.zeros(width))
+    return begin_improving(keys["critic"], actor, data, config, spec)
 
 
 def _loss(params: Params, rows: Rows, *, config: ResiPConfig, spec: Spec) -> tuple[Array, Metrics]:
     pi = _correction(params["actor"], rows.shown, rows.action, config, spec)
     log_prob, advantage = pi.log_prob(rows.correction), normalised(rows.advantage)
     loss, metrics = clipped_surrogate(log_prob, rows.log_prob, advantage, config.clip)
-    value = _networks(config, spec)[1].apply(params["critic"], rows.shown)[:, 0]
-    return with_value_loss(loss, metrics, value, rows.target, config.value_weight)
+    return critics_loss(loss, metrics, params, rows.shown, rows.target, config)
 
 
 def _update(
-    key: Array, state: ResiPState, rollout: Rollout, *, config: ResiPConfig, spec: Spec, base: object
-) -> tuple[ResiPState, Metrics]:
+    key: Array, state: Improved, rollout: Rollout, *, config: ResiPConfig, spec: Spec, base: object
+) -> tuple[Improved, Metrics]:
     del base
-    lead, critic = rollout.reward.shape, _networks(config, spec)[1]
-
-    def shown(observation: Array, goal: Array) -> Array:
-        rows, wanted = (x.reshape(math.prod(lead), x.shape[-1]) for x in (observation, goal))
-        return bases.shown(state.base, rows, wanted, spec)
-
-    def value(observation: Array, goal: Array) -> Array:
-        return critic.apply(state.trained.params["critic"], shown(observation, goal))[:, 0].reshape(lead)
-
-    found, decision = judged(rollout, state.targets, value, config), rollout.decision
+    decision = rollout.decision
     assert decision.chain is not None and decision.log_prob is not None
     of_base, correction = jnp.moveaxis(decision.chain, 1, 0)  # [T, 2, N, A] to twice [T, N, A]
-    each = (of_base, correction, decision.log_prob["correction"], found.advantage, found.target)
-    flat = (x.reshape(math.prod(lead), *x.shape[2:]) for x in each)
-    rows = Rows(shown(rollout.observation, rollout.goal), *flat)
-    trained, metrics = epochs(key, state.trained, rows, partial(_loss, config=config, spec=spec), config)
-    return ResiPState(trained, state.base, found.moments), metrics
+    old = decision.log_prob["correction"]
+
+    def rows(shown: Array, found: Judged) -> Rows:
+        each = (of_base, correction, old, found.advantage, found.target)
+        return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
+
+    shown = partial(bases.shown, state.base, spec=spec)
+    loss = partial(_loss, config=config, spec=spec)
+    return improve(key, state, rollout, config, shown=shown, rows=rows, loss=loss)
 
 
 def _act(
     key: Array,
-    state: ResiPState,
+    state: Improved,
     carry: PyTree,
     observation: Array,
     goal: Array,
