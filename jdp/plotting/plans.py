@@ -28,6 +28,7 @@ class Episode(NamedTuple):
     success: bool
     subgoals: Sequence[np.ndarray] = ()  # each [K, 2], of the plans
     made: Sequence[int] = ()  # at which steps the plans were made
+    at_goal: int | None = None  # steps there, of an episode that goes on at its goal (maze2d); else None
 
 
 def episodes(spec: Spec, played: Played, recorder: Recorder) -> list[Episode]:
@@ -42,6 +43,7 @@ def episodes(spec: Spec, played: Played, recorder: Recorder) -> list[Episode]:
             success=bool(played.success[i]),
             subgoals=[s[:, xy] for s in recorder.subgoals[i] if len(s)],
             made=np.flatnonzero(played.decided[:, i]).tolist(),
+            at_goal=int(played.returns[i]) if played.success[i] and not played.terminated[i] else None,
         )
         for i in range(recorder.count)
     ]
@@ -80,6 +82,13 @@ def _goal(axis: Axes, goal: np.ndarray) -> None:
     )
 
 
+def _outcome(episode: Episode) -> str:
+    steps = len(episode.path) - 1
+    if episode.at_goal is not None:
+        return f"{episode.at_goal} of {steps} steps at the goal"
+    return f"reached after {steps} steps" if episode.success else "not reached"
+
+
 def plans(maze: Maze, episodes: Sequence[Episode], *, title: str) -> Figure:
     """One panel an episode: its first plan, the later ones faint, the way it went, subgoals and the goal."""
     columns = min(len(episodes), 4)
@@ -93,8 +102,7 @@ def plans(maze: Maze, episodes: Sequence[Episode], *, title: str) -> Figure:
         axis.plot(*episode.path.T, color=PATH, linewidth=1.0)
         axis.plot(*episode.path[0], "o", color=PATH, markersize=4)
         _goal(axis, episode.goal)
-        outcome = f"reached after {len(episode.path) - 1} steps" if episode.success else "not reached"
-        axis.set_title(outcome, fontsize=7)
+        axis.set_title(_outcome(episode), fontsize=7)
     for axis in list(axes.flat)[len(episodes) :]:
         axis.set_visible(False)
     figure.suptitle(f"{title}: first plan (blue; later ones faint), path (red), goal", fontsize=8)
