@@ -48,29 +48,31 @@ class HostEnvironments:
 
     def step(self, actions: np.ndarray) -> Outcome:
         """One step of all under `actions` `[n, A]`."""
-        count = len(self.envs)
+        count, actions = len(self.envs), np.clip(actions, -1.0, 1.0)
         seen, goal = self.observation.copy(), self.goal.copy()
-        reward, (terminal, truncated, success) = np.zeros(count, np.float32), np.zeros((3, count), bool)
-        lengths, totals, reached = (
-            np.zeros(count, np.int32),
-            np.zeros(count, np.float32),
-            np.zeros(count, bool),
-        )
-        following = seen.copy()
+        reward, (terminal, late, success) = np.zeros(count, np.float32), np.zeros((3, count), bool)
         for i, env in enumerate(self.envs):
-            action = np.clip(actions[i], -1.0, 1.0)
-            self.state.actions[i, self.state.lengths[i]] = action
-            seen[i], goal[i], reward[i], terminal[i], late, success[i] = env.step(action)
-            self.state.lengths[i] += 1
-            self.total[i] += reward[i]
-            self.reached[i] |= success[i]
-            lengths[i], totals[i], reached[i] = self.state.lengths[i], self.total[i], self.reached[i]
-            truncated[i] = late and not terminal[i]
-            following[i] = seen[i]
-            if terminal[i] or late:
-                following[i], goal[i] = self._begin(i)
+            found = env.step(actions[i])
+            seen[i], goal[i], reward[i], terminal[i], late[i], success[i] = found
+        self.state.actions[np.arange(count), self.state.lengths] = actions
+        self.state.lengths[:] += 1
+        self.total += reward
+        self.reached |= success
+        ended, following = terminal | late, seen.copy()
+        outcome = Outcome(
+            observation=seen,
+            reward=reward,
+            terminal=terminal,
+            truncated=late & ~terminal,
+            success=success,
+            length=self.state.lengths.copy(),
+            total=self.total.astype(np.float32),
+            reached=self.reached.copy(),
+        )
+        for i in np.flatnonzero(ended).tolist():
+            following[i], goal[i] = self._begin(i)
         self.observation, self.goal = following, goal
-        return Outcome(seen, reward, terminal, truncated, success, lengths, totals, reached)
+        return outcome
 
     def restore(self, state: HostState) -> None:
         """Stands where `state` was taken: the episodes that run are played again."""
