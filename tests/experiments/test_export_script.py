@@ -134,6 +134,7 @@ def exported(tmp_path_factory):
     return runs, files, said
 
 
+@pytest.mark.slow
 def test_what_was_exported_acts_without_jdp_as_the_run_does(exported):
     runs, files, said = exported
     assert all(said[kind][0] == 0 for kind in NAMES), said
@@ -179,6 +180,7 @@ def hopper_return(policy, state, spec):
     return total
 
 
+@pytest.mark.slow
 def test_the_card_says_where_the_policy_comes_from(exported):
     runs, files, _ = exported
     card = read_export(files["policy"]).card
@@ -188,6 +190,7 @@ def test_the_card_says_where_the_policy_comes_from(exported):
     assert card["platforms"] == ["cpu", "cuda", "tpu"]
 
 
+@pytest.mark.slow
 def test_mistakes_get_one_line(exported, tmp_path):
     _, _, said = exported
     for word, (status, error) in said.items():

@@ -70,6 +70,7 @@ def test_load_run_gives_the_agent_and_its_model_back(whole):
     assert run.scores is not None and run.scores["agent"] == "morel"
 
 
+@pytest.mark.slow
 def test_combo_learns_from_a_diffusion_model_too(tmp_path):
     kind, sizes = "diffusion_step", ("--diffusion-step.features", "8", "--diffusion-step.steps", "10")
     done = script(tmp_path, "combo", "--world-model", kind, *sizes)
@@ -103,6 +104,7 @@ def test_a_killed_model_based_run_ends_with_the_same_numbers(whole, tmp_path):
     assert scores(tmp_path, "morel")["returns"] == scores(whole, "morel")["returns"]
 
 
+@pytest.mark.slow
 def test_a_dataset_of_one_episode_is_enough(tmp_path):
     rows = 600
     path = hdf5(tmp_path / "one.hdf5", rows=rows, terminals=np.arange(rows) == rows - 1)

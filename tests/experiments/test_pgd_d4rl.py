@@ -89,6 +89,7 @@ def test_load_run_gives_the_models_back(whole):
     np.testing.assert_array_equal(found.denoiser(x, np.float32(1.0)), again(x, np.float32(1.0)))
 
 
+@pytest.mark.slow
 def test_a_trained_diffuser_is_used_again_with_the_same_numbers(whole, tmp_path):
     (path,) = whole[0].glob("pgd_d4rl/*/*")
     done = script(tmp_path, "--diffuser", str(path), "--arms", "guided")

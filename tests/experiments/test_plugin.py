@@ -55,6 +55,7 @@ def forgotten():
     sys.modules.pop(f"jdp_plugin_{NAME}", None)
 
 
+@pytest.mark.slow
 def test_it_trains_goes_on_and_plays(out):
     (path,) = out.glob("plan/hopper-medium/*")
     scores = json.loads((path / "scores.json").read_text())
@@ -64,6 +65,7 @@ def test_it_trains_goes_on_and_plays(out):
     assert (path / "figures" / "closed_loop.gif").exists() or os.environ["MUJOCO_GL"] == "disabled"
 
 
+@pytest.mark.slow
 def test_a_loaded_run_imports_it_again(out, forgotten):
     assert NAME not in registry.entries("planner")
     (path,) = out.glob("plan/hopper-medium/*")

@@ -43,6 +43,7 @@ def whole(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_kind_is_measured_at_every_position(whole):
     (folder,) = whole.glob("world_models/*/*")
     assert (folder / "figures/claim.png").stat().st_size > 10_000

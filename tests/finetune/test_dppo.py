@@ -120,6 +120,7 @@ def test_before_it_learns_ratios_are_one_and_the_policy_is_the_bases():
     )
 
 
+@pytest.mark.slow
 def test_a_bandits_actions_move_to_the_best_one():
     """To the optimum: what is left of the reward is the floor's variance, in both actions of an episode."""
     method, states, records = trained(TINY, 40)

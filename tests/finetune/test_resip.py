@@ -81,6 +81,7 @@ def test_it_begins_as_the_base_policy(method):
     assert scores(method, states).max() < 0.1
 
 
+@pytest.mark.slow
 def test_a_policy_that_misses_learns_to_hit(method):
     states = train_online(method, REACH, TINY.acting, key=KEY, updates=60, seeds=2, rows=STATE, chunk=60)
     assert scores(method, states).min() > 0.9
