@@ -16,7 +16,7 @@ from typing import Annotated
 import jax
 import tyro
 from command_line import parse, run_main
-from opening import score_line
+from opening import score_line, trained_run
 from options import check_positive
 from progress import Bar
 
@@ -53,7 +53,7 @@ def main() -> None:
     config = parse(Config, None, __doc__ or "")
     check_positive({"--episodes": config.episodes, "--decisions": config.decisions})
     check_seed(config.seed, "--seed")
-    run = jdp.load_run(config.run) if config.run.is_dir() else jdp.load_pretrained(config.run)
+    run = trained_run(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
     make = evaluation.environment_maker(run.spec, many_goals=config.many_goals)

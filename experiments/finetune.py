@@ -10,8 +10,7 @@ minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes)
 """
 
 import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -20,6 +19,7 @@ from command_line import arguments, first_words, run_main
 from methods import Options, method_command
 from offline_rl import CurveConfig
 from online_rl import OnlineConfig, check_online, chosen, closing, evaluator, open_online, where
+from opening import trained_run
 
 import jdp
 from jdp import devices, evaluation, loops
@@ -45,7 +45,6 @@ class Config(OnlineConfig, Generic[T]):
     """The task, where it is not the one that the policy was trained for."""
     updates: int = 50
     """Each with its rollouts."""
-    evaluation: CurveConfig = field(default_factory=CurveConfig)
     settings: T
     """Of the method."""
 
@@ -64,8 +63,7 @@ def main() -> None:
     rest = {name: {**options, "policy": policy or "RUN"} for name, options in PRESETS.items()}
     entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", lambda _: rest, "method")
     compilations = devices.count_compilations()
-    where_from = Path(config.policy).expanduser()
-    base = jdp.load_run(where_from) if where_from.is_dir() else jdp.load_pretrained(where_from)
+    base = trained_run(config.policy)
     config = dataclasses.replace(config, env=config.env or task_of(base.spec))
     task = chosen(config.env, config.simulator)
     spec = evaluation.task_spec(config.env) if task is None else task.spec

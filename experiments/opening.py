@@ -8,12 +8,15 @@ from matplotlib.figure import Figure
 from options import NOT_IN_HASH, O, RunConfig, TrainingOptions
 from progress import Bar
 
+import jdp
 from jdp import devices, loops, runs
 from jdp.data import Episodes
+from jdp.data.sources import at_home
 from jdp.errors import check_seed
 from jdp.evaluation import describe, environment_maker, score_name, seed_scores, with_interval
 from jdp.loops.journal import Record
 from jdp.loops.rounds import RoundOptions
+from jdp.runs import LoadedRun
 from jdp.runs.directories import replace_text
 from jdp.runs.job import Job, load_dataset, open_run
 from jdp.runs.journal import RunJournal
@@ -27,6 +30,12 @@ def load(config: RunConfig) -> Episodes:
         runs.check_sink(sink)
     files = config.out / "streams" if config.stream else None
     return load_dataset(lambda: config.load(mapped=files))
+
+
+def trained_run(where: str | Path) -> LoadedRun:
+    """A run directory, a file of weights, or a model that comes with jdp, by its name."""
+    path = at_home(Path(where))
+    return jdp.load_run(path) if path.is_dir() else jdp.load_pretrained(path)
 
 
 def open_job(

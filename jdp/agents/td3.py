@@ -12,9 +12,10 @@ from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
 from jdp.errors import UserError, check_settings
 from jdp.learning.actors import deterministic
-from jdp.learning.critics import critic_loss
-from jdp.learning.observations import observation_affine
+from jdp.learning.critics import critic, critic_loss, td_target
+from jdp.learning.observations import observation_affine, standardised
 from jdp.learning.optimiser import Trained, begin, constant_adam, copied, descend, polyak
+from jdp.networks.mlp import mlp
 from jdp.types import Metrics, Network, Normal, Params, Spec, Transition, named_keys
 
 CRITIC_STEPS = 2  # critic steps for one actor step: `policy_freq` of TD3
@@ -60,18 +61,23 @@ class Networks(NamedTuple):
     critic: Network
 
 
+def plain_networks(config: TD3Config, spec: Spec) -> Networks:
+    """The networks of TD3's own architecture."""
+    return Networks(mlp((*config.hidden, spec.action_dim)), critic(config.hidden, size=config.critics))
+
+
 def init(key: Array, transitions: Transition, networks: Networks, config: TD3Config, spec: Spec) -> TD3State:
     """A state whose targets equal the online networks; `key` is consumed."""
     check_fits(transitions.observation, transitions.action, spec, "agent")
     keys = named_keys(key, "actor", "critic")
     observation, action = jnp.zeros(spec.observation_dim), jnp.zeros(spec.action_dim)
     actor = networks.actor.init(keys["actor"], observation)
-    critic = networks.critic.init(keys["critic"], observation, action)
+    critics = networks.critic.init(keys["critic"], observation, action)
     return TD3State(
         actor=begin(constant_adam(config), actor),
-        critic=begin(constant_adam(config), critic),
+        critic=begin(constant_adam(config), critics),
         target_actor=copied(actor),
-        target_critic=copied(critic),
+        target_critic=copied(critics),
         standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
     )
 
@@ -111,20 +117,35 @@ def learn(
     if rows % CRITIC_STEPS:
         raise UserError(f"an update draws {CRITIC_STEPS} minibatches; {rows} rows cannot be halved")
     adam = constant_adam(config)
-    critic, metrics, minibatch = state.critic, {}, batch
+    trained, metrics, minibatch = state.critic, {}, batch
     for step in range(CRITIC_STEPS):
         half = slice(step * rows // CRITIC_STEPS, (step + 1) * rows // CRITIC_STEPS)
         minibatch = jax.tree.map(lambda x, half=half: x[half], batch)
-        critic, metrics = descend(adam, critic, critic_loss, networks.critic, minibatch, target[half])
-    actor, actor_metrics = descend(adam, state.actor, actor_loss, critic.params, minibatch)
+        trained, metrics = descend(adam, trained, critic_loss, networks.critic, minibatch, target[half])
+    actor, actor_metrics = descend(adam, state.actor, actor_loss, trained.params, minibatch)
     state = TD3State(
         actor=actor,
-        critic=critic,
+        critic=trained,
         target_actor=polyak(state.target_actor, actor.params, config.tau),
-        target_critic=polyak(state.target_critic, critic.params, config.tau),
+        target_critic=polyak(state.target_critic, trained.params, config.tau),
         standardise=state.standardise,
     )
     return state, {**metrics, **actor_metrics}
+
+
+def update(
+    key: Array,
+    state: TD3State,
+    batch: Transition,
+    actor_loss: Callable[[Params, Params, Transition], tuple[Array, Metrics]],
+    networks: Networks,
+    config: TD3Config,
+) -> tuple[TD3State, Metrics]:
+    """`learn` by targets of the lower critic at smoothed actions; `key` is consumed."""
+    batch = standardised(batch, state.standardise)
+    _, next_q = smoothed(key, state, batch.next_observation, networks, config)
+    wanted = td_target(batch.reward, batch.terminal, next_q, config.discount)
+    return learn(state, batch, wanted, actor_loss, networks, config)
 
 
 def target(state: TD3State, observation: Array, networks: Networks) -> Normal:

@@ -12,9 +12,7 @@ from jdp.agents import td3
 from jdp.agents.presets import presets_of
 from jdp.agents.td3 import TD3Config, TD3State
 from jdp.learning.actors import actor_method, deterministic
-from jdp.learning.critics import critic, first, td_target
-from jdp.learning.observations import standardised
-from jdp.networks.mlp import mlp
+from jdp.learning.critics import first
 from jdp.registry import Preset, Task, register
 from jdp.types import Method, Metrics, Normal, Params, Spec, Transition
 
@@ -25,11 +23,6 @@ class TD3BCConfig(TD3Config):
 
     alpha: float = 2.5  # weight of Q against behaviour cloning
     normalise_observations: bool = True
-
-
-def _networks(config: TD3BCConfig, spec: Spec) -> td3.Networks:
-    actor = mlp((*config.hidden, spec.action_dim))
-    return td3.Networks(actor, critic(config.hidden, size=config.critics))
 
 
 def actor_loss(
@@ -46,23 +39,21 @@ def actor_loss(
 
 
 def _init(key: Array, transitions: Transition, *, config: TD3BCConfig, spec: Spec) -> TD3State:
-    return td3.init(key, transitions, _networks(config, spec), config, spec)
+    return td3.init(key, transitions, td3.plain_networks(config, spec), config, spec)
 
 
 def _update(
     key: Array, state: TD3State, batch: Transition, *, config: TD3BCConfig, spec: Spec
 ) -> tuple[TD3State, Metrics]:
-    """See `td3.learn`; `key` is consumed."""
-    networks = _networks(config, spec)
-    batch = standardised(batch, state.standardise)
-    _, next_q = td3.smoothed(key, state, batch.next_observation, networks, config)
-    target = td_target(batch.reward, batch.terminal, next_q, config.discount)
-    loss = partial(actor_loss, networks=networks, alpha=config.alpha)
-    return td3.learn(state, batch, target, loss, networks, config)
+    """See `td3.update`; `key` is consumed."""
+    networks = td3.plain_networks(config, spec)
+    return td3.update(
+        key, state, batch, partial(actor_loss, networks=networks, alpha=config.alpha), networks, config
+    )
 
 
 def _target(state: TD3State, observation: Array, *, config: TD3BCConfig, spec: Spec) -> Normal:
-    return td3.target(state, observation, _networks(config, spec))
+    return td3.target(state, observation, td3.plain_networks(config, spec))
 
 
 def presets(task: Task) -> Mapping[str, Preset]:

@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.data.normalise import Affine
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import ddim
 from jdp.errors import UserError, check_settings
-from jdp.policies import actions, chunks
+from jdp.policies import actions
 from jdp.policies.chunks import ChunkConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
-from jdp.types import Denoiser, Params, Spec, named_keys
+from jdp.types import Params, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -57,30 +56,14 @@ def check_base(base: object) -> DiffusionPolicyConfig:
     return base
 
 
-class Chain(NamedTuple):
-    """The steps of one draw that learn, `[K + 1, B, D]`, first and last state included."""
-
-    states: Array
-
-
 def levels(config: ChainConfig, base: ChunkConfig) -> Array:
     """`[levels + 1]`, the schedule of the base policy with as many steps as `config` says."""
     return replace(base.sampling(), steps=config.levels).sigmas()
 
 
-def seen(standardise: Affine, observation: Array, goal: Array, spec: Spec) -> Array:
-    """`[B, C]`, what the denoiser sees at observations `[B, O]` with goals `[B, G]`."""
-    return chunks.condition(standardise, observation[:, None], goal, spec)
-
-
 def counted(base: ChunkConfig, spec: Spec) -> Array:
     """`[1, chunk * A]` bool, the entries of a chunk that are executed: no other one is rewarded."""
     return (jnp.arange(base.chunk * spec.action_dim) < base.execute * spec.action_dim)[None]
-
-
-def denoiser(params: Params, shown: Array, base: ChunkConfig) -> Denoiser:
-    """That of the policy, of flat chunks `[B, chunk * A]`."""
-    return actions.denoiser(params, shown, base)
 
 
 def sample(
@@ -91,20 +74,21 @@ def sample(
     config: ChainConfig,
     base: ChunkConfig,
     spec: Spec,
-) -> Chain:
-    """A chain at conditions `[B, C]`: the first steps by `frozen`, the learned ones by `params`.
+) -> Array:
+    """The learned steps `[K + 1, B, D]` of a chain at conditions `[B, C]`, first and last state included.
 
-    The first ones have no floor, as in the base policy. The key is consumed.
+    The steps before them are drawn by `frozen` and have no floor, as in the base policy; these by `params`.
+    The key is consumed.
     """
     keys, sigmas = named_keys(key, "start", "frozen", "learned"), levels(config, base)
     first = config.levels - config.learned
     x = sigmas[0] * jax.random.normal(keys["start"], (len(shown), base.chunk * spec.action_dim))
     if first:
-        own = denoiser(frozen, shown, base)
+        own = actions.denoiser(frozen, shown, base)
         x = chains.sample(ddim, own, x, sigmas[: first + 1], key=keys["frozen"], eta=config.eta, memory=())
-    learned = denoiser(params, shown, base)
+    learned = actions.denoiser(params, shown, base)
     options = {"eta": config.eta, "std_floor": config.std_floor, "memory": (), "trace": True}
-    return Chain(chains.sample(ddim, learned, x, sigmas[first:], key=keys["learned"], **options))
+    return chains.sample(ddim, learned, x, sigmas[first:], key=keys["learned"], **options)
 
 
 class Moves(NamedTuple):
@@ -116,19 +100,17 @@ class Moves(NamedTuple):
     step: Array  # [B] int32, 0 for the first learned one
 
 
-def moves(chain: Chain, shown: Array) -> Moves:
+def moves(states: Array, shown: Array) -> Moves:
     """All moves of chains `[K + 1, B, D]` at conditions `[B, C]`, as `[K, B, ...]`."""
-    count, rows = len(chain.states) - 1, len(shown)
+    count, rows = len(states) - 1, len(shown)
     step = jnp.broadcast_to(jnp.arange(count)[:, None], (count, rows))
-    return Moves(
-        jnp.broadcast_to(shown[None], (count, *shown.shape)), chain.states[:-1], chain.states[1:], step
-    )
+    return Moves(jnp.broadcast_to(shown[None], (count, *shown.shape)), states[:-1], states[1:], step)
 
 
 def log_prob(params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig, spec: Spec) -> Array:
     """`[B]`, of every move the log density of the entries that are executed: the one it was drawn by."""
     sigmas = levels(config, base)[config.levels - config.learned :]
-    own = denoiser(params, rows.shown, base)
+    own = actions.denoiser(params, rows.shown, base)
     drawn, _ = ddim(
         own,
         (),

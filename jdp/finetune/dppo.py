@@ -9,25 +9,29 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.data.draws import NoDraw
+from jdp.finetune import base as bases
 from jdp.finetune import chain
-from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, flat, improve
-from jdp.finetune.chain import Chain, ChainConfig, Moves
+from jdp.finetune.actor_critic import (
+    FineTuneConfig,
+    Improved,
+    begin_improving,
+    chunk_method,
+    critics_loss,
+    flat,
+    improve,
+)
+from jdp.finetune.chain import ChainConfig, Moves
 from jdp.learning.acting import OnPolicyConfig
-from jdp.learning.actors import decided_anew, remembers_nothing
+from jdp.learning.actors import decided_anew
 from jdp.learning.optimiser import copied
 from jdp.learning.ppo import Judged, clipped_surrogate, normalised
-from jdp.policies import chunks
-from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
 from jdp.types import (
-    Bound,
     Decision,
-    Learner,
     Method,
     Metrics,
     Params,
-    Policy,
     Rollout,
     Spec,
 )
@@ -100,7 +104,7 @@ def _update(
 ) -> tuple[Improved, Metrics]:
     assert rollout.decision.chain is not None
     drawn = jnp.moveaxis(rollout.decision.chain, 1, 0)  # [T, K + 1, N, D] to [K + 1, T, N, D]
-    drawn = Chain(drawn.reshape(len(drawn), -1, drawn.shape[-1]))
+    drawn = drawn.reshape(len(drawn), -1, drawn.shape[-1])
 
     def rows(shown: Array, found: Judged) -> Rows:
         moves = chain.moves(drawn, shown)
@@ -117,15 +121,11 @@ def _update(
         state,
         rollout,
         config,
-        shown=partial(_shown, state, spec=spec),
+        shown=partial(bases.shown, state.base, spec=spec),
         rows=rows,
         loss=partial(_loss, config=config, spec=spec, base=base),
         steps=base.execute,
     )
-
-
-def _shown(state: Improved, observation: Array, goal: Array, *, spec: Spec) -> Array:
-    return chain.seen(state.base.standardise, observation, goal, spec)
 
 
 def _explore(
@@ -140,33 +140,20 @@ def _explore(
     base: ChunkConfig,
 ) -> tuple[tuple[()], Decision]:
     """A chunk for each of B environments, and the steps that drew it."""
-    shown = chain.seen(state.base.standardise, observation, goal, spec)
+    shown = bases.shown(state.base, observation, goal, spec)
     weights = state.base.actor.ema, state.trained.params["actor"]
-    drawn = chain.sample(key, *weights, shown, config.chain, base, spec).states
+    drawn = chain.sample(key, *weights, shown, config.chain, base, spec)
     executed = drawn[-1][:, : base.execute * spec.action_dim]
     return carry, decided_anew(executed)._replace(chain=drawn)
 
 
-def _act(
-    key: Array,
-    state: Improved,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    config: DPPOConfig,
-    spec: Spec,
-    base: ChunkConfig,
-) -> tuple[ChunkCarry, Decision]:
+def _chunk(
+    key: Array, state: Improved, shown: Array, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+) -> Array:
     """As it is scored: the same chain, whose steps have no floor of noise."""
     quiet = replace(config.chain, std_floor=1e-6)
-
-    def sample(past: chunks.Past) -> Array:
-        shown = chain.seen(state.base.standardise, past.history[:, -1], goal, spec)
-        weights = state.base.actor.ema, state.trained.params["actor"]
-        return jnp.clip(chain.sample(key, *weights, shown, quiet, base, spec).states[-1], -1.0, 1.0)
-
-    return chunks.step(carry, observation, sample)
+    weights = state.base.actor.ema, state.trained.params["actor"]
+    return jnp.clip(chain.sample(key, *weights, shown, quiet, base, spec)[-1], -1.0, 1.0)
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
@@ -204,8 +191,4 @@ def dppo(config: DPPOConfig, spec: Spec, *, base: ChunkConfig) -> Method:
     Its `behaviour` decides chunks `[B, execute * A]`, for `jdp.tasks.simulators.chunked`, and its `update`
     takes their `Rollout`; `policy` acts step by step. `init` sees the state of the base policy.
     """
-    settings = (("base", chain.check_base(base)), ("config", config), ("spec", spec))
-    learner = Learner(Bound(_init, settings), Bound(_update, settings), NoDraw())
-    start = Bound(chunks.start, (("config", base), ("spec", spec)))
-    behaviour = Policy(remembers_nothing, Bound(_explore, settings))
-    return Method(learner, Policy(start, Bound(_act, settings)), behaviour)
+    return chunk_method(_init, _update, _explore, _chunk, config, spec, chain.check_base(base))

@@ -8,27 +8,31 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.data.draws import NoDraw
-from jdp.finetune import chain, noise
-from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, flat, improve
+from jdp.finetune import base as bases
+from jdp.finetune import noise
+from jdp.finetune.actor_critic import (
+    FineTuneConfig,
+    Improved,
+    begin_improving,
+    chunk_method,
+    critics_loss,
+    flat,
+    improve,
+)
 from jdp.learning.acting import OnPolicyConfig
-from jdp.learning.actors import decided_anew, remembers_nothing
+from jdp.learning.actors import decided_anew
 from jdp.learning.ppo import Judged, clipped_surrogate, normalised
 from jdp.networks.mlp import mlp
-from jdp.policies import chunks
-from jdp.policies.chunks import ChunkCarry, CloneState
+from jdp.policies.chunks import CloneState
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.registry import Preset, Task, register
 from jdp.types import (
-    Bound,
     Decision,
-    Learner,
     Method,
     Metrics,
     Network,
     Normal,
     Params,
-    Policy,
     Rollout,
     Spec,
     named_keys,
@@ -108,7 +112,7 @@ def _update(
         each = (start, old, found.advantage, found.target)
         return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
 
-    shown = partial(chain.seen, state.base.standardise, spec=spec)
+    shown = partial(bases.shown, state.base, spec=spec)
     loss = partial(_loss, config=config, spec=spec, base=base)
     return improve(key, state, rollout, config, shown=shown, rows=rows, loss=loss, steps=base.execute)
 
@@ -125,7 +129,7 @@ def _explore(
     base: DiffusionPolicyConfig,
 ) -> tuple[tuple[()], Decision]:
     """A chunk for each of B environments; the chain is its start alone, `[1, B, D]`."""
-    shown = chain.seen(state.base.standardise, observation, goal, spec)
+    shown = bases.shown(state.base, observation, goal, spec)
     own = starts(state.trained.params["actor"], shown, config, base.chunk * spec.action_dim)
     start = own.sample(key)
     made = noise.decode(state.base, shown, start, base)
@@ -133,25 +137,12 @@ def _explore(
     return carry, decision._replace(chain=start[None], log_prob={"start": own.log_prob(start)})
 
 
-def _act(
-    key: Array,
-    state: Improved,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    config: FINDConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[ChunkCarry, Decision]:
+def _chunk(
+    key: Array, state: Improved, shown: Array, *, config: FINDConfig, spec: Spec, base: DiffusionPolicyConfig
+) -> Array:
     """As it is scored: starts are drawn, for the base policy's own are."""
-
-    def sample(past: chunks.Past) -> Array:
-        shown = chain.seen(state.base.standardise, past.history[:, -1], goal, spec)
-        own = starts(state.trained.params["actor"], shown, config, base.chunk * spec.action_dim)
-        return noise.decode(state.base, shown, own.sample(key), base)
-
-    return chunks.step(carry, observation, sample)
+    own = starts(state.trained.params["actor"], shown, config, base.chunk * spec.action_dim)
+    return noise.decode(state.base, shown, own.sample(key), base)
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
@@ -185,8 +176,4 @@ def find(config: FINDConfig, spec: Spec, *, base: DiffusionPolicyConfig) -> Meth
     Its `behaviour` decides chunks, for `jdp.tasks.simulators.chunked`; `policy` acts step by step. `init`
     sees the state of the base policy. Equal arguments give the same method.
     """
-    settings = (("base", noise.check_decoder(base)), ("config", config), ("spec", spec))
-    learner = Learner(Bound(_init, settings), Bound(_update, settings), NoDraw())
-    start = Bound(chunks.start, (("config", base), ("spec", spec)))
-    behaviour = Policy(remembers_nothing, Bound(_explore, settings))
-    return Method(learner, Policy(start, Bound(_act, settings)), behaviour)
+    return chunk_method(_init, _update, _explore, _chunk, config, spec, noise.check_decoder(base))

@@ -15,7 +15,7 @@ from jdp.loops.collect import Episodes, score
 from jdp.loops.journal import Journal, Memory
 from jdp.loops.off_policy import off_policy, offline_rows
 from jdp.loops.on_policy import on_policy
-from jdp.loops.rounds import Evaluate, is_due
+from jdp.loops.rounds import Evaluate, evaluate_due
 from jdp.loops.train import INIT, Chunks, continue_training, vmapped
 from jdp.types import Json, Learner, Method, Policy, PyTree, Task
 
@@ -78,9 +78,7 @@ def train_online(
             at = {"start": max(first, start), "stop": end}
             options = {"key": key, "chunk": chunk, "mesh": mesh, "batch_axis": 1, "save": True}
             states = continue_training(update, source, states, rows, after, **at, **options)
-        if evaluate is not None and is_due(journal, phase, first, end, updates, every):
-            journal.log(f"{phase}/evaluation", end, evaluate(end, states.learner))
-            after.restart()
+        evaluate_due(after, evaluate, states.learner, first, end, every)
     return states.learner
 
 

@@ -17,7 +17,7 @@ from jdp.loops.journal import Journal, Memory
 from jdp.loops.off_policy import Buffer, empty, insert, learn, offline_rows, transitions
 from jdp.loops.on_policy import explores
 from jdp.loops.play import Make
-from jdp.loops.rounds import Evaluate, is_due
+from jdp.loops.rounds import Evaluate, evaluate_due
 from jdp.loops.train import INIT, Chunks, vmapped
 from jdp.tasks.simulators.batch import Outcome
 from jdp.types import Decision, Logged, Method, PyTree, Rollout, Spec, named_keys, pack
@@ -91,19 +91,12 @@ def train_online_host(
                     told = []
                 if due:
                     journal.save(phase, end, run)
-                    _evaluated(journal, phase, end, updates, every, evaluate, run.learner)
+                    evaluate_due(after, evaluate, run.learner, end - every, end, every)
                     after.restart()
-        _evaluated(journal, phase, updates, updates, every, evaluate, run.learner)
+        evaluate_due(after, evaluate, run.learner, updates - every, updates, every)
         return run.learner
     finally:
         envs.close()
-
-
-def _evaluated(
-    journal: Journal, phase: str, end: int, last: int, every: int, evaluate: Evaluate | None, states: PyTree
-) -> None:
-    if evaluate is not None and is_due(journal, phase, end - every, end, last, every):
-        journal.log(f"{phase}/evaluation", end, evaluate(end, states))
 
 
 def _means(told: list[Logged]) -> Logged:

@@ -90,9 +90,7 @@ def train_in_rounds(
             source = _source(draw, data, batch_size, seeds, stream)
             at = {"start": max(first, start), "stop": end}
             states = continue_training(update, source, states, data, after, **at, **options)
-        if evaluate is not None and is_due(journal, phase, first, end, updates, evaluate_every or every):
-            journal.log(f"{phase}/evaluation", end, evaluate(end, states))
-            after.restart()
+        evaluate_due(after, evaluate, states, first, end, evaluate_every or every)
     return states
 
 
@@ -103,10 +101,16 @@ def _source(draw: PoolDraw, data: Pool, batch_size: int, seeds: int, stream: boo
     return batches(draw, batch_size, seeds, seed_axes(data))
 
 
-def is_due(journal: Journal, phase: str, first: int, end: int, updates: int, every: int) -> bool:
-    """Whether a round that ends with update `end` is to be evaluated, and has not been."""
-    due = end == updates or end // every > first // every
-    return due and all(r["step"] != end for r in journal.records(f"{phase}/evaluation"))
+def evaluate_due(
+    after: Chunks, evaluate: Evaluate | None, states: PyTree, first: int, end: int, every: int
+) -> None:
+    """Evaluates and logs a round from `first` to `end`, where that is due and has not been done."""
+    if evaluate is None or not (end == after.last or end // every > first // every):
+        return
+    phase = f"{after.phase}/evaluation"
+    if all(r["step"] != end for r in after.journal.records(phase)):
+        after.journal.log(phase, end, evaluate(end, states))
+        after.restart()
 
 
 def _transitions(method: Method, from_files: bool) -> TransitionDraw:

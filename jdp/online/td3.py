@@ -12,9 +12,7 @@ from jdp.agents import td3
 from jdp.agents.td3 import TD3Config, TD3State
 from jdp.learning.acting import OffPolicyConfig
 from jdp.learning.actors import actor_method, decided_anew, deterministic, remembers_nothing
-from jdp.learning.critics import critic, first, td_target
-from jdp.learning.observations import standardised
-from jdp.networks.mlp import mlp
+from jdp.learning.critics import first
 from jdp.online.presets import off_policy_presets
 from jdp.registry import Preset, Task, register
 from jdp.types import Bound, Decision, Method, Metrics, Normal, Params, Policy, Spec, Target, Transition
@@ -30,10 +28,6 @@ class OnlineTD3Config(TD3Config):
     """Standard deviation of what is added to actions while it collects."""
 
 
-def _networks(config: OnlineTD3Config, spec: Spec) -> td3.Networks:
-    return td3.Networks(mlp((*config.hidden, spec.action_dim)), critic(config.hidden, size=config.critics))
-
-
 def _actor_loss(
     params: Params, q_params: Params, batch: Transition, *, networks: td3.Networks
 ) -> tuple[Array, Metrics]:
@@ -43,21 +37,18 @@ def _actor_loss(
 
 
 def _init(key: Array, transitions: Transition, *, config: OnlineTD3Config, spec: Spec) -> TD3State:
-    return td3.init(key, transitions, _networks(config, spec), config, spec)
+    return td3.init(key, transitions, td3.plain_networks(config, spec), config, spec)
 
 
 def _update(
     key: Array, state: TD3State, batch: Transition, *, config: OnlineTD3Config, spec: Spec
 ) -> tuple[TD3State, Metrics]:
-    networks = _networks(config, spec)
-    batch = standardised(batch, state.standardise)
-    _, next_q = td3.smoothed(key, state, batch.next_observation, networks, config)
-    target = td_target(batch.reward, batch.terminal, next_q, config.discount)
-    return td3.learn(state, batch, target, partial(_actor_loss, networks=networks), networks, config)
+    networks = td3.plain_networks(config, spec)
+    return td3.update(key, state, batch, partial(_actor_loss, networks=networks), networks, config)
 
 
 def _target(state: TD3State, observation: Array, *, config: OnlineTD3Config, spec: Spec) -> Normal:
-    return td3.target(state, observation, _networks(config, spec))
+    return td3.target(state, observation, td3.plain_networks(config, spec))
 
 
 def _explore(

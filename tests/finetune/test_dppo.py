@@ -17,7 +17,7 @@ from jdp.finetune.chain import ChainConfig
 from jdp.finetune.dppo import DPPOConfig
 from jdp.learning.acting import OnPolicyConfig
 from jdp.loops import Memory, train_online
-from jdp.policies import chunks
+from jdp.policies import actions, chunks
 from jdp.policies.beso import BESOConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.runs.models import stand_in
@@ -73,9 +73,9 @@ def drawn(learned, floor=0.1):
 @pytest.mark.parametrize("learned", [1, 3, 4])
 def test_the_first_steps_of_a_chain_are_the_base_policys(learned):
     _, _, _, ours, base = drawn(learned)
-    assert ours.states.shape == (learned + 1, 5, 3)
-    np.testing.assert_array_equal(ours.states[0], base.states[0])
-    assert (ours.states[1] != base.states[1]).all()
+    assert ours.shape == (learned + 1, 5, 3)
+    np.testing.assert_array_equal(ours[0], base[0])
+    assert (ours[1] != base[1]).all()
 
 
 @pytest.mark.parametrize("learned", [1, 3])
@@ -84,13 +84,13 @@ def test_the_density_of_each_move_is_that_of_the_chain(learned):
     rows = chain.moves(found, shown)
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
     ours = chain.log_prob(params, flat, config, BASE, SPEC).reshape(learned, 5)
-    own = chain.denoiser(params, shown, BASE)
+    own = actions.denoiser(params, shown, BASE)
     options = {"eta": 1.0, "std_floor": config.std_floor, "memory": ()}
     mask = jnp.array([[True, True, False]])  # two of three actions are executed
     sigmas = chain.levels(config, BASE)[4 - learned :]
-    whole = chains.chain_log_prob(ddim, own, found.states, sigmas, mask=mask, **options)
+    whole = chains.chain_log_prob(ddim, own, found, sigmas, mask=mask, **options)
     np.testing.assert_allclose(ours, whole, rtol=1e-4, atol=1e-4)
-    last = (found.states[-1] - own(found.states[-2], jnp.full(5, sigmas[-2])))[:, :2] / config.std_floor
+    last = (found[-1] - own(found[-2], jnp.full(5, sigmas[-2])))[:, :2] / config.std_floor
     expected = -0.5 * np.sum(np.square(last), 1) - 2 * np.log(config.std_floor * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(ours[-1], expected, rtol=1e-4, atol=1e-4)
 

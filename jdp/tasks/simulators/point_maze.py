@@ -94,8 +94,8 @@ def _pushed(free: Array, normal: Array, reference: Array, stiffness: Array) -> A
         a, b, c = (jnp.sum(touching * normal[:, i] * normal[:, j]) for i, j in ((0, 0), (0, 1), (1, 1)))
         right = MASS * free + (touching * reference) @ normal
         a, c = a + MASS, c + MASS
-        solved = jnp.stack([c * right[0] - b * right[1], a * right[1] - b * right[0]]) / (a * c - b * b)
-        acceleration = solved
+        solved = [c * right[0] - b * right[1], a * right[1] - b * right[0]]
+        acceleration = jnp.stack(solved) / (a * c - b * b)
     return acceleration
 
 
