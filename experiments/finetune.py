@@ -70,13 +70,13 @@ def main() -> None:
     check_online(config, spec)
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
     check_fits(base, spec)
+    state = base.state(config.policy_seed)
     execute: int = base.settings.execute if entry.options.get("chunks") else 1  # type: ignore[attr-defined]
     steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
     facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
     notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
     job = open_online("finetune", config, spec, notes, facts)
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
-    state = base.state(config.policy_seed)
     before = score_before(job, base.method, state, task)
     states = trained(job, method, state, task, execute)
     job.journal.save("fine_tuner", config.updates, states)
