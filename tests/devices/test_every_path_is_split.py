@@ -109,6 +109,7 @@ def learner_state(method, seeds=2):
     return jax.jit(jax.vmap(method.learner.init, in_axes=(0, None)))(jax.random.split(KEY, seeds), packed)
 
 
+@pytest.mark.slow
 def test_seeds_of_a_planner_a_policy_and_an_agent_are_trained_on_parts_of_the_batch():
     for make, config in ((planners.make, PLANNER), (policies.make, POLICY)):
         method = make(config, SPEC)
@@ -223,6 +224,7 @@ def closed_loops():
     }
 
 
+@pytest.mark.slow
 def test_plans_and_policies_act_as_on_one_device_also_where_episodes_do_not_divide():
     for name, (policy, states) in closed_loops().items():
         state = jax.tree.map(lambda x: x[0], states)

@@ -147,6 +147,7 @@ def relabelled(whole: Path, out: Path) -> tuple[dict, dict]:
     return a, b
 
 
+@pytest.mark.slow
 def test_the_table_of_planners_and_policies(whole, tmp_path):
     refused = run("table", "--latency", "--env", "pointmaze-umaze", "--out", str(whole))
     assert refused.returncode == 2 and "refused: 1 run of the smoke preset" in refused.stdout

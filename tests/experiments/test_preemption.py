@@ -83,6 +83,7 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
+@pytest.mark.slow
 def test_the_same_command_repeated_ends_a_stopped_run_as_if_whole(whole, stopped, data, disk):
     out, mounted = disk
     shutil.copytree(stopped, out, dirs_exist_ok=True)

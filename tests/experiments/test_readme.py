@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 
+import pytest
 from scripts import EXPERIMENTS, TIMEOUT, environment
 
 README = EXPERIMENTS.parent / "README.md"
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_printed(tmp_path):
     (code,) = re.findall(r"<!-- example -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     statements = [s for s in ast.parse(code).body if not isinstance(s, ast.Import | ast.ImportFrom)]

@@ -76,6 +76,7 @@ def test_the_diffusers_gradient_does_not_depend_on_parts_or_devices(x0):
     close(whole, jax.tree.map(lambda g: 0.1 * g, jax.jit(jax.grad(exact))(state.params)))
 
 
+@pytest.mark.slow
 def test_models_and_judges_of_plans_accumulate(x0):
     known = jnp.zeros((1, T, D), bool).at[:, 0].set(True)
     condition, target = jax.random.normal(jax.random.key(4), (B, 2)), x0[:, 0, 0]

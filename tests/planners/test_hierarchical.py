@@ -175,6 +175,7 @@ def test_what_the_levels_learn_from(loco, monkeypatch):
     np.testing.assert_allclose(seen["low_target"], value[np.arange(40), begins], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_with_networks_the_best_candidate_is_refined_and_nothing_compiles_twice(loco):
     planner = hierarchical(LOCO, Spec(3, 2))
     assert planner is hierarchical(LOCO, Spec(3, 2))
