@@ -69,11 +69,6 @@ def posterior_mean(
     return jnp.tensordot(weigh(value(drawn)), drawn, 1)
 
 
-def score(mean: Array, x: Array, sigma: Array) -> Array:
-    """`(mean - x) / sigma^2` (Tweedie), the gradient of `ln p(x; sigma)`, of a posterior `mean` `[...]`."""
-    return (mean - x) / jnp.square(sigma)
-
-
 def descend(
     key: Array,
     value: Value,

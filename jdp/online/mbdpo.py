@@ -71,7 +71,7 @@ class MBDPOConfig(PlanningConfig):
     """Of the first and the last level, linear between: draws of the last one spread by .33."""
     network: VectorDiffusionConfig = field(default_factory=lambda: VectorDiffusionConfig(ema=0.99))
     """The score network; its sampler is the search."""
-    distilled: int = 16
+    distilled: int = 64
     """Observations of a minibatch whose score the network learns in an update."""
     distilled_samples: int = 64
     """Sequences that are drawn for each."""
@@ -205,7 +205,8 @@ def presets(task: Named) -> Mapping[str, Preset]:
     acting = OffPolicyConfig(capacity=20_000, warm_up=1_000, batch_size=128, updates=2)
     config = MBDPOConfig(acting=acting, samples=256, elites=32)
     least = replace(acting, capacity=1_000, warm_up=100, batch_size=16)
-    tiny = replace(config, samples=64, elites=16, horizon=10, levels=5, acting=least, distilled_samples=16)
+    tiny = replace(config, samples=64, elites=16, horizon=10, levels=5, acting=least)
+    tiny = replace(tiny, distilled=16, distilled_samples=16)
     tiny = replace(tiny, network=replace(config.network, features=64, blocks=1))
     return {
         "smoke": Preset(tiny, updates=50, batch_size=0, seeds=2),

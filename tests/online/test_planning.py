@@ -131,7 +131,7 @@ def test_plans_in_the_true_pendulum_swing_it_up(config):
 
 @pytest.mark.slow
 def test_the_network_learns_the_score_better_than_the_draws_it_learns_from_know_it():
-    config = MBDPOConfig(**SMALL, distilled=64)
+    config = MBDPOConfig(**SMALL)
     config = replace(config, network=replace(config.network, features=128, blocks=2, learning_rate=1e-3))
     method = jdp.online.make(config, PENDULUM.spec, task=PENDULUM)
 
@@ -140,10 +140,10 @@ def test_the_network_learns_the_score_better_than_the_draws_it_learns_from_know_
         def step(state, key):
             return method.learner.update(key, state, observed(key, 64))
 
-        return jax.lax.scan(step, method.learner.init(key, observed(key, 1000)), jax.random.split(key, 1500))
+        return jax.lax.scan(step, method.learner.init(key, observed(key, 1000)), jax.random.split(key, 700))
 
     state, told = train(KEY)
-    assert told["loss"][-100:].mean() < 0.7 * told["loss"][:100].mean()
+    assert told["loss"][-50:].mean() < 0.8 * told["loss"][:50].mean()
     seen = observed(jax.random.key(8), 64).observation
     dynamics = planning.dynamics_of("it", PENDULUM.spec, PENDULUM, None)
     x = jnp.clip(jax.random.normal(jax.random.key(7), (64, 15, 1)), -1, 1)
