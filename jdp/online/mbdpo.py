@@ -205,9 +205,16 @@ def presets(task: Named) -> Mapping[str, Preset]:
     acting = OffPolicyConfig(capacity=20_000, warm_up=1_000, batch_size=128, updates=2)
     config = MBDPOConfig(acting=acting, samples=256, elites=32)
     least = replace(acting, capacity=1_000, warm_up=100, batch_size=16)
-    tiny = replace(config, samples=64, elites=16, horizon=10, levels=5, acting=least)
-    tiny = replace(tiny, distilled=16, distilled_samples=16)
-    tiny = replace(tiny, network=replace(config.network, features=64, blocks=1))
+    brief = {
+        "samples": 64,
+        "elites": 16,
+        "horizon": 10,
+        "levels": 5,
+        "distilled": 16,
+        "distilled_samples": 16,
+    }
+    network = replace(config.network, features=64, blocks=1)
+    tiny = replace(config, **brief, acting=least, network=network)
     return {
         "smoke": Preset(tiny, updates=50, batch_size=0, seeds=2),
         "cpu": Preset(config, updates=2_000, batch_size=0, seeds=3),
