@@ -203,7 +203,7 @@ def presets(task: Named) -> Mapping[str, Preset]:
     """The same for all tasks; a step of the environment costs a search and an update."""
     del task
     acting = OffPolicyConfig(capacity=20_000, warm_up=1_000, batch_size=128)
-    config = MBDPOConfig(acting=acting, horizon=15, samples=128, elites=16)
+    config = MBDPOConfig(acting=acting, samples=128, elites=16)
     least = replace(acting, capacity=1_000, warm_up=100, batch_size=16)
     brief = {
         "samples": 64,

@@ -66,7 +66,7 @@ def presets(task: Named) -> Mapping[str, Preset]:
     tiny = replace(config, samples=64, elites=16, horizon=10, acting=OnPolicyConfig(1, 20))
     return {
         "smoke": Preset(tiny, updates=2, batch_size=0, seeds=2),
-        "cpu": Preset(replace(config, horizon=15, samples=128, elites=16), updates=1, batch_size=0, seeds=3),
+        "cpu": Preset(replace(config, samples=256, elites=32), updates=1, batch_size=0, seeds=3),
         "paper": Preset(config, updates=1, batch_size=0, seeds=5),
     }
 
