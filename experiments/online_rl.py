@@ -3,11 +3,13 @@
     python experiments/online_rl.py --agent sac --env Pendulum-v1
     python experiments/online_rl.py --agent ppo --env PointMaze_UMaze-v3 --updates 300
     python experiments/online_rl.py --agent sac --env Hopper-v5 --settings.acting.warm-up 5000
+    python experiments/online_rl.py --agent mbdpo --env Pendulum-v1
 
 Tasks with a JAX version (PointMaze, maze2d, Pendulum, a double integrator) run inside the compiled program,
-all seeds at once; others on the host. The agent's own settings are --settings.*, how much it acts is
---settings.acting.*. Everything goes to results/online_rl/<task>/<run>/; a run that was cut goes on with
---resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (the papers' steps).
+all seeds at once; others on the host. mppi and mbdpo plan in that version. The agent's own settings are
+--settings.*, how much it acts is --settings.acting.*. Everything goes to results/online_rl/<task>/<run>/; a
+run that was cut goes on with --resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two
+cores), paper (the papers' steps).
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from opening import finish, heading, minutes, open_job, save_figure, score_line
 from options import TrainingOptions, check_positive
 
 import jdp
-from jdp import devices, evaluation, loops, plotting
+from jdp import devices, evaluation, loops, plotting, registry
 from jdp.errors import check_seed
 from jdp.evaluation import score_name, seed_scores
 from jdp.loops.rounds import Evaluate
@@ -78,7 +80,10 @@ def main() -> None:
     spec = scored if seen is None else seen.spec
     if spec.goal:
         raise jdp.UserError(f"{config.env} has goals, of which agents are told in JAX tasks alone")
-    method = jdp.online.make(config.settings, spec)
+    known = (
+        simulators.observed_goal(simulators.simulator(config.env)) if registry.takes(entry, "task") else None
+    )
+    method = jdp.online.make(config.settings, spec, task=known)
     steps = config.updates * loops.steps_of_update(config.settings.acting)
     job = open_online("online_rl", config, spec, f"agent {entry.name} {where(seen, steps, config.seeds)}")
     states = trained(job, method, seen, evaluator(job, method, seen, scored))

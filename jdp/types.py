@@ -330,6 +330,9 @@ class Task(NamedTuple):
     step: Callable[[Array, PyTree, Array], tuple[PyTree, Stepped]]
     # step(key, state, action [A] within [-1, 1]) -> (state, what it led to); the key is consumed
     spec: Spec
+    state_of: Callable[[Array, Array], PyTree] | None = None
+    # state_of(observation [O], goal [G]) -> a state that is observed so: what a plan can start from; None
+    # where observations do not tell the state
 
 
 class Rollout(NamedTuple):

@@ -1,8 +1,11 @@
-"""What TD3+BC and ReBRAC share: TD3 (Fujimoto et al. 2018, arXiv 1802.09477) on minibatches of a dataset."""
+"""TD3 (Fujimoto et al. 2018, arXiv 1802.09477) on minibatches of a dataset.
+
+What TD3+BC, ReBRAC and A2PR share.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from jdp.learning.optimiser import Trained, begin, constant_adam, copied, descen
 from jdp.networks.mlp import mlp
 from jdp.types import Metrics, Network, Normal, Params, Spec, Transition, named_keys
 
+T = TypeVar("T")
 CRITIC_STEPS = 2  # critic steps for one actor step: `policy_freq` of TD3
 
 
@@ -97,6 +101,20 @@ def smoothed(
     return action, jnp.min(q, axis=0)
 
 
+def minibatches(rows: T) -> list[T]:
+    """The leaves `[2 B, ...]` cut into the two minibatches of an update's critic steps.
+
+    Raises:
+        UserError: if they cannot be halved.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    if count % CRITIC_STEPS:
+        raise UserError(f"an update draws {CRITIC_STEPS} minibatches; {count} rows cannot be halved")
+    size = count // CRITIC_STEPS
+    cuts = [slice(step * size, (step + 1) * size) for step in range(CRITIC_STEPS)]
+    return [jax.tree.map(lambda x, cut=cut: x[cut], rows) for cut in cuts]
+
+
 def learn(
     state: TD3State,
     batch: Transition,
@@ -113,16 +131,22 @@ def learn(
     Args:
         actor_loss: (parameters of the actor, of the critics, minibatch) -> (scalar, metrics).
     """
-    rows = batch.reward.shape[0]
-    if rows % CRITIC_STEPS:
-        raise UserError(f"an update draws {CRITIC_STEPS} minibatches; {rows} rows cannot be halved")
-    adam = constant_adam(config)
-    trained, metrics, minibatch = state.critic, {}, batch
-    for step in range(CRITIC_STEPS):
-        half = slice(step * rows // CRITIC_STEPS, (step + 1) * rows // CRITIC_STEPS)
-        minibatch = jax.tree.map(lambda x, half=half: x[half], batch)
-        trained, metrics = descend(adam, trained, critic_loss, networks.critic, minibatch, target[half])
-    actor, actor_metrics = descend(adam, state.actor, actor_loss, trained.params, minibatch)
+    adam, trained, metrics, minibatch = constant_adam(config), state.critic, {}, batch
+    for minibatch, wanted in minibatches((batch, target)):
+        trained, metrics = descend(adam, trained, critic_loss, networks.critic, minibatch, wanted)
+    state, actor_metrics = follow(state, trained, minibatch, actor_loss, config)
+    return state, {**metrics, **actor_metrics}
+
+
+def follow(
+    state: TD3State,
+    trained: Trained,
+    minibatch: Transition,
+    actor_loss: Callable[[Params, Params, Transition], tuple[Array, Metrics]],
+    config: TD3Config,
+) -> tuple[TD3State, Metrics]:
+    """The actor step on `minibatch` after the critics have become `trained`, then the targets of both."""
+    actor, metrics = descend(constant_adam(config), state.actor, actor_loss, trained.params, minibatch)
     state = TD3State(
         actor=actor,
         critic=trained,
@@ -130,7 +154,7 @@ def learn(
         target_critic=polyak(state.target_critic, trained.params, config.tau),
         standardise=state.standardise,
     )
-    return state, {**metrics, **actor_metrics}
+    return state, metrics
 
 
 def update(

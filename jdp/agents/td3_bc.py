@@ -26,14 +26,24 @@ class TD3BCConfig(TD3Config):
 
 
 def actor_loss(
-    params: Params, q_params: Params, batch: Transition, *, networks: td3.Networks, alpha: float
+    params: Params,
+    q_params: Params,
+    batch: Transition,
+    *,
+    networks: td3.Networks,
+    alpha: float,
+    pull: Array | None = None,
 ) -> tuple[Array, Metrics]:
-    """`-lambda Q_1(s, pi(s)) + (pi(s) - a)^2` with `lambda = alpha / mean |Q_1|` (equations 3 to 5)."""
+    """`-lambda Q_1(s, pi(s)) + (pi(s) - a)^2` with `lambda = alpha / mean |Q_1|` (equations 3 to 5).
+
+    `pull` `[B]` multiplies the rows of the square; None: all by 1.
+    """
     action = deterministic(params, networks.actor, batch.observation).mean
     q = networks.critic.apply(first(q_params), batch.observation, action)[0]  # [B]
     weight = alpha / jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
     # The mean is over action dimensions too, as in the authors' code; the paper writes the squared norm.
-    bc = jnp.mean(jnp.square(action - batch.action))
+    error = jnp.square(action - batch.action)
+    bc = jnp.mean(error if pull is None else pull[:, None] * error)
     loss = -weight * jnp.mean(q) + bc
     return loss, {"actor_loss": loss, "bc_loss": bc, "q_weight": weight}
 

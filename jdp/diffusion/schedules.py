@@ -72,6 +72,15 @@ def ddpm_cosine(n: int, *, offset: float = OFFSET, beta_max: float = 0.999) -> A
     return jnp.asarray(np.append(sigmas[::-1], 0.0), jnp.float32)
 
 
+def ddpm_linear(n: int, first: float = 1e-4, last: float = 1e-2) -> Array:
+    """`[n + 1]`, the levels `sqrt((1 - abar) / abar)` of DDPM (arXiv 2006.11239) with linear betas, then 0.
+
+    `first` and `last` are its betas `1 - alpha`, and `abar` the products of the alphas.
+    """
+    abar = np.cumprod(1 - np.linspace(first, last, n))
+    return jnp.asarray(np.append(np.sqrt((1 - abar) / abar)[::-1], 0.0), jnp.float32)
+
+
 def truncated(sigmas: Array, start: float) -> Array:
     """`start` and the levels of `sigmas` below it, `[m + 1]`: the end of a chain, for a warm start.
 

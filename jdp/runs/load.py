@@ -17,6 +17,7 @@ from jdp.runs.records import without_place
 from jdp.runs.settings import from_dict
 from jdp.runs.stores import Store, checkpoints_of
 from jdp.synthesis.imagined import TrainedModel
+from jdp.tasks import simulators
 from jdp.types import Denoiser, Json, Method, PyTree, Spec
 
 KINDS: tuple[registry.Kind, ...] = ("agent", "policy", "planner", "fine_tuner")
@@ -137,6 +138,8 @@ def opened(path: Path, written: Json, store: Store, scores: Json | None) -> Load
         if not world_models:
             raise UserError(f"{path} holds no checkpoint of a world model yet: let it run on with --resume")
         parts["model"] = next(iter(world_models.values())).model
+    if registry.takes(found, "task"):  # it plans in the simulator that it was scored in
+        parts["task"] = simulators.observed_goal(simulators.simulator(config["env"]))
     method = registry.make(kind, settings, spec, **parts)
     return LoadedRun(
         path=path,

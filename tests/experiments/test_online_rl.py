@@ -12,9 +12,17 @@ from scripts import check_mistakes, killer, run
 import jdp
 
 TINY = [
-    *("--preset", "smoke", "--updates", "60", "--evaluation.every", "30", "--settings.hidden", "8", "8"),
+    *("--preset", "smoke", "--updates", "60", "--evaluation.every", "30"),
     *("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8"),
 ]
+OWN = {
+    "td3": ["--settings.hidden", "8", "8"],
+    "mbdpo": [
+        *("--settings.horizon", "3", "--settings.levels", "2", "--settings.samples", "8"),
+        *("--settings.elites", "4", "--settings.distilled", "4", "--settings.distilled-samples", "8"),
+        *("--settings.network.features", "8", "--settings.network.blocks", "1"),
+    ],
+}
 
 
 def script(out: Path, *arguments: str, code: str | None = None):
@@ -27,9 +35,10 @@ def only(out: Path, name: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["jax", "host"])
-def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
-    whole, cut, options = tmp_path / "whole", tmp_path / "cut", ("--agent", "td3", "--simulator", simulator)
+@pytest.mark.parametrize(("agent", "simulator"), [("td3", "jax"), ("td3", "host"), ("mbdpo", "jax")])
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, agent, simulator):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    options = ("--agent", agent, "--simulator", simulator, *OWN[agent])
     done = script(whole, *options)
     assert done.returncode == 0, done.stderr
     found = json.loads(only(whole, "scores.json").read_text())
@@ -43,19 +52,22 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
     assert (again["returns"], again["seeds"]) == (found["returns"], found["seeds"])
 
     loaded = jdp.load_run(only(cut, "scores.json").parent)
-    assert (loaded.kind, loaded.name, list(loaded.states)) == ("online", "td3", ["agent"])
-    action = loaded.method.policy.act(
-        jax.random.key(0), loaded.state(1), (), np.zeros((4, 3)), np.zeros((4, 0))
+    assert (loaded.kind, loaded.name, list(loaded.states)) == ("online", agent, ["agent"])
+    policy, seen = loaded.method.policy, np.zeros((4, 3), np.float32)
+    action = policy.act(
+        jax.random.key(0), loaded.state(1), policy.init(seen), seen, np.zeros((4, 0), np.float32)
     )[1]
     assert action.action.shape == (4, 1)
 
 
 def test_mistakes_get_one_line(tmp_path):
     cases = {
-        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of ppo, sac, td3"),
+        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of mbdpo, mppi, ppo, sac, td3"),
         "task": (["--env", "Hoper-v5"], "Hoper-v5"),
         "no JAX version": (["--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
         "goals on the host": (["--env", "PointMaze_UMaze-v3", "--simulator", "host"], "JAX tasks alone"),
+        "no simulator to plan in": (["--agent", "mppi", "--env", "Ant-v5"], "Ant-v5 has no JAX version"),
+        "elites": (["--agent", "mbdpo", "--settings.elites", "9999"], "elites is 9999"),
         "share": (["--settings.acting.offline-share", "2"], "offline_share"),
         "updates": (["--updates", "0"], "--updates is 0"),
         "setting": (["--settings.acting.warmup", "3"], "warmup"),

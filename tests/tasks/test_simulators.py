@@ -235,3 +235,22 @@ def test_a_chunk_of_actions_is_its_steps_until_the_end():
     assert together.terminal and len(steps) < 8
     with pytest.raises(UserError, match="ends after 100 steps, before 101 actions"):
         simulators.chunked(task, 101)
+
+
+def test_where_observations_tell_the_state_it_is_found_again():
+    """`state_of` is the inverse of observing: a plan can start from what is seen. Angles are within +-pi."""
+    known = ("Pendulum-v1", "jdp/DoubleIntegrator-v0", "PointMaze_UMaze-v3")
+    tasks = [*map(simulator, known), simulators.observed_goal(simulator("maze2d-umaze-v1"))]
+
+    @jax.jit
+    def both(key):
+        found = [task.reset(key) for task in tasks]
+        again = [
+            t.state_of(seen, goal) for t, (_, seen, goal) in zip(tasks, found, strict=True) if t.state_of
+        ]
+        return [state for state, *_ in found], again
+
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), *both(KEY))
+    assert simulators.chunked(tasks[0], 2).state_of is tasks[0].state_of
+    observed = simulators.observed_goal(simulators.point_maze_task("umaze")._replace(state_of=None))
+    assert observed.state_of is None

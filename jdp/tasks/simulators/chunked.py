@@ -47,4 +47,4 @@ def chunked(task: Task, execute: int) -> Task:
     whole = None if limit is None else limit // execute
     spec = replace(task.spec, action_dim=task.spec.action_dim * execute, max_episode_steps=whole)
     settings = (("execute", execute), ("task", task))
-    return Task(task.reset, Bound(_step, settings), spec)
+    return Task(task.reset, Bound(_step, settings), spec, task.state_of)

@@ -67,8 +67,12 @@ def _step(key: Array, state: PointState, action: Array, *, square: Square) -> tu
     return state, Stepped(seen, success.astype(jnp.float32), success | failed, success)
 
 
+def _state_of(observation: Array, goal: Array) -> PointState:
+    return PointState(observation[:2], observation[2:], goal)
+
+
 def double_integrator_task(square: Square = Square()) -> Task:  # noqa: B008 (immutable)
     """The task of `square`: reward 1 at the goal, where the episode ends; 0 elsewhere."""
     settings = (("square", square),)
     spec = Spec(4, 2, ENV_ID, square.limit, goal=(0, 1))
-    return Task(Bound(_reset, settings), Bound(_step, settings), spec)
+    return Task(Bound(_reset, settings), Bound(_step, settings), spec, _state_of)

@@ -21,10 +21,18 @@ def _step(
     return (inner, goal), found._replace(observation=jnp.concatenate([found.observation, goal]))
 
 
+def _state_of(observation: Array, goal: Array, *, task: Task) -> tuple[PyTree, Array]:
+    del goal  # the observation ends with it
+    assert task.state_of is not None
+    inner, goal = jnp.split(observation, [task.spec.observation_dim])
+    return (task.state_of(inner, goal), goal)
+
+
 def observed_goal(task: Task) -> Task:
     """`task` whose observations `[O + G]` end with the goal; the same task where there are no goals."""
     if not task.spec.goal:
         return task
     spec = replace(task.spec, observation_dim=task.spec.observation_dim + len(task.spec.goal), goal=())
     settings = (("task", task),)
-    return Task(Bound(_reset, settings), Bound(_step, settings), spec)
+    known = None if task.state_of is None else Bound(_state_of, settings)
+    return Task(Bound(_reset, settings), Bound(_step, settings), spec, known)

@@ -140,9 +140,13 @@ def _step(
     return state, Stepped(_observed(state), success.astype(jnp.float32), ended, success)
 
 
+def _state_of(observation: Array, goal: Array) -> PointMazeState:
+    return PointMazeState(observation[:2], observation[2:], goal)
+
+
 def _task(maze: Maze, walls: Walls, rules: Rules, spec: Spec) -> Task:
     physics = (("maze", maze), ("walls", walls), ("rules", rules))
-    return Task(Bound(_reset, (("rules", rules),)), Bound(_step, physics), spec)
+    return Task(Bound(_reset, (("rules", rules),)), Bound(_step, physics), spec, _state_of)
 
 
 def _points(xy: np.ndarray) -> tuple[tuple[float, float], ...]:
