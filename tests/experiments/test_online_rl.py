@@ -11,10 +11,11 @@ from scripts import check_mistakes, killer, run
 
 import jdp
 
-TINY = [
-    *("--preset", "smoke", "--updates", "60", "--evaluation.every", "30", "--settings.hidden", "8", "8"),
-    *("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8"),
-]
+TINY = ["--preset", "smoke", "--updates", "60", "--evaluation.every", "30", "--settings.hidden", "8", "8"]
+OWN = {  # settings, and steps of the task in an update
+    "td3": (("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8"), 1),
+    "gorl": (("--settings.refits", "20", "40", "--settings.acting.steps", "8"), 4 * 8),
+}
 
 
 def script(out: Path, *arguments: str, code: str | None = None):
@@ -27,13 +28,15 @@ def only(out: Path, name: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["jax", "host"])
-def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
-    whole, cut, options = tmp_path / "whole", tmp_path / "cut", ("--agent", "td3", "--simulator", simulator)
+@pytest.mark.parametrize(("agent", "simulator"), [("td3", "jax"), ("td3", "host"), ("gorl", "jax")])
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, agent, simulator):
+    (settings, steps), whole, cut = OWN[agent], tmp_path / "whole", tmp_path / "cut"
+    options = ("--agent", agent, "--simulator", simulator, *settings)
     done = script(whole, *options)
     assert done.returncode == 0, done.stderr
     found = json.loads(only(whole, "scores.json").read_text())
-    assert np.shape(found["returns"]) == (2, 2) and found["steps"] == 60 and found["score_name"] == "return"
+    assert np.shape(found["returns"]) == (2, 2) and found["score_name"] == "return"
+    assert found["steps"] == 60 * steps
     target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
     killed = script(cut, *options, code=killer("online_rl", *target, 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -43,7 +46,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
     assert (again["returns"], again["seeds"]) == (found["returns"], found["seeds"])
 
     loaded = jdp.load_run(only(cut, "scores.json").parent)
-    assert (loaded.kind, loaded.name, list(loaded.states)) == ("online", "td3", ["agent"])
+    assert (loaded.kind, loaded.name, list(loaded.states)) == ("online", agent, ["agent"])
     action = loaded.method.policy.act(
         jax.random.key(0), loaded.state(1), (), np.zeros((4, 3)), np.zeros((4, 0))
     )[1]
@@ -52,7 +55,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, simulator):
 
 def test_mistakes_get_one_line(tmp_path):
     cases = {
-        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of ppo, sac, td3"),
+        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of gorl, ppo, sac, td3"),
         "task": (["--env", "Hoper-v5"], "Hoper-v5"),
         "no JAX version": (["--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
         "goals on the host": (["--env", "PointMaze_UMaze-v3", "--simulator", "host"], "JAX tasks alone"),

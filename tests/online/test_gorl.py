@@ -32,7 +32,8 @@ def _step(key, state, action):
 PEAKS = Task(_reset, _step, SPEC)
 TINY = GoRLConfig(
     acting=OnPolicyConfig(256, 2), refits=(4, 8), rollouts=2, good=0.3, hidden=(16,), critic_hidden=(16,),
-    decoder_hidden=(64, 64), fit_steps=2_000, fit_batch_size=256, epochs=2, minibatches=4,
+    decoder_hidden=(64, 64), decoder_learning_rate=1e-3, fit_steps=2_000, fit_batch_size=256, epochs=2,
+    minibatches=4,
 )  # fmt: skip
 
 
