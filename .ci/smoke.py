@@ -5,6 +5,7 @@
 Ends with status 1, and the output of those that failed, unless every method wrote its scores.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ ROOT, OUT = Path(__file__).parents[1], Path(sys.argv[1])
 SHARED = ["--preset", "smoke", "--out", str(OUT)]
 BUNDLED = ["--source", "bundled"]
 HOPPER, MAZE = "hopper-medium", "pointmaze-umaze"
+FLOW = ["--settings.formulation", "flow", "--settings.sampler", "euler"]
 
 
 def commands() -> list[list[str]]:
@@ -24,7 +26,7 @@ def commands() -> list[list[str]]:
     found = [["plan", "--planner", name, "--env", MAZE] for name in registry.entries("planner")]
     found += [["plan", "--planner", "diffuser", "--env", HOPPER]]
     found += [["policies", "--policy", name, "--env", HOPPER] for name in registry.entries("policy")]
-    found += [["policies", "--policy", "diffusion_policy", "--env", MAZE]]
+    found += [["policies", "--policy", "diffusion_policy", "--env", MAZE, *more] for more in ([], FLOW)]
     found += [["offline_rl", "--agent", name, "--env", HOPPER] for name in registry.entries("agent")]
     models = [name for name in registry.entries("world_model") if name != "ensemble"]
     found += [["offline_rl", "--agent", "combo", "--world-model", name, "--env", HOPPER] for name in models]
@@ -34,9 +36,14 @@ def commands() -> list[list[str]]:
 
 
 def improved() -> list[list[str]]:
-    """What fine-tunes a policy that `commands` have trained."""
-    (base, *_) = sorted(OUT.glob("policies/pointmaze-umaze/*"))
-    return [["finetune", "--method", name, "--policy", str(base)] for name in registry.entries("fine_tuner")]
+    """What fine-tunes the policies that `commands` have trained: ReinFlow the flow, the others EDM's."""
+    runs = sorted(OUT.glob("policies/pointmaze-umaze/*"))
+    of = {
+        json.loads((run / "config.json").read_text())["config"]["settings"]["formulation"]: run
+        for run in runs
+    }
+    wanted = {name: of["flow" if name == "reinflow" else "edm"] for name in registry.entries("fine_tuner")}
+    return [["finetune", "--method", name, "--policy", str(base)] for name, base in wanted.items()]
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

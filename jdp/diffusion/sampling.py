@@ -8,7 +8,7 @@ import jax
 from jax import Array
 
 from jdp.diffusion.samplers import FLOW_SAMPLERS, SAMPLERS, Sampler
-from jdp.diffusion.schedules import karras
+from jdp.diffusion.schedules import flow, karras
 from jdp.errors import UserError
 from jdp.types import Denoiser, named_keys
 
@@ -81,3 +81,12 @@ class Sampling:
         sigmas = self.sigmas()
         x = sigmas[0] * jax.random.normal(keys["start"], shape)
         return self.function()(denoiser, x, sigmas, key=keys["sampler"])
+
+
+@dataclass(frozen=True)
+class FlowSampling(Sampling):
+    """Of a rectified flow, down its own levels: its times fall evenly, and no setting of Karras's counts."""
+
+    def sigmas(self) -> Array:
+        """`[steps + 1]`, from .999 of the time (level 999) to 0."""
+        return flow(self.steps)

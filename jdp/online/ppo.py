@@ -13,6 +13,7 @@ from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, gaussian_params, mean_policy, remembers_nothing
 from jdp.learning.optimiser import Trained, begin
 from jdp.learning.ppo import (
+    MinibatchLoss,
     PPOConfig,
     clipped_surrogate,
     epochs,
@@ -105,10 +106,22 @@ def _loss(params: Params, rows: Rows, *, config: PPOAgentConfig, spec: Spec) -> 
     return with_value_loss(loss, metrics, value, rows.target, config.value_weight)
 
 
-def _update(
-    key: Array, state: PPOState, rollout: Rollout, *, config: PPOAgentConfig, spec: Spec
-) -> tuple[PPOState, Metrics]:
-    _, critic = _networks(config, spec)
+def learn(
+    key: Array,
+    state: PPOState,
+    rollout: Rollout,
+    action: Array,
+    critic: Network,
+    loss: MinibatchLoss,
+    config: PPOConfig,
+) -> tuple[PPOState, Array, Metrics]:
+    """One update on a rollout `[T, N]`, and its advantages `[T, N]`; the key is consumed.
+
+    Args:
+        action: `[T, N, D]`, what the actor drew, of the `log_prob` "action".
+        critic: of standardised observations `[..., O]` to `[..., 1]`.
+        loss: of minibatches of `Rows`.
+    """
     shown = state.observations.affine()
 
     def value(observation: Array, goal: Array) -> Array:
@@ -119,15 +132,24 @@ def _update(
     assert rollout.decision.log_prob is not None
     rows = Rows(
         observation=shown(rollout.observation),
-        action=rollout.decision.action,
+        action=action,
         log_prob=rollout.decision.log_prob["action"],
         advantage=found.advantage,
         target=found.target,
     )
     flat = Rows(*(x.reshape(-1, *x.shape[2:]) for x in rows))
-    trained, metrics = epochs(key, state.trained, flat, partial(_loss, config=config, spec=spec), config)
+    trained, metrics = epochs(key, state.trained, flat, loss, config)
     observations = seen(state.observations, rollout.observation)
-    return PPOState(trained, observations, found.moments), metrics
+    return PPOState(trained, observations, found.moments), found.advantage, metrics
+
+
+def _update(
+    key: Array, state: PPOState, rollout: Rollout, *, config: PPOAgentConfig, spec: Spec
+) -> tuple[PPOState, Metrics]:
+    _, critic = _networks(config, spec)
+    loss, action = partial(_loss, config=config, spec=spec), rollout.decision.action
+    state, _, metrics = learn(key, state, rollout, action, critic, loss, config)
+    return state, metrics
 
 
 def _target(state: PPOState, observation: Array, *, config: PPOAgentConfig, spec: Spec) -> Normal:

@@ -9,8 +9,8 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.data.normalise import Affine, identity
-from jdp.diffusion import losses
-from jdp.diffusion.denoiser import edm
+from jdp.diffusion import formulations
+from jdp.diffusion.formulations import Formulation
 from jdp.learning.candidates import repeated
 from jdp.learning.guides import Past, context_of, guided
 from jdp.learning.optimiser import clipped_adam
@@ -25,11 +25,11 @@ from jdp.types import Denoiser, Guide, Params, Spec, bind
 class ActorConfig(VectorDiffusionConfig):
     """A conditioned diffusion of actions: its network, training and sampling.
 
-    All policies use the EDM denoiser and a Karras schedule, where most of their papers use DDPM on 5
-    variance-preserving levels. Of exact Gaussians of std 1, .3 and .1, 5 steps of DPM-Solver++(2M) from 5
-    to .02 give spreads that are 6 %, 2 % and -12 % off; 5 steps of Euler -27 %, -31 % and -34 %; 5 of
-    Euler (DDIM) on the papers' levels, 12.5 to .49, -24 %, -51 % and -80 %. Of two modes of std .1 they leave
-    .6 %, 2.3 % and 13 % of the samples between the modes.
+    Policies use the EDM denoiser and a Karras schedule unless `trains` says otherwise, where most of their
+    papers use DDPM on 5 variance-preserving levels. Of exact Gaussians of std 1, .3 and .1, 5 steps of
+    DPM-Solver++(2M) from 5 to .02 give spreads that are 6 %, 2 % and -12 % off; 5 steps of Euler -27 %, -31 %
+    and -34 %; 5 of Euler (DDIM) on the papers' levels, 12.5 to .49, -24 %, -51 % and -80 %. Of two modes of
+    std .1 they leave .6 %, 2.3 % and 13 % of the samples between the modes.
     """
 
     grad_norm: float | None = None
@@ -37,26 +37,30 @@ class ActorConfig(VectorDiffusionConfig):
     sigma_data: float = 0.5
     """Standard deviation of actions within [-1, 1]."""
 
+    def trains(self) -> Formulation:
+        """What the network predicts, and the levels that it learns at."""
+        return formulations.edm(self.p_mean, self.p_std, self.sigma_data)
+
     def optimiser(self) -> optax.GradientTransformation:
         """Adam on the cosine, with gradients cut to `grad_norm`."""
         return clipped_adam(optax.cosine_decay_schedule(self.learning_rate, self.steps), self.grad_norm)
 
 
 def levels(key: Array, count: int, config: ActorConfig) -> Array:
-    """`[count]` noise levels of training, log-normal; the key is consumed."""
-    return losses.log_normal_levels(key, count, jnp.float32, p_mean=config.p_mean, p_std=config.p_std)
+    """`[count]` noise levels of training; the key is consumed."""
+    return config.trains().levels(key, count, jnp.float32)
 
 
 def imitation_loss(
     key: Array, params: Params, seen: Array, x0: Array, sigma: Array, keep: Array, config: ActorConfig
 ) -> Array:
-    """EDM's loss of actions `x0` `[B, D]` at levels `sigma` `[B]`, given conditions `seen` `[B, C]`.
+    """The loss of actions `x0` `[B, D]` at levels `sigma` `[B]`, given conditions `seen` `[B, C]`.
 
     The mean is over the rows `keep` `[B]`. The key is consumed.
     """
     apply = conditioned(config.network().apply)
-    weight, sd = share_of(keep, x0.dtype), config.sigma_data
-    return losses.denoising_at(key, apply, (params, seen), x0, sigma, weight=weight, sigma_data=sd)[0]
+    weight = share_of(keep, x0.dtype)
+    return config.trains().loss(key, apply, (params, seen), x0, sigma=sigma, weight=weight)[0]
 
 
 def _clipped(denoiser: Denoiser, x: Array, sigma: Array) -> Array:
@@ -70,7 +74,7 @@ def clipped(denoiser: Denoiser) -> Partial:
 
 def denoiser(params: Params, seen: Array, config: ActorConfig) -> Partial:
     """The denoiser of actions given conditions `seen` `[B, C]`, clipped."""
-    return clipped(edm(conditioned(config.network().apply), (params, seen), sigma_data=config.sigma_data))
+    return clipped(config.trains().denoiser(conditioned(config.network().apply), (params, seen)))
 
 
 def coordinates(standardise: Affine, config: ActorConfig, spec: Spec) -> ActionScale:

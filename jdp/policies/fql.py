@@ -16,9 +16,6 @@ from jax import Array
 from jdp.data import SegmentRows
 from jdp.data.checks import check_fits
 from jdp.data.normalise import Affine
-from jdp.diffusion import samplers
-from jdp.diffusion.formulations import flow
-from jdp.diffusion.times import TO_DATA
 from jdp.errors import check_choices, check_settings
 from jdp.learning.actors import decided_anew
 from jdp.learning.critics import TwinCriticConfig, begin_critics, learn_critics, td_target
@@ -26,13 +23,13 @@ from jdp.learning.fitting import falling_rates
 from jdp.learning.observations import observation_affine
 from jdp.learning.optimiser import Trained, begin, descend
 from jdp.learning.scale import clip_action
+from jdp.learning.vector_flow import FLOW, matching_error, push
 from jdp.networks.mlp import mlp
 from jdp.policies.actor_critic import one_step_method
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import condition, imitated, magnitude, mean_of, share_of, transitions
 from jdp.registry import Preset, Task, register
 from jdp.types import (
-    Bound,
     Decision,
     Method,
     Metrics,
@@ -44,7 +41,6 @@ from jdp.types import (
     named_keys,
 )
 
-FLOW = flow(TO_DATA)  # the paper's: from noise at time 0 to actions at time 1
 _LOWER = {"target": "min", "normalise_q": False}
 _MEAN = {"normalise_q": False, "reward_shift": -1.0}  # of the antmazes; read only by tasks without goals
 
@@ -121,15 +117,9 @@ class FQLState(NamedTuple):
     standardise: Affine  # of observations, [O]
 
 
-def _velocity(both: tuple[Params, Array], x: Array, t: Array, *, network: Network) -> Array:
-    params, seen = both
-    return network.apply(params, jnp.concatenate([seen, x, t[:, None]], axis=-1))
-
-
 def flow_action(params: Params, seen: Array, z: Array, steps: int, network: Network) -> Array:
     """`[B, A]` within [-1, 1]: `steps` Euler steps of the flow from the noise `z` `[B, A]`."""
-    sigmas, apply = FLOW.schedule(steps), Bound(_velocity, (("network", network),))
-    return clip_action(samplers.euler(FLOW.denoiser(apply, (params, seen)), sigmas[0] * z, sigmas))
+    return clip_action(push(params, seen, z, steps, network))
 
 
 def one_step(params: Params, seen: Array, z: Array, network: Network) -> Array:
@@ -153,10 +143,10 @@ def actor_loss(
     fixed), `L_q = -Q(s, clip(mu))` with the mean of both critics.
     """
     keys = named_keys(key, "noise", "time", "distil")
-    seen, action, apply = step.observation, step.action, Bound(_velocity, (("network", network),))
+    seen, action, weight = step.observation, step.action, share_of(keep, step.action.dtype)
     z = jax.random.normal(keys["noise"], action.shape)
     sigma = FLOW.levels(keys["time"], keep.size, action.dtype)
-    bc, _ = FLOW.error(apply, (params["flow"], seen), action, sigma, z, share_of(keep, action.dtype))
+    bc = matching_error(params["flow"], seen, action, z, sigma, network, weight)
 
     z = jax.random.normal(keys["distil"], action.shape)
     wanted = jax.lax.stop_gradient(flow_action(params["flow"], seen, z, config.flow_steps, network))

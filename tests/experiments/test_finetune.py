@@ -13,14 +13,25 @@ BASE = [
 ]
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
+FLOW = ["--settings.formulation", "flow", "--settings.sampler", "euler"]
+
+
+def trained(out: Path, *more: str) -> Path:
     """A policy of the smallest size."""
-    out = tmp_path_factory.mktemp("base")
-    done = run("policies", *BASE, "--out", str(out))
+    done = run("policies", *BASE, *more, "--out", str(out))
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("policies/*/*")
     return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("flow"), *FLOW)
 
 
 def only(out: Path) -> dict:
@@ -29,10 +40,14 @@ def only(out: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["jax", "host"])
-def test_a_killed_run_ends_with_the_same_numbers(tmp_path, base, simulator):
+@pytest.mark.parametrize(
+    ("method", "policy", "simulator"),
+    [("dppo", "base", "jax"), ("dppo", "base", "host"), ("reinflow", "flow", "jax")],
+)
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, request, method, policy, simulator):
     def script(out, *more, code=None):
-        argv = ("--policy", str(base), "--preset", "smoke", "--updates", "3", "--simulator", simulator)
+        argv = ("--method", method, "--policy", str(request.getfixturevalue(policy)), "--preset", "smoke")
+        argv += ("--updates", "3", "--simulator", simulator)
         return run("finetune", *argv, *more, "--out", str(out), code=code)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -62,6 +77,7 @@ def test_mistakes_get_one_line(tmp_path, base):
         "another task": ([*policy, "--env", "Pendulum-v1"], "give the task it was trained for"),
         "no JAX version": ([*policy, "--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
         "seed of the policy": ([*policy, "--policy-seed", "9"], "training seeds 0 to 1, not 9"),
+        "no flow": ([*policy, "--method", "reinflow"], "no flow but of formulation edm: train one with"),
         "learned steps": ([*policy, "--settings.chain.learned", "99"], "learned"),
     }
     check_mistakes("finetune", cases, ["--preset", "smoke", "--out", str(tmp_path / "out")])

@@ -11,17 +11,23 @@ from scripts import check_mistakes, killer, run
 
 import jdp
 
-TINY = [
-    *("--preset", "smoke", "--updates", "60", "--evaluation.every", "30"),
-    *("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8"),
-]
-OWN = {
-    "td3": ["--settings.hidden", "8", "8"],
-    "mbdpo": [
-        *("--settings.horizon", "3", "--settings.levels", "2", "--settings.samples", "8"),
-        *("--settings.elites", "4", "--settings.distilled", "4", "--settings.distilled-samples", "8"),
-        *("--settings.network.features", "8", "--settings.network.blocks", "1"),
-    ],
+TINY = ["--preset", "smoke", "--updates", "60", "--evaluation.every", "30"]
+BUFFER = ("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8")
+OWN = {  # settings, and steps of the task in an update
+    "td3": ((*BUFFER, "--settings.hidden", "8", "8"), 1),
+    "gorl": (
+        ("--settings.hidden", "8", "8", "--settings.refits", "20", "40", "--settings.acting.steps", "8"),
+        4 * 8,
+    ),
+    "mbdpo": (
+        (
+            *BUFFER,
+            *("--settings.horizon", "3", "--settings.levels", "2", "--settings.samples", "8"),
+            *("--settings.elites", "4", "--settings.distilled", "4", "--settings.distilled-samples", "8"),
+            *("--settings.network.features", "8", "--settings.network.blocks", "1"),
+        ),
+        1,
+    ),
 }
 
 
@@ -35,14 +41,17 @@ def only(out: Path, name: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("agent", "simulator"), [("td3", "jax"), ("td3", "host"), ("mbdpo", "jax")])
+@pytest.mark.parametrize(
+    ("agent", "simulator"), [("td3", "jax"), ("td3", "host"), ("gorl", "jax"), ("mbdpo", "jax")]
+)
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path, agent, simulator):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    options = ("--agent", agent, "--simulator", simulator, *OWN[agent])
+    (settings, steps), whole, cut = OWN[agent], tmp_path / "whole", tmp_path / "cut"
+    options = ("--agent", agent, "--simulator", simulator, *settings)
     done = script(whole, *options)
     assert done.returncode == 0, done.stderr
     found = json.loads(only(whole, "scores.json").read_text())
-    assert np.shape(found["returns"]) == (2, 2) and found["steps"] == 60 and found["score_name"] == "return"
+    assert np.shape(found["returns"]) == (2, 2) and found["score_name"] == "return"
+    assert found["steps"] == 60 * steps
     target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
     killed = script(cut, *options, code=killer("online_rl", *target, 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -62,7 +71,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, agent, simulator):
 
 def test_mistakes_get_one_line(tmp_path):
     cases = {
-        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of mbdpo, mppi, ppo, sac, td3"),
+        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of gorl, mbdpo, mppi, ppo, sac, td3"),
         "task": (["--env", "Hoper-v5"], "Hoper-v5"),
         "no JAX version": (["--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
         "goals on the host": (["--env", "PointMaze_UMaze-v3", "--simulator", "host"], "JAX tasks alone"),

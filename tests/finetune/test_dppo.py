@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bandits import BASE, BEST, KEY, SPEC, base_state, moved, trained
 
-from jdp.data import segment_rows
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import ddim
 from jdp.errors import UserError
@@ -16,48 +16,8 @@ from jdp.finetune import chain, make
 from jdp.finetune.chain import ChainConfig
 from jdp.finetune.dppo import DPPOConfig
 from jdp.learning.acting import OnPolicyConfig
-from jdp.loops import Memory, train_online
-from jdp.policies import actions, chunks
+from jdp.policies import actions
 from jdp.policies.beso import BESOConfig
-from jdp.policies.diffusion_policy import DiffusionPolicyConfig
-from jdp.runs.models import stand_in
-from jdp.tasks.simulators import chunked
-from jdp.types import Spec, Stepped, Task
-
-KEY = jax.random.key(0)
-SPEC = Spec(2, 1, "bandit", 2)
-BASE = DiffusionPolicyConfig(features=16, blocks=1, chunk=3, execute=2)
-BEST = 0.4
-
-
-def _reset(key):
-    return jnp.zeros(()), jnp.zeros(2), jnp.zeros(0)
-
-
-def _step(key, state, action):
-    """Rewards actions near `BEST`; ends after two of them."""
-    state = state + 1
-    seen = jnp.stack([state, jnp.zeros(())])
-    return state, Stepped(seen, -jnp.square(action[0] - BEST), state == 2, action[0] > 2)
-
-
-BANDIT = Task(_reset, _step, SPEC)
-
-
-@lru_cache
-def base_state(seed=0):
-    """Not trained: its last layer is 0, so that it draws N(0, .5^2)."""
-    rows = jax.tree.map(jnp.asarray, segment_rows(stand_in(SPEC), 2))
-    return chunks.init(jax.random.key(seed), rows, config=BASE, spec=SPEC)
-
-
-def moved(params, size=0.3):
-    """Other weights of the same shapes."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    return structure.unflatten(
-        [x + size * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
-    )
 
 
 @lru_cache
@@ -99,13 +59,6 @@ TINY = DPPOConfig(
     acting=OnPolicyConfig(64, 2), chain=ChainConfig(4, 2, std_floor=0.2), critic_hidden=(16,), minibatches=4,
     learning_rate=3e-3, clip=0.2, clip_first=0.2, log_prob="sum",
 )  # fmt: skip
-
-
-def trained(config, updates, seeds=2):
-    method, journal = make(config, SPEC, base=BASE), Memory()
-    task, options = chunked(BANDIT, BASE.execute), {"key": KEY, "updates": updates, "seeds": seeds}
-    states = train_online(method, task, config.acting, rows=base_state(), chunk=5, journal=journal, **options)
-    return method, states, journal.records("online")
 
 
 def test_before_it_learns_ratios_are_one_and_the_policy_is_the_bases():

@@ -101,6 +101,27 @@ def test_rows_that_are_not_imitated_cost_nothing():
     assert float(loss(x0, jnp.zeros(6, bool))) == 0.0
 
 
+def test_a_flow_that_knows_nothing_leaves_the_noise_where_it_is():
+    """Its network is 0 at first: the loss is that of the velocity `eps - x0`, and Euler stays where it is."""
+    chosen = DiffusionPolicyConfig(formulation="flow", sampler="euler", sampling_steps=3)
+    config, keys = replace(chosen, features=8, blocks=1), jax.random.split(jax.random.key(0), 3)
+
+    @jax.jit
+    def found(x0, noise):
+        seen, sigma = jnp.ones((256, 3)), actions.levels(keys[0], 256, config)
+        params = config.network().init(keys[1], x0, sigma, seen)
+        loss = actions.imitation_loss(keys[2], params, seen, x0, sigma, jnp.ones(256, bool), config)
+        levels, own = config.sampling().sigmas(), actions.denoiser(params, seen, config)
+        return sigma, loss, config.sampling().function()(own, levels[0] * noise, levels)
+
+    x0, noise = jnp.full((256, 2), 0.3), jax.random.normal(keys[2], (256, 2))
+    sigma, loss, drawn = (np.asarray(x) for x in found(x0, noise))
+    np.testing.assert_allclose(loss, np.mean(np.square(noise - x0)), rtol=1e-5)
+    np.testing.assert_allclose(np.mean(sigma / (1 + sigma)), 0.5, atol=0.06)  # times are uniform
+    inside = np.abs(noise) < 1  # others are clipped
+    np.testing.assert_allclose(drawn[inside], 0.999 * noise[inside], atol=2e-4)
+
+
 def test_levels_are_a_truncated_log_logistic():
     """Quantiles in closed form: cdf(sigma) = 1 / (1 + (median / sigma)^(1 / scale))."""
     config = TINY["beso"]
@@ -215,6 +236,8 @@ def test_settings():
         assert isinstance(hash(make(config, SPEC).policy), int), name
     with pytest.raises(UserError, match="execute"):
         DiffusionPolicyConfig(chunk=4, execute=5)
+    with pytest.raises(UserError, match="formulation is 'vp': choose one of edm, flow"):
+        DiffusionPolicyConfig(formulation="vp")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="BESOConfig needs sampling_steps >= 2"):
         BESOConfig(sampling_steps=1)
     with pytest.raises(UserError, match="no policy 'dqn'"):
