@@ -10,6 +10,7 @@ all seeds at once; others on the host. The agent's own settings are --settings.*
 --resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (the papers' steps).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -110,10 +111,17 @@ def where(task: Task | None, steps: int, seeds: int) -> str:
     return f"in {'Gymnasium' if task is None else 'JAX'}, {steps:,} steps a seed, {seeds} seeds at once"
 
 
-def open_online(experiment: str, config: O, spec: Spec, notes: str, facts: Json | None = None) -> Job[O]:
+def open_online(
+    experiment: str,
+    config: O,
+    spec: Spec,
+    notes: str,
+    facts: Json | None = None,
+    keys: Sequence[str] = ("agents",),
+) -> Job[O]:
     """`open_job` of a run without a dataset."""
     data = stand_in(spec, name=f"{spec.env_id} (online)", kind="none")
-    return open_job(experiment, config, data, notes, ("agents",), not_in_hash=NOT_IN_HASH, facts=facts)
+    return open_job(experiment, config, data, notes, keys, not_in_hash=NOT_IN_HASH, facts=facts)
 
 
 def trained(job: Job[Config[Any]], method: Method, task: Task | None, evaluate: Evaluate) -> PyTree:

@@ -1,5 +1,6 @@
 """`train_online` in environments on the host: the same learners, the same journal, the same evaluation."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -59,12 +60,14 @@ def train_online_host(
     phase: str = "online",
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
+    finish: Callable[[HostRun], None] | None = None,
 ) -> PyTree:
     """As `train_online`, in environments that `make` makes (`jdp.evaluation.environment_maker`).
 
     Args:
         spec: of the task.
         seed: of the environments' episodes.
+        finish: called at the end with all that the run holds, its buffer too.
 
     Raises:
         UserError: if the loss is not finite, the method does not learn as `acting` says, or the task has no
@@ -94,6 +97,8 @@ def train_online_host(
                     evaluate_due(after, evaluate, run.learner, end - every, end, every)
                     after.restart()
         evaluate_due(after, evaluate, run.learner, updates - every, updates, every)
+        if finish is not None:
+            finish(run)
         return run.learner
     finally:
         envs.close()
