@@ -1,7 +1,7 @@
 """A policy's own experience, in environments on the host: the rows of a dataset, in order."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import Array
 
 from jdp.loops.host import HostEnvironments, acted
 from jdp.loops.play import Make
-from jdp.types import Policy, PyTree, Spec, Transition, named_keys
+from jdp.types import Decision, Policy, PyTree, Spec, Transition, named_keys
 
 MOST = 16  # environments at once
 EPISODES = 20  # of full length in each environment: of so many one is cut at the end
@@ -59,6 +59,11 @@ def roll_out(
     return flat, ends
 
 
+@lru_cache(maxsize=8)
+def _decisions(policy: Policy) -> Callable[..., tuple[PyTree, Decision]]:
+    return jax.jit(partial(acted, policy))
+
+
 def _steps(
     policy: Policy,
     envs: HostEnvironments,
@@ -72,7 +77,7 @@ def _steps(
     seen, following = np.empty((2, count, steps, width), np.float32)
     action, reward = np.empty((count, steps, actions), np.float32), np.empty((count, steps), np.float32)
     terminal, timeouts = np.zeros((2, count, steps), bool)
-    act = jax.jit(partial(acted, policy))
+    act = _decisions(policy)
     states = jax.tree.map(lambda x: x[None], state)
     carry = jax.vmap(policy.init)(jnp.asarray(envs.observation[None]))
     ended = np.zeros((1, count), bool)
