@@ -73,7 +73,8 @@ def main() -> None:
     state = base.state(config.policy_seed)
     execute: int = base.settings.execute if entry.options.get("chunks") else 1  # type: ignore[attr-defined]
     steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
-    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
+    known = {"kind": base.kind, "method": base.name, "settings": dataclasses.asdict(base.settings)}  # type: ignore[call-overload]
+    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], **known}}
     notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
     job = open_online("finetune", config, spec, notes, facts)
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")

@@ -11,7 +11,7 @@ all seeds at once; others on the host. The agent's own settings are --settings.*
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
@@ -81,7 +81,9 @@ def main() -> None:
         raise jdp.UserError(f"{config.env} has goals, of which agents are told in JAX tasks alone")
     method = jdp.online.make(config.settings, spec)
     steps = config.updates * loops.steps_of_update(config.settings.acting)
-    job = open_online("online_rl", config, spec, f"agent {entry.name} {where(seen, steps, config.seeds)}")
+    notes = f"agent {entry.name} {where(seen, steps, config.seeds)}"
+    facts = {} if scored == spec else {"task_spec": asdict(scored)}
+    job = open_online("online_rl", config, spec, notes, facts)
     states = trained(job, method, seen, evaluator(job, method, seen, scored))
     job.journal.save("agent", config.updates, states)  # what load_run finds: the method without environments
     closing(job, config.agent, scored, steps, compilations)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import check_mistakes, killer, run
+from scripts import EXPERIMENTS, check_mistakes, killer, run
 
 import jdp
 
@@ -16,6 +16,21 @@ TINY = [
     *("--settings.hidden", "8", "8", "--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8"),
 ]
 NAMES = [f"hopper-{quality}" for quality in ("random", "medium-replay", "medium", "expert", "medium-expert")]
+# A limit on the size of a file stands for a full disk: the writer meets the same OSError. It is set when the
+# first set is written and no sooner, for git would leave its locks behind.
+FULL_DISK = f"""
+import resource, sys
+sys.path.insert(0, {str(EXPERIMENTS)!r})
+import collect_locomotion
+from command_line import run_main
+from jdp.runs import datasets
+original = datasets.save_d4rl
+def save(*args, **kwargs):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    return original(*args, **kwargs)
+datasets.save_d4rl = save
+run_main(collect_locomotion.main)
+"""
 
 
 def script(out: Path, *more: str, code: str | None = None):
@@ -98,9 +113,6 @@ def test_another_runs_directory_and_a_full_disk_get_one_line(tmp_path, monkeypat
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(tmp_path, "--seed", "1", "--resume", str(only(tmp_path)))
     assert done.returncode == 2 and "another configuration (seed: 0 there, 1 here)" in done.stderr
-    # A limit on the size of a file stands for a full disk: the writer meets the same OSError.
-    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
-    code = full + killer("collect_locomotion", "jdp.loops.evaluation", "play", 99, 0.0)
-    done = script(tmp_path / "full", code=code)
+    done = script(tmp_path / "full", code=FULL_DISK)
     assert done.returncode == 2 and "could not write" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
