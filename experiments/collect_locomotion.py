@@ -29,12 +29,13 @@ from opening import finish, heading, minutes, save_figure
 from options import check_positive
 
 import jdp
-from jdp import devices, evaluation, loops, plotting
+from jdp import devices, evaluation, loops, plotting, registry
 from jdp.data import load
 from jdp.data.family import QUALITIES, Chosen, Snapshot, check_task, choose, facts_of, joined, made_by
 from jdp.learning.acting import OffPolicyConfig
 from jdp.loops.off_policy import Buffer, in_order, keeping_all, random_policy
 from jdp.loops.roll_out import roll_out
+from jdp.registry import Entry
 from jdp.runs import Job
 from jdp.runs.datasets import dataset_path, write_dataset, written_card
 from jdp.runs.pretrained import load_pretrained
@@ -75,7 +76,7 @@ PRESETS: dict[str, Options] = {
 def main() -> None:
     presets = {name: {**options, "seeds": 1} for name, options in PRESETS.items()}
     entry, config = method_command("online", "sac", Config, __doc__ or "", lambda _: presets, "agent")
-    compilations, spec = devices.count_compilations(), check(config)
+    compilations, spec = devices.count_compilations(), check(config, entry)
     acting = keeping_all(config.settings.acting, config.updates)
     method, notes = jdp.online.make(config.settings, spec), f"agent {entry.name}, {acting.capacity:,} steps"
     keys = ("agents", "random", "medium", "expert")
@@ -99,11 +100,15 @@ def main() -> None:
     closing(job, entry.name, chosen, cards, compilations)
 
 
-def check(config: Config[Any]) -> Spec:
+def check(config: Config[Any], entry: Entry) -> Spec:
     """The task; raises `UserError` for a command line that cannot work."""
     check_task(config.env)
     if not isinstance(config.settings.acting, OffPolicyConfig):
         raise jdp.UserError(f"--agent {config.agent} keeps no replay buffer, which medium-replay is made of")
+    if registry.takes(entry, "task"):
+        raise jdp.UserError(
+            f"--agent {config.agent} plans in a simulator in JAX; choose an agent that does not"
+        )
     if config.settings.acting.offline_share:
         raise jdp.UserError("--settings.acting.offline-share: there is no dataset yet; leave it out")
     if config.seeds != 1:
