@@ -32,7 +32,8 @@ def commands() -> list[list[str]]:
     found += [["offline_rl", "--agent", "combo", "--world-model", name, "--env", HOPPER] for name in models]
     found = [[*command, *BUNDLED] for command in [["world_models", "--env", "walker2d-medium"], *found]]
     found += [["online_rl", "--agent", name, "--env", "Pendulum-v1"] for name in registry.entries("online")]
-    return [*found, ["online_rl", "--agent", "ppo", "--env", "Hopper-v5"]]
+    found += [["online_rl", "--agent", "ppo", "--env", "Hopper-v5"]]
+    return [*found, ["collect_locomotion", "--env", "Hopper-v5", "--minari", "none"]]
 
 
 def improved() -> list[list[str]]:

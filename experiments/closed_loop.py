@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from methods import MethodConfig, fitted
-from opening import figures, finish, heading, load, minutes, open_job, save_figure, score_line
+from opening import figures, finish, heading, load, minutes, open_job, score_line
 from options import EvaluationConfig, check_batches, check_counts, with_options
 
 from jdp import evaluation, loops, plotting, registry
@@ -17,7 +18,7 @@ from jdp.loops.journal import Record
 from jdp.registry import Entry, Kind, Preset
 from jdp.runs import Job
 from jdp.tasks import maze_of
-from jdp.types import Method, PyTree
+from jdp.types import Method, PyTree, Spec
 
 T = TypeVar("T")
 C = TypeVar("C", bound="PlayedConfig[Any]")
@@ -93,7 +94,7 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
         took = 1e3 * record["latency"]["median"]
         print(f"seed {seed}: {evaluation.score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms")
         if seed == 0:
-            draw_episodes(job, name, played, recorder)
+            draw_episodes(figures(job), spec, f"{name}, {job.data.origin.name}", played, recorder)
 
     records = loops.play_in_turn(
         method.policy,
@@ -113,9 +114,8 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
     return evaluation.summary_of_seeds(records, spec)
 
 
-def draw_episodes(job: Job[AnyConfig], name: str, played: Played, recorder: Recorder) -> None:
+def draw_episodes(folder: Path, spec: Spec, title: str, played: Played, recorder: Recorder) -> None:
     """plans.png and closed_loop.gif in a maze; elsewhere the film alone, where this machine can render."""
-    spec, title = job.data.spec, f"{name}, {job.data.origin.name}"
     maze = maze_of(spec) if spec.goal else None
     assert played.observation is not None  # asked for by play_in_turn
     if maze is None:
@@ -124,10 +124,10 @@ def draw_episodes(job: Job[AnyConfig], name: str, played: Played, recorder: Reco
         frames = None if frames is None else frames[:, ::3, ::3]
     else:
         episodes = plotting.episodes(spec, played, recorder)
-        save_figure(job, "plans", plotting.plans(maze, episodes, title=title))
+        plotting.plans(maze, episodes, title=title).savefig(folder / "plans.png")
         frames = plotting.film(maze, episodes[0], title=title)
     if frames is not None:
-        plotting.save_film(figures(job) / "closed_loop.gif", frames)
+        plotting.save_film(folder / "closed_loop.gif", frames)
 
 
 def closing(

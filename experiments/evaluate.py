@@ -3,18 +3,21 @@
     python experiments/evaluate.py results/plan/maze2d-umaze-v1/<run> --episodes 100
     python experiments/evaluate.py maze2d-umaze-diffuser --many-goals
 
-RUN is a run of plan.py, policies.py, offline_rl.py or pgd_d4rl.py (of which --arm names the agent), a file of
-`export.py --weights`, or the name of a model (docs/pretrained.md). Every training seed plays the episodes;
-scores.json and report.txt go to results/evaluate/<dataset>/<run>/.
+RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
+names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
+seed plays the episodes; scores.json and report.txt go to results/evaluate/<dataset>/<run>/, with --pictures
+plans and a film too.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
+from closed_loop import draw_episodes
 from command_line import parse, run_main
 from opening import score_line, trained_run
 from options import check_positive
@@ -45,6 +48,8 @@ class Config:
     """Of initial states, goals and plans; training scripts score from 1000000 on."""
     decisions: int = 30
     """Decisions that are timed, in one environment, after compilation."""
+    pictures: int = 0
+    """Episodes of the first seed that are drawn, the first of them as a film too."""
     out: Path = Path("results")
     """Where results are written."""
 
@@ -52,12 +57,15 @@ class Config:
 def main() -> None:
     config = parse(Config, None, __doc__ or "")
     check_positive({"--episodes": config.episodes, "--decisions": config.decisions})
+    if config.pictures < 0:
+        raise jdp.UserError(f"--pictures is {config.pictures}: it must be at least 0")
     check_seed(config.seed, "--seed")
     run = trained_run(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
-    make = evaluation.environment_maker(run.spec, many_goals=config.many_goals)
+    make = evaluation.environment_maker(run.task, many_goals=config.many_goals)
     make().close()
+    make = make if run.task == run.spec else evaluation.seeing_goals(make)
     journal = RunJournal(begin(config, run, arm), 3.0, Bar, print)
     print(f"{run.kind:<10} {run.name}, {run.config['seeds']} seeds, of {run.path}")
     print(f"trained    on {run.written['dataset']}: {run.command}")
@@ -72,12 +80,35 @@ def main() -> None:
             episodes=config.episodes,
             decisions=config.decisions,
             seed=config.seed,
+            pictures=min(config.pictures, config.episodes),
             mesh=devices.data_mesh(),
             journal=journal,
+            after=partial(drawn, config, run, journal),
         ),
-        run.spec,
+        run.task,
     )
     report(config, run, journal, found)
+
+
+def drawn(
+    config: Config,
+    run: LoadedRun,
+    journal: RunJournal,
+    seed: int,
+    record: Json,
+    played: loops.Played,
+    recorder: loops.Recorder,
+) -> None:
+    """The figures of the first seed, where they are asked for."""
+    del record
+    if seed or not config.pictures:
+        return
+    folder, entries = journal.run.path / "figures", len(run.task.goal)
+    folder.mkdir(exist_ok=True)
+    assert played.observation is not None
+    if run.task != run.spec:  # the goal is the end of what was seen
+        played = played._replace(goal=played.observation[0, :, -entries:])
+    draw_episodes(folder, run.task, f"{run.name}, {dataset_of(config, run)}", played, recorder)
 
 
 def begin(config: Config, run: LoadedRun, arm: str | None) -> jdp.runs.Run:
@@ -99,8 +130,8 @@ def dataset_of(config: Config, run: LoadedRun) -> str:
 
 def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> None:
     """`scores.json` and `report.txt`."""
-    name, dataset = evaluation.score_name(run.spec), dataset_of(config, run)
-    what = f"{dataset}, {run.spec.env_id}: {run.name}, {config.episodes} episodes a seed"
+    name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
+    what = f"{dataset}, {run.task.env_id}: {run.name}, {config.episodes} episodes a seed"
     text = "\n".join([what, "", score_line(name, found), f"trained by {run.command}"])
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}

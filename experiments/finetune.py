@@ -18,7 +18,16 @@ import jax.numpy as jnp
 from command_line import arguments, first_words, run_main
 from methods import Options, method_command
 from offline_rl import CurveConfig
-from online_rl import OnlineConfig, check_online, chosen, closing, evaluator, open_online, where
+from online_rl import (
+    OnlineConfig,
+    check_online,
+    chosen,
+    closing,
+    evaluator,
+    open_online,
+    scored_before,
+    where,
+)
 from opening import trained_run
 
 import jdp
@@ -73,7 +82,8 @@ def main() -> None:
     state = base.state(config.policy_seed)
     execute: int = base.settings.execute if entry.options.get("chunks") else 1  # type: ignore[attr-defined]
     steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
-    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
+    known = {"kind": base.kind, "method": base.name, "settings": dataclasses.asdict(base.settings)}  # type: ignore[call-overload]
+    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], **known}}
     notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
     job = open_online("finetune", config, spec, notes, facts)
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
@@ -104,11 +114,8 @@ def check_fits(base: LoadedRun, spec: Spec) -> None:
 
 def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task | None) -> Json:
     """The scores of the base policy, on the episodes that the improved ones play."""
-    seeds, spec = job.config.seeds, job.data.spec
-    if not job.journal.records("base/evaluation"):
-        many = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *jnp.shape(x))), state)
-        job.journal.log("base/evaluation", 0, evaluator(job, base, task, spec)(0, many))
-    return evaluation.last_scores(job.journal.records("base/evaluation"), spec, 0)
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (job.config.seeds, *jnp.shape(x))), state)
+    return scored_before(job, evaluator(job, base, task, job.data.spec), many, job.data.spec)
 
 
 def trained(job: Job[Config[Any]], method: Method, state: PyTree, task: Task | None, execute: int) -> PyTree:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from command_line import first_words, given, parse, usual_preset
 from options import RunConfig, TrainingOptions
@@ -37,7 +37,7 @@ def method_command(
 
     Args:
         config: the script's dataclass, generic over the method's settings.
-        rest: what presets say beside the method's own, for the script's other options.
+        rest: what presets say of the script's other options, and where it differs from the method's own.
         option: the kind's name, where it is not another.
     """
     option = option or kind
@@ -51,10 +51,11 @@ def method_command(
     if name not in presets:
         raise jdp.UserError(f"--preset {name}: {kind} {entry.name} has {', '.join(presets)}")
     found = presets[name]
-    options = {option: entry.name, "preset": name, **rest(presets)[name]}
+    options: dict[str, Any] = {option: entry.name, "preset": name}
     options |= {"settings": found.settings, "updates": found.updates}
     options |= {"batch_size": found.batch_size} if issubclass(config, RunConfig) else {}
     options |= {} if found.seeds is None else {"seeds": found.seeds}
+    options |= rest(presets)[name]
     known = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
     own: type[C] = config[entry.config]  # pyright: ignore
     return entry, parse(own, own(**options), "\n".join([description, f"--{option} is one of", *known]))

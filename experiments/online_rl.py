@@ -4,31 +4,40 @@
     python experiments/online_rl.py --agent ppo --env PointMaze_UMaze-v3 --updates 300
     python experiments/online_rl.py --agent sac --env Hopper-v5 --settings.acting.warm-up 5000
     python experiments/online_rl.py --agent mbdpo --env Pendulum-v1
+    python experiments/online_rl.py --agent td3 --env Hopper-v5 --policy results/offline_rl/hopper-medium/RUN
+    python experiments/online_rl.py --agent sac --env Hopper-v5 --dataset hopper-medium \
+        --settings.acting.offline-share .5
 
 Tasks with a JAX version (PointMaze, maze2d, Pendulum, a double integrator) run inside the compiled program,
-all seeds at once; others on the host. mppi and mbdpo plan in that version. The agent's own settings are
---settings.*, how much it acts is --settings.acting.*. Everything goes to results/online_rl/<task>/<run>/; a
-run that was cut goes on with --resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two
-cores), paper (the papers' steps).
+all seeds at once; others on the host. mppi and mbdpo plan in that version. With --policy an agent of
+offline_rl.py is scored and goes on, each seed from its own; with --dataset rows of a dataset are in every
+minibatch (RLPD). The agent's own settings are --settings.*, how much it acts is --settings.acting.*.
+Everything goes to results/online_rl/<task>/<run>/; a run that was cut goes on with --resume. Presets: smoke
+(a minute, for the plumbing), cpu (minutes on two cores), paper (the papers' steps).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
 import numpy as np
-from command_line import run_main
+from command_line import given, run_main
 from methods import Options, method_command
 from offline_rl import CurveConfig
-from opening import finish, heading, minutes, open_job, save_figure, score_line
-from options import TrainingOptions, check_positive
+from opening import finish, heading, minutes, open_job, save_figure, score_line, trained_run
+from options import DatasetOptions, TrainingOptions, check_positive
 
 import jdp
 from jdp import devices, evaluation, loops, plotting, registry
+from jdp.data.checks import check_same_task
+from jdp.data.sources import Source
 from jdp.errors import check_seed
 from jdp.evaluation import score_name, seed_scores
 from jdp.loops.rounds import Evaluate
-from jdp.runs import Job
+from jdp.online.continued import continued
+from jdp.runs import Job, load_dataset
+from jdp.runs.continued import learned_offline
 from jdp.runs.models import stand_in
 from jdp.tasks import simulators
 from jdp.types import Json, Logged, Method, PyTree, Spec, Task
@@ -56,6 +65,14 @@ class Config(OnlineConfig, Generic[T]):
 
     agent: str = "sac"
     """The algorithm."""
+    policy: str | None = None
+    """A run of offline_rl.py, or a file of its weights, whose agent goes on: sac from sac_n, edac, cql and
+    their kin, td3 from td3_bc."""
+    dataset: str | None = None
+    """A dataset, as --env of offline_rl.py names it, of which --settings.acting.offline-share of every
+    minibatch is taken (RLPD: .5)."""
+    source: Source = "auto"
+    """Where the dataset is looked for."""
     settings: T
     """Of the agent."""
 
@@ -83,12 +100,52 @@ def main() -> None:
     known = (
         simulators.observed_goal(simulators.simulator(config.env)) if registry.takes(entry, "task") else None
     )
+    base = None if config.policy is None else trained_run(config.policy)
+    if base is not None:
+        config = replace(config, settings=continued(config.settings, base.settings, given("settings")))
     method = jdp.online.make(config.settings, spec, task=known)
+    begun = () if base is None else learned_offline(base, method, spec, config.seeds)
+    rows, facts = offline_rows(config, method, spec)
+    facts |= {} if scored == spec else {"task_spec": asdict(scored)}
+    facts |= {} if base is None else {"base": {"command": base.command, "dataset": base.written["dataset"]}}
     steps = config.updates * loops.steps_of_update(config.settings.acting)
-    job = open_online("online_rl", config, spec, f"agent {entry.name} {where(seen, steps, config.seeds)}")
-    states = trained(job, method, seen, evaluator(job, method, seen, scored))
+    notes = f"agent {entry.name} {where(seen, steps, config.seeds)}"
+    job = open_online("online_rl", config, spec, notes, facts)
+    evaluate, before = evaluator(job, method, seen, scored), None
+    if base is not None:
+        print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
+        before = scored_before(job, evaluate, begun, scored)
+    states = trained(job, method, seen, evaluate, rows, begun)
     job.journal.save("agent", config.updates, states)  # what load_run finds: the method without environments
-    closing(job, config.agent, scored, steps, compilations)
+    closing(job, config.agent, scored, steps, compilations, base=before)
+
+
+def offline_rows(config: Config[Any], method: Method, spec: Spec) -> tuple[PyTree, Json]:
+    """The rows of --dataset, as `method` draws them, and what is told of them; () without.
+
+    Raises:
+        UserError: if share and dataset do not go together, or it is of another task.
+    """
+    share = getattr(config.settings.acting, "offline_share", None)
+    if config.dataset is None:
+        if share:
+            raise jdp.UserError(f"--settings.acting.offline-share {share}: give the --dataset that it is of")
+        return (), {}
+    if not share:
+        why = "keeps no buffer" if share is None else "takes none of it: give --settings.acting.offline-share"
+        raise jdp.UserError(f"--dataset {config.dataset}: agent {config.agent} {why}")
+    data = load_dataset(lambda: DatasetOptions(env=config.dataset or "", source=config.source).load())
+    check_same_task(data.origin.name, data.spec, spec)
+    print("dataset    " + "\n           ".join(evaluation.describe(data)))
+    facts = {"offline": {"name": data.origin.name, "sha256": data.origin.sha256}}
+    return jdp.data.prepared(method.learner.draws, data), facts
+
+
+def scored_before(job: Job[O], evaluate: Evaluate, states: PyTree, spec: Spec) -> Json:
+    """The scores of what `states` `[S, ...]` do before they learn, on the episodes of all evaluations."""
+    if not job.journal.records("base/evaluation"):
+        job.journal.log("base/evaluation", 0, evaluate(0, states))
+    return evaluation.last_scores(job.journal.records("base/evaluation"), spec, 0)
 
 
 def chosen(env_id: str, simulator: str) -> Task | None:
@@ -115,19 +172,35 @@ def where(task: Task | None, steps: int, seeds: int) -> str:
     return f"in {'Gymnasium' if task is None else 'JAX'}, {steps:,} steps a seed, {seeds} seeds at once"
 
 
-def open_online(experiment: str, config: O, spec: Spec, notes: str, facts: Json | None = None) -> Job[O]:
+def open_online(
+    experiment: str,
+    config: O,
+    spec: Spec,
+    notes: str,
+    facts: Json | None = None,
+    keys: Sequence[str] = ("agents",),
+) -> Job[O]:
     """`open_job` of a run without a dataset."""
     data = stand_in(spec, name=f"{spec.env_id} (online)", kind="none")
-    return open_job(experiment, config, data, notes, ("agents",), not_in_hash=NOT_IN_HASH, facts=facts)
+    return open_job(experiment, config, data, notes, keys, not_in_hash=NOT_IN_HASH, facts=facts)
 
 
-def trained(job: Job[Config[Any]], method: Method, task: Task | None, evaluate: Evaluate) -> PyTree:
-    """What all seeds have learned."""
+def trained(
+    job: Job[Config[Any]],
+    method: Method,
+    task: Task | None,
+    evaluate: Evaluate,
+    rows: PyTree = (),
+    begun: PyTree = (),
+) -> PyTree:
+    """What all seeds have learned, from `begun` if it is given, with `rows` of a dataset."""
     config = job.config
     options = {
         "key": job.keys["agents"],
         "updates": config.updates,
         "seeds": config.seeds,
+        "rows": rows,
+        "begun": begun,
         "journal": job.journal,
         "evaluate": evaluate,
         "evaluate_every": config.evaluation.every,

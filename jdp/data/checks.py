@@ -98,6 +98,16 @@ def _check_resolution(values: np.ndarray, key: str, where: str) -> None:
         )
 
 
+def check_same_task(what: str, spec: Spec, task: Spec) -> None:
+    """Raises `UserError` where `what`, of the task `spec`, sees or does something else than in `task`."""
+    ours, wanted = ((one.observation_dim, one.action_dim) for one in (spec, task))
+    if ours != wanted:
+        raise UserError(
+            f"{what} has {ours[0]} observations and {ours[1]} actions, {task.env_id} has {wanted[0]} and "
+            f"{wanted[1]}: give one of this task"
+        )
+
+
 def check_fits(observation: AnyArray, action: AnyArray, spec: Spec, what: str) -> None:
     """Raises `UserError` where `[..., O]` and `[..., A]` are not of the task in `spec`; `what` is for it."""
     found = observation.shape[-1], action.shape[-1]

@@ -16,7 +16,7 @@ import numpy as np
 from jdp.data import checks
 from jdp.data.ends import find_timeouts
 from jdp.data.write import write_columns
-from jdp.errors import UserError
+from jdp.errors import StorageError, UserError
 from jdp.tasks.families import gymnasium_id, register
 from jdp.types import Spec, Transition
 
@@ -48,8 +48,9 @@ def save_d4rl(
     row, so the last one of each fragment is lost.
 
     Raises:
-        UserError: for arrays that `jdp.data.checks` refuses, or a path that cannot be written; with
-            `compact` also where within a fragment `next_observation` is not the next row's observation.
+        StorageError: if it cannot be written.
+        UserError: for arrays that `jdp.data.checks` refuses; with `compact` also where within a fragment
+            `next_observation` is not the next row's observation.
     """
     path = Path(path)
     columns = _columns(transitions, timeouts, str(path))
@@ -63,7 +64,7 @@ def save_d4rl(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_columns(path, written, entries, compression="gzip", compression_opts=level, shuffle=True)
     except OSError as error:
-        raise UserError(f"could not write {path}: {error}") from error
+        raise StorageError(f"could not write {path}: {error.strerror or error}") from error
 
 
 def _in_task(actions: np.ndarray, spec: Spec | None) -> np.ndarray:

@@ -218,6 +218,9 @@ def _read(
     env_id = env_id or arrays.metadata.get("env_id") or named_env_id
     limit = asked.limit(reference.max_episode_steps if reference else None, env_id)
     reference = reference or names.locomotion_reference(env_id, limit)
+    if origin.kind == "file" and {"dataset", "d4rl_style"} <= arrays.metadata.keys():  # of jdp.data.family
+        told = f"{arrays.metadata['dataset']} (d4rl-style: {arrays.metadata['d4rl_style']})"
+        origin = replace(origin, name=told, licence="yours: made by jdp")
     if origin.kind == "file" and reference is not None:
         origin = origin.noting(names.scale_notice(origin.name, env_id))
     width = arrays.observations.shape[1]

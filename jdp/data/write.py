@@ -17,16 +17,22 @@ def write_columns(
 ) -> None:
     """Writes the file beside `path` and moves it there; `storage` is h5py's, of every column.
 
+    It is made in memory first: where a disk is full, HDF5 itself prints, and may end the process.
+
     Raises:
         OSError: if it cannot be written.
     """
     import h5py
 
-    with _moved_to(path) as part, h5py.File(part, "w") as file:
+    with h5py.File("memory", "w", driver="core", backing_store=False) as file:
         for key, values in columns.items():
             file.create_dataset(key, data=values, **storage)
         for key, value in metadata.items():
             file.create_dataset(f"metadata/{key}", data=value)
+        file.flush()
+        content = file.id.get_file_image()
+    with _moved_to(path) as part:
+        part.write_bytes(content)
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

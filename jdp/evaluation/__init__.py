@@ -13,6 +13,7 @@ from jdp.evaluation.goal_tasks import (
 from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
 from jdp.evaluation.published import Published, published
 from jdp.evaluation.scores import normalised_score
+from jdp.evaluation.seen_goals import SeesGoal, seeing_goals
 from jdp.evaluation.simulator import Simulator, supports
 from jdp.evaluation.statistics import (
     Band,
@@ -50,6 +51,7 @@ __all__ = [
     "Interval",
     "Likelihood",
     "Published",
+    "SeesGoal",
     "Simulator",
     "Spread",
     "Step",
@@ -79,6 +81,7 @@ __all__ = [
     "score_name",
     "scores_of",
     "seed_scores",
+    "seeing_goals",
     "share_interval",
     "spreads",
     "success_interval",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jdp.data.draws import NoDraw, TransitionDraw
@@ -53,6 +54,25 @@ def insert(buffer: Buffer, rows: Array) -> Buffer:
     places = (buffer.place + jnp.arange(count)) % capacity
     size = jnp.minimum(buffer.size + count, capacity)
     return Buffer(buffer.rows.at[places].set(rows), size, (buffer.place + count) % capacity)
+
+
+def keeping_all(config: OffPolicyConfig, updates: int) -> OffPolicyConfig:
+    """`config` with a buffer that loses nothing in `updates` updates, and a warm-up of whole steps."""
+    count = config.environments
+    warm_up = -(-config.warm_up // count) * count
+    return replace(config, warm_up=warm_up, capacity=warm_up + updates * count)
+
+
+def in_order(buffer: Buffer, environments: int, count: int) -> np.ndarray:
+    """The first `count` = n rows that a buffer got, `[n, P]`: those of each environment in the order of time.
+
+    Raises:
+        ValueError: if it has not got so many, or the oldest have made room.
+    """
+    if int(buffer.size) < count or int(buffer.place) != int(buffer.size) % len(buffer.rows):
+        raise ValueError("these rows are not in the buffer")
+    rows = np.asarray(buffer.rows[:count])  # row t * N + i is environment i's
+    return rows.reshape(-1, environments, rows.shape[1]).swapaxes(0, 1).reshape(rows.shape)
 
 
 def transitions(rollout: Rollout) -> Transition:

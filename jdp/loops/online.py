@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -43,6 +44,7 @@ def train_online(
     updates: int,
     seeds: int,
     rows: PyTree = (),
+    begun: PyTree = (),
     chunk: int = 100,
     mesh: Mesh | None = None,
     journal: Journal | None = None,
@@ -55,6 +57,7 @@ def train_online(
     Args:
         key: typed; initial weights and environments use `fold_in(key, INIT)`, update `i` `fold_in(key, i)`.
         rows: of a dataset, where `acting` or the method asks for them (`jdp.data.prepared`).
+        begun: states `[S, ...]` of the method to go on from; () to begin anew.
         evaluate: called as of `train_in_rounds` with the methods' own states, after each `evaluate_every`
             updates (default: never before the end) and at the end.
 
@@ -64,8 +67,13 @@ def train_online(
     journal, learner = Memory() if journal is None else journal, online_learner(method, task, acting)
     draw = together(learner.draws)
     keys = jax.random.split(jax.random.fold_in(key, INIT), seeds)
-    init = jax.vmap(learner.init, in_axes=(0, None))
-    states, start = journal.begin(phase, init, keys, draw.view(rows))
+
+    def init(keys: Array, data: PyTree, begun: PyTree) -> PyTree:
+        states = jax.vmap(learner.init, in_axes=(0, None))(keys, data)
+        # Copied, for what is trained is written over.
+        return states._replace(learner=jax.tree.map(jnp.copy, begun)) if jax.tree.leaves(begun) else states
+
+    states, start = journal.begin(phase, init, keys, draw.view(rows), begun)
     journal.cut(f"{phase}/evaluation", start)
     batch_size = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
     source, update = batches(draw, batch_size, seeds), vmapped(learner.update, seeds)

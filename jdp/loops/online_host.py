@@ -1,5 +1,6 @@
 """`train_online` in environments on the host: the same learners, the same journal, the same evaluation."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -54,17 +55,21 @@ def train_online_host(
     seeds: int,
     seed: int = 0,
     rows: PyTree = (),
+    begun: PyTree = (),
     chunk: int = 100,
     journal: Journal | None = None,
     phase: str = "online",
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
+    finish: Callable[[HostRun], None] | None = None,
 ) -> PyTree:
     """As `train_online`, in environments that `make` makes (`jdp.evaluation.environment_maker`).
 
     Args:
         spec: of the task.
+        begun: as of `train_online`.
         seed: of the environments' episodes.
+        finish: called at the end with all that the run holds, its buffer too.
 
     Raises:
         UserError: if the loss is not finite, the method does not learn as `acting` says, or the task has no
@@ -74,7 +79,7 @@ def train_online_host(
     envs = HostEnvironments(make, seeds * acting.environments, spec.action_dim, seed)
     try:
         players = _Players(method, spec, acting, envs, seeds)
-        run, start = journal.begin(phase, lambda run: run, players.begin(key, rows))
+        run, start = journal.begin(phase, lambda run: run, players.begin(key, rows, begun))
         if start:
             envs.restore(HostState(*(np.array(x) for x in run.environments)))
         journal.cut(f"{phase}/evaluation", start)
@@ -94,6 +99,8 @@ def train_online_host(
                     evaluate_due(after, evaluate, run.learner, end - every, end, every)
                     after.restart()
         evaluate_due(after, evaluate, run.learner, updates - every, updates, every)
+        if finish is not None:
+            finish(run)
         return run.learner
     finally:
         envs.close()
@@ -131,15 +138,21 @@ class _Players:
         """`[S * N, ...]` as `[S, N, ...]`."""
         return x.reshape(self.seeds, self.acting.environments, *x.shape[1:])
 
-    def begin(self, key: Array, rows: PyTree) -> HostRun:
-        """Before the first update: random steps fill the buffer, and the learner sees these or `rows`."""
+    def begin(self, key: Array, rows: PyTree, begun: PyTree) -> HostRun:
+        """Before the first update: random steps fill the buffer, and the learner sees these or `rows`.
+
+        Where states have `begun` already, they go on.
+        """
         keys, buffer = jax.random.split(jax.random.fold_in(key, INIT), self.seeds), None
         data, axes = self.draw.view(rows) if jax.tree.leaves(rows) else (), (0, None)
         if isinstance(self.acting, OffPolicyConfig):
             buffer = self._random_steps(self.acting)
             if not jax.tree.leaves(rows):
                 data, axes = jax.vmap(self.draw.view)(buffer.rows[:, : int(buffer.size[0])]), (0, 0)
-        learner = jax.jit(jax.vmap(self.method.learner.init, in_axes=axes))(keys, data)
+        if jax.tree.leaves(begun):
+            learner = jax.tree.map(jnp.copy, begun)
+        else:
+            learner = jax.jit(jax.vmap(self.method.learner.init, in_axes=axes))(keys, data)
         seen = self.shaped(self.envs.observation)
         carry = jax.vmap(self.policy.init)(jnp.asarray(seen))
         return HostRun(learner, carry, jnp.zeros(seen.shape[:2], bool), buffer, self.envs.state)

@@ -11,11 +11,12 @@ import jax
 from jdp import registry
 from jdp.data import Normaliser
 from jdp.errors import UserError
+from jdp.finetune import base as bases
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import models
 from jdp.runs.records import without_place
 from jdp.runs.settings import from_dict
-from jdp.runs.stores import Store, checkpoints_of
+from jdp.runs.stores import Store, checkpoints_of, find, read_weights
 from jdp.synthesis.imagined import TrainedModel
 from jdp.tasks import simulators
 from jdp.types import Denoiser, Json, Method, PyTree, Spec
@@ -51,6 +52,12 @@ class LoadedRun:
     def command(self) -> str:
         """The command that it was trained by, as it can be given again."""
         return without_place(str(self.written.get("command") or ""))
+
+    @property
+    def task(self) -> Spec:
+        """What it is scored on: `spec`, but for agents whose observations end with the goal."""
+        told = self.written.get("task_spec")
+        return self.spec if told is None else from_dict(Spec, told)
 
     def finished_scores(self) -> Json:
         """`scores`; raises `UserError` while the run is unfinished."""
@@ -134,6 +141,8 @@ def opened(path: Path, written: Json, store: Store, scores: Json | None) -> Load
     spec = from_dict(Spec, written["spec"])
     settings = from_dict(found.config, config.get("settings") or config[name], ignored)
     world_models, parts = models.world_models(store, written, spec), {}
+    base = _base_of(path, written) if kind == "fine_tuner" else None
+    parts |= {} if base is None else {"base": base}
     if found.options.get("model_based"):
         if not world_models:
             raise UserError(f"{path} holds no checkpoint of a world model yet: let it run on with --resume")
@@ -149,7 +158,7 @@ def opened(path: Path, written: Json, store: Store, scores: Json | None) -> Load
         name=name,
         method=method,
         settings=settings,
-        states=_states(path, config, kind, method, spec, store),
+        states=_states(path, config, kind, method, spec, store, base),
         diffusers=models.diffusers(store, written, spec),
         world_models=world_models,
         scores=scores,
@@ -159,8 +168,8 @@ def opened(path: Path, written: Json, store: Store, scores: Json | None) -> Load
 
 def _method_of(path: Path, config: Json) -> tuple[registry.Kind, str]:
     """The kind and name of a run's method; of a comparison of models that of its target policies."""
-    if config.get("agent") and "simulator" in config:  # a run of online_rl.py
-        return "online", config["agent"]
+    if "simulator" in config:  # a run of online_rl.py or finetune.py, whose `policy` is what it began with
+        return ("online", config["agent"]) if config.get("agent") else ("fine_tuner", config["method"])
     for kind in KINDS:
         if config.get(kind):
             return kind, config[kind]
@@ -169,9 +178,23 @@ def _method_of(path: Path, config: Json) -> tuple[registry.Kind, str]:
     if not compared or len(targets) != 1:
         raise UserError(
             f"{path} is no run of one method, as offline_rl.py, pgd_d4rl.py, policies.py and plan.py make "
-            "them, nor of models, as world_models.py does"
+            "them, online_rl.py and finetune.py too, nor of models, as world_models.py does"
         )
     return "agent", targets[0]
+
+
+def _base_of(path: Path, written: Json) -> object:
+    """The settings of the policy that a fine-tuner improves; older runs name it, and do not say them."""
+    if "settings" in (told := written.get("base") or {}):
+        return from_dict(registry.entry(told["kind"], told["method"]).config, told["settings"])
+    where = Path(written["config"]["policy"])
+    try:
+        if where.is_dir():
+            return load_run(where).settings
+        card, store = read_weights(find(where))
+        return opened(where, card["run"], store, card["scores"]).settings
+    except UserError as error:
+        raise UserError(f"{path} improves a policy that is not there any more ({error})") from error
 
 
 def read_config(path: Path) -> Json:
@@ -186,9 +209,15 @@ def read_config(path: Path) -> Json:
 
 
 def _states(
-    path: Path, config: Json, kind: registry.Kind, method: Method, spec: Spec, store: Store
+    path: Path,
+    config: Json,
+    kind: registry.Kind,
+    method: Method,
+    spec: Spec,
+    store: Store,
+    base: object | None,
 ) -> dict[str, PyTree]:
-    """The newest states of each phase that has weights."""
+    """The newest states of each phase that has weights; `base` are the settings of what is improved."""
     rounds = [f"round_{i + 1}" for i in range((config.get("settings") or {}).get("rounds", 0))]
     agents = config.get("arms", ["agent"] if config.get("agent") else [TARGETS])
     phases = {name: [name] for name in agents} if kind in ("agent", "online") else {}
@@ -197,5 +226,7 @@ def _states(
     newest = {name: found[0] for name, found in trained.items() if found}
     if not newest and "arms" not in config:
         raise UserError(f"{path} holds no checkpoint yet: let it run on with --resume")
-    like = models.state_like(method.learner, spec, config["seeds"])
+    # A fine-tuner begins with the state of its base policy, and with no rows.
+    begun = None if base is None else models.state_like(bases.method_of(base, spec).learner, spec)
+    like = models.state_like(method.learner, spec, config["seeds"], begun)
     return {name: store.restore(phase, like) for name, phase in newest.items()}

@@ -46,10 +46,14 @@ def stand_in(spec: Spec, *, name: str = "zeros", kind: str = "file") -> Episodes
     )
 
 
-def state_like(learner: Learner, spec: Spec, seeds: int | None = None) -> PyTree:
-    """Shapes of the state of a learner, or of the stacked states of `seeds` of it, without computing them."""
-    data = stand_in(spec)
-    view = together(learner.draws).view(prepared(learner.draws, data))
+def state_like(learner: Learner, spec: Spec, seeds: int | None = None, begun: PyTree | None = None) -> PyTree:
+    """Shapes of the state of a learner, or of the stacked states of `seeds` of it, without computing them.
+
+    `begun` is what its `init` sees, where that is no dataset.
+    """
+    view = begun
+    if view is None:
+        view = together(learner.draws).view(prepared(learner.draws, stand_in(spec)))
     if seeds is None:
         return jax.eval_shape(learner.init, jax.random.key(0), view)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), seeds))

@@ -13,6 +13,10 @@ import h5py
 import jax
 import numpy as np
 
+import jdp
+from jdp import evaluation, loops
+from jdp.tasks import simulators
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TIMEOUT = 900  # seconds: a busy machine is no failure
 # Runs a script and sends this very process a signal where the test says: at a call of a module's function.
@@ -71,6 +75,21 @@ def run(
         check=False,
         timeout=TIMEOUT,
     )
+
+
+def check_plays_as_scored(path: Path, simulator: str) -> Any:
+    """A run of online_rl.py or finetune.py, loaded, must return in its own episodes what it scored there."""
+    found, scores = jdp.load_run(path), json.loads((path / "scores.json").read_text())
+    seed, (states,) = found.config["seed"], found.states.values()
+    shared = {"key": jax.random.key(seed), "seeds": found.config["seeds"], "episodes": scores["episodes"]}
+    if simulator == "jax":
+        task = simulators.simulator(found.config["env"])
+        record = loops.score_together(found.method.policy, states, task, **shared)
+    else:
+        make = evaluation.environment_maker(found.spec)
+        record = loops.play_together(found.method.policy, states, make, seed=seed + 1_000_000, **shared)
+    np.testing.assert_allclose(record["returns"], scores["returns"], rtol=1e-6)
+    return found
 
 
 def run_two(script: str, *arguments: str, codes: tuple[str | None, str | None] = (None, None)) -> list[Any]:

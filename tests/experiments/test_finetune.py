@@ -5,7 +5,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from scripts import check_mistakes, killer, run
+from scripts import check_mistakes, check_plays_as_scored, killer, run
+
+import jdp
 
 BASE = [
     *("--preset", "smoke", "--source", "bundled", "--env", "pointmaze-umaze", "--policy", "diffusion_policy"),
@@ -63,6 +65,28 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, request, method, poli
     done = script(cut, "--resume")
     assert done.returncode == 0, done.stderr
     assert {k: only(cut)[k] for k in ("returns", "base")} == {k: found[k] for k in ("returns", "base")}
+    plays_again(cut, simulator)
+
+
+def plays_again(out: Path, simulator: str) -> None:
+    """A fine-tuned run is a policy like any other: loaded, evaluated, filmed; also one of an older jdp."""
+    (path,) = out.glob("finetune/*/*")
+    loaded = check_plays_as_scored(path, simulator)
+    assert (loaded.kind, loaded.name, list(loaded.states)) == ("fine_tuner", "dppo", ["fine_tuner"])
+    common = ("--episodes", "2", "--decisions", "1", "--pictures", "1", "--out", str(out))
+    done = run("evaluate", str(path), *common)
+    assert done.returncode == 0, done.stderr
+    (played,) = out.glob("evaluate/*/*")
+    assert json.loads((played / "scores.json").read_text())["score_name"] == "success %"
+    assert {p.name for p in (played / "figures").iterdir()} == {"plans.png", "closed_loop.gif"}
+    written = json.loads((path / "config.json").read_text())
+    del written["base"]["settings"]  # then the settings are those of the policy's own run
+    (path / "config.json").write_text(json.dumps(written))
+    assert jdp.load_run(path).method == loaded.method
+    written["config"]["policy"] += "-moved"
+    (path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(jdp.UserError, match="improves a policy that is not there any more"):
+        jdp.load_run(path)
 
 
 @pytest.mark.slow

@@ -7,9 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from scripts import check_mistakes, killer, run
-
-import jdp
+from scripts import check_mistakes, check_plays_as_scored, killer, run
 
 TINY = ["--preset", "smoke", "--updates", "60", "--evaluation.every", "30"]
 BUFFER = ("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8")
@@ -60,13 +58,27 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, agent, simulator):
     again = json.loads(only(cut, "scores.json").read_text())
     assert (again["returns"], again["seeds"]) == (found["returns"], found["seeds"])
 
-    loaded = jdp.load_run(only(cut, "scores.json").parent)
+    loaded = check_plays_as_scored(only(cut, "scores.json").parent, simulator)
     assert (loaded.kind, loaded.name, list(loaded.states)) == ("online", agent, ["agent"])
     policy, seen = loaded.method.policy, np.zeros((4, 3), np.float32)
     action = policy.act(
         jax.random.key(0), loaded.state(1), policy.init(seen), seen, np.zeros((4, 0), np.float32)
     )[1]
     assert action.action.shape == (4, 1)
+
+
+@pytest.mark.slow
+def test_an_agent_that_sees_the_goal_is_played_and_scored_by_it(tmp_path):
+    options = ("--agent", "ppo", "--env", "PointMaze_UMaze-v3", "--preset", "smoke", "--updates", "2")
+    done = run("online_rl", *options, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    path = only(tmp_path, "scores.json").parent
+    common = ("--episodes", "2", "--decisions", "1", "--pictures", "1", "--out", str(tmp_path))
+    done = run("evaluate", str(path), *common)
+    assert done.returncode == 0, done.stderr
+    (played,) = tmp_path.glob("evaluate/*/*")
+    assert json.loads((played / "scores.json").read_text())["score_name"] == "success %"
+    assert (played / "figures" / "closed_loop.gif").exists()
 
 
 def test_mistakes_get_one_line(tmp_path):
