@@ -43,6 +43,7 @@ def train_online(
     updates: int,
     seeds: int,
     rows: PyTree = (),
+    base: PyTree = (),
     chunk: int = 100,
     mesh: Mesh | None = None,
     journal: Journal | None = None,
@@ -55,6 +56,7 @@ def train_online(
     Args:
         key: typed; initial weights and environments use `fold_in(key, INIT)`, update `i` `fold_in(key, i)`.
         rows: of a dataset, where `acting` or the method asks for them (`jdp.data.prepared`).
+        base: of fine-tuners the state of what they improve, which `init` sees in the place of rows.
         evaluate: called as of `train_in_rounds` with the methods' own states, after each `evaluate_every`
             updates (default: never before the end) and at the end.
 
@@ -65,7 +67,7 @@ def train_online(
     draw = together(learner.draws)
     keys = jax.random.split(jax.random.fold_in(key, INIT), seeds)
     init = jax.vmap(learner.init, in_axes=(0, None))
-    states, start = journal.begin(phase, init, keys, draw.view(rows))
+    states, start = journal.begin(phase, init, keys, base if jax.tree.leaves(base) else draw.view(rows))
     journal.cut(f"{phase}/evaluation", start)
     batch_size = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
     source, update = batches(draw, batch_size, seeds), vmapped(learner.update, seeds)
