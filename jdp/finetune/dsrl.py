@@ -270,8 +270,8 @@ def presets(task: Task) -> Mapping[str, Preset]:
     title="DSRL",
     paper="arXiv 2506.15799",
     idea="SAC that chooses the noise of a frozen policy",
-    departures="the critic of noise is taught on the actor's noise too, to the lower of two critics; noise of "
-    "the first steps is clipped too",
+    departures="the critic of noise is taught on the actor's noise too, to the lower of two critics; first "
+    "steps clip their noise too",
     chunks=True,  # an action of its behaviour is a chunk
 )
 @lru_cache
