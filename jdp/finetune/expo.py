@@ -301,8 +301,8 @@ def expo(config: EXPOConfig, spec: Spec, *, base: object) -> Method:
     """EXPO on any policy or agent of settings `base` that sees the present alone.
 
     Its `behaviour` decides chunks of as many actions as the base policy executes, for
-    `jdp.tasks.simulators.chunked`; `policy` acts step by step. `init` sees the state of the base policy. Equal
-    arguments give the same method.
+    `jdp.tasks.simulators.chunked`; `policy` acts step by step. `init` sees the state of the base policy.
+    Equal arguments give the same method.
 
     Raises:
         UserError: if the base policy is none or sees more, or rows of a dataset would have to have goals.

@@ -72,7 +72,7 @@ def test_nothing_better_than_what_is_backed_up_was_at_hand(modes):
 
 def test_a_chunk_is_what_the_base_policy_does_next():
     """Of a policy that executes two actions: those that it decides step by step."""
-    base = replace(BASE, execute=2)
+    base = replace(BASE, execute=2, sampling_steps=2)
     policy = bases.method_of(base, SLOPE).policy
     act = jax.jit(policy.act)
     carry, first = act(KEY, base_state(), policy.init(SHOWN), SHOWN, GOALS)
