@@ -114,8 +114,8 @@ def test_noise_finds_the_rewarded_mode_and_stays_within_the_modes(monkeypatch, v
     for seed in range(2):
         one = jax.tree.map(lambda x, seed=seed: x[seed], states)
         scored = method.policy.act(KEY, one, method.policy.init(here), here, none)[1].action
-        assert (np.linalg.norm(scored - _mode(WANTED), axis=1) < 0.05).all(), scored[0]
+        assert (np.linalg.norm(scored - np.asarray(_mode(WANTED))[None], axis=1) < 0.05).all(), scored[0]
         drawn = method.behaviour.act(KEY, one, (), here, none)[1].action
-        away = np.linalg.norm(drawn[:, None] - _mode(jnp.arange(8))[None], axis=2).min(1)
+        away = np.linalg.norm(drawn[:, None] - np.asarray(_mode(jnp.arange(8.0)))[None], axis=2).min(1)
         assert away.max() <= 0.05 * RADIUS + 1e-6
     jax.tree.map(lambda ours, base: np.testing.assert_array_equal(ours[0], base), states.base, base_state())

@@ -33,7 +33,7 @@ MODES = Method(Learner(None, None, None), Policy(lambda observation: (), _two_mo
 FAST = {f"{name}_learning_rate": 3e-3 for name in ("actor", "critic", "alpha")}
 TINY = EXPOConfig(
     acting=OffPolicyConfig(16, batch_size=64, capacity=4_000, warm_up=256), hidden=(32, 32), critics=4,
-    beta=0.2, initial_alpha=0.02, target_entropy=-3.0, **FAST,
+    beta=0.2, initial_alpha=0.003, target_entropy=-3.0, **FAST,
 )  # fmt: skip
 SHOWN, GOALS = jnp.linspace(-1, 1, 12).reshape(6, 2), jnp.zeros((6, 0))
 
@@ -103,7 +103,7 @@ def _step(key, state, action):
 
 @pytest.mark.slow
 def test_edits_reach_what_the_best_of_the_bases_actions_do_not(modes):
-    options = {"key": KEY, "updates": 600, "seeds": 2, "chunk": 600, "base": STATE}
+    options = {"key": KEY, "updates": 1_500, "seeds": 2, "chunk": 1_500, "base": STATE}
     states = train_online(modes, Task(_reset, _step, SPEC), TINY.acting, **options)
     here, none = jnp.zeros((50, 2)), jnp.zeros((50, 0))
     own = bases.drawn(KEY, STATE, jnp.zeros((400, 2)), jnp.zeros((400, 0)), "modes", SPEC).reshape(50, 8)
