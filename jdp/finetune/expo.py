@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.agents import sac
-from jdp.errors import check_settings
+from jdp.errors import UserError, check_settings
 from jdp.finetune import base as bases
 from jdp.finetune import replayed
 from jdp.finetune.replayed import ReplayedConfig
@@ -54,12 +54,18 @@ class EXPOConfig(ReplayedConfig):
     """Widths of edits and critics."""
     target_entropy: float | None = None
     """Of edits divided by `beta`; None: minus half the number of entries of an action."""
+    backup_entropy: bool = False
+    """What is backed up is the best candidate, which has no density: False."""
     acting: OffPolicyConfig = field(default_factory=lambda: OffPolicyConfig(updates=20))
     """Steps, buffer and updates; steps are chunks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_candidates(self.candidates)
+        if self.backup_entropy:
+            raise UserError(
+                "EXPOConfig: the best of many candidates has no density: leave backup_entropy out"
+            )
         limits = {"beta": (self.beta, 0, 2), "subsample": (self.subsample, 1, self.critics)}
         check_settings(type(self).__name__, **limits)
 
@@ -268,18 +274,18 @@ def _act(
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """The paper's, and one of fewer candidates and updates with a small temperature."""
+    """The paper's, and ours of fewer candidates and updates: faster targets, little entropy."""
     del task
-    acting = OffPolicyConfig(32, updates=1, batch_size=128, capacity=50_000, warm_up=1_000)
+    acting = OffPolicyConfig(16, updates=3, batch_size=128, capacity=50_000, warm_up=1_000)
     rates = dict.fromkeys(("actor_learning_rate", "critic_learning_rate", "alpha_learning_rate"), 1e-3)
-    cpu = EXPOConfig(
-        acting=acting, candidates=4, critics=4, hidden=(128, 128), beta=0.2, initial_alpha=0.01, **rates
-    )
+    soft = {"initial_alpha": 0.003, "tau": 0.02}
+    small = {"candidates": 4, "critics": 4, "hidden": (128, 128)}
+    cpu = EXPOConfig(acting=acting, beta=0.2, **small, **soft, **rates)
     brief = OffPolicyConfig(4, batch_size=8, capacity=100, warm_up=8)
     tiny = replace(cpu, acting=brief, hidden=(16,), candidates=2, critics=2)
     return {
-        "smoke": Preset(tiny, updates=6, batch_size=0, seeds=2),
-        "cpu": Preset(cpu, updates=1_000, batch_size=0, seeds=3),
+        "smoke": Preset(tiny, updates=3, batch_size=0, seeds=2),
+        "cpu": Preset(cpu, updates=800, batch_size=0, seeds=3),
         "paper": Preset(EXPOConfig(), updates=250_000, batch_size=0, seeds=5),
     }
 

@@ -87,6 +87,8 @@ def test_what_cannot_be_edited_is_refused(modes):
         make(TINY, SPEC, base=DiffusionPolicyConfig(history=2))
     with pytest.raises(UserError, match="subsample"):
         replace(TINY, subsample=5)
+    with pytest.raises(UserError, match="leave backup_entropy out"):
+        replace(TINY, backup_entropy=True)
     with pytest.raises(UserError, match="rows of a dataset do not say which"):
         mixed = replace(TINY, acting=replace(TINY.acting, offline_share=0.5))
         make(mixed, replace(SPEC, goal=(0,)), base="modes")
