@@ -10,6 +10,7 @@ minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes)
 """
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -29,10 +30,14 @@ from online_rl import (
     where,
 )
 from opening import trained_run
+from options import DatasetOptions
 
 import jdp
 from jdp import devices, evaluation, loops
+from jdp.finetune.base import executed
+from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops.host import ChunkedEnvironment
+from jdp.registry import Preset
 from jdp.runs import Job, LoadedRun
 from jdp.tasks import simulators
 from jdp.types import Json, Method, PyTree, Spec, Task
@@ -53,7 +58,7 @@ class Config(OnlineConfig, Generic[T]):
     env: str = ""
     """The task, where it is not the one that the policy was trained for."""
     updates: int = 50
-    """Each with its rollouts."""
+    """Each with its rollouts; of methods with a buffer, each after one decision in all environments."""
     settings: T
     """Of the method."""
 
@@ -69,8 +74,11 @@ def main() -> None:
     policy = first_words(policy=None).policy
     if policy is None and not {"-h", "--help"} & set(arguments()):
         raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
-    rest = {name: {**options, "policy": policy or "RUN"} for name, options in PRESETS.items()}
-    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", lambda _: rest, "method")
+
+    def rest(presets: Mapping[str, Preset]) -> dict[str, Options]:
+        return {name: {**usual(name, found), "policy": policy or "RUN"} for name, found in presets.items()}
+
+    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", rest, "method")
     compilations = devices.count_compilations()
     base = trained_run(config.policy)
     config = dataclasses.replace(config, env=config.env or task_of(base.spec))
@@ -80,17 +88,44 @@ def main() -> None:
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
     check_fits(base, spec)
     state = base.state(config.policy_seed)
-    execute: int = base.settings.execute if entry.options.get("chunks") else 1  # type: ignore[attr-defined]
-    steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
+    execute = executed(base.settings) if entry.options.get("chunks") else 1
+    steps = steps_of(config.settings.acting, config.updates) * execute
+    rows = rows_of(base, method) if getattr(config.settings.acting, "offline_share", 0) else ()
     known = {"kind": base.kind, "method": base.name, "settings": dataclasses.asdict(base.settings)}  # type: ignore[call-overload]
     facts = {"base": {"command": base.command, "dataset": base.written["dataset"], **known}}
     notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
     job = open_online("finetune", config, spec, notes, facts)
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
     before = score_before(job, base.method, state, task)
-    states = trained(job, method, state, task, execute)
+    states = trained(job, method, state, rows, task, execute)
     job.journal.save("fine_tuner", config.updates, states)
     closing(job, config.method, spec, steps, compilations, base=before)
+
+
+def usual(name: str, preset: Preset) -> Options:
+    """What a preset says beside the method; updates of methods with a buffer are many small ones."""
+    if isinstance(preset.settings.acting, OnPolicyConfig):
+        return PRESETS[name]
+    scored = PRESETS[name]["evaluation"]
+    return {"evaluation": dataclasses.replace(scored, every=max(preset.updates // 5, 1))}  # type: ignore[type-var]
+
+
+def steps_of(acting: OnPolicyConfig | OffPolicyConfig, updates: int) -> int:
+    """Decisions of a seed in a run, those before the first update included."""
+    first = 0 if isinstance(acting, OnPolicyConfig) else -(-acting.warm_up // acting.environments)
+    return updates * loops.steps_of_update(acting) + first * acting.environments
+
+
+def rows_of(base: LoadedRun, method: Method) -> PyTree:
+    """The rows that `method` mixes in: of the dataset that the base policy was trained on."""
+    known = {f.name for f in dataclasses.fields(DatasetOptions)} - {"out"}
+    data = DatasetOptions(**{k: v for k, v in base.config.items() if k in known}).load()
+    if data.origin.sha256 != base.written["sha256"]:
+        raise jdp.UserError(
+            f"{data.origin.name} is not the dataset that {base.path} was trained on, "
+            f"{base.written['dataset']}: leave --settings.acting.offline-share out"
+        )
+    return jdp.data.prepared(method.learner.draws, data)
 
 
 def task_of(spec: Spec) -> str:
@@ -118,20 +153,23 @@ def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task 
     return scored_before(job, evaluator(job, base, task, job.data.spec), many, job.data.spec)
 
 
-def trained(job: Job[Config[Any]], method: Method, state: PyTree, task: Task | None, execute: int) -> PyTree:
-    """What all seeds have learned from `state`."""
+def trained(
+    job: Job[Config[Any]], method: Method, state: PyTree, rows: PyTree, task: Task | None, execute: int
+) -> PyTree:
+    """What all seeds have learned from `state`, the base policy's, with `rows` of its dataset or ()."""
     config, spec = job.config, job.data.spec
+    acting = config.settings.acting
     options = {
         "key": job.keys["agents"],
         "updates": config.updates,
         "seeds": config.seeds,
-        "rows": state,
-        "chunk": 1,
+        "rows": rows,
+        "base": state,
+        "chunk": 1 if isinstance(acting, OnPolicyConfig) else 50,
         "journal": job.journal,
         "evaluate": evaluator(job, method, task, spec),
         "evaluate_every": config.evaluation.every,
     }
-    acting = config.settings.acting
     if task is not None:
         return loops.train_online(method, simulators.chunked(task, execute), acting, mesh=job.mesh, **options)
     make, whole = evaluation.environment_maker(spec), spec.action_dim * execute

@@ -137,6 +137,7 @@ class Decision(NamedTuple):
     value: Array | None = None  # [B], the method's own estimate of what follows
     chain: Array | None = None  # [n + 1, B, ...], the denoising chain that made it
     log_prob: Mapping[str, Array] | None = None  # [B], one for each level of a hierarchy, by its name
+    latent: Array | None = None  # [B, L] within [-1, 1], what made the action; buffers keep it in its place
 
 
 class Draw(Protocol):
@@ -308,6 +309,7 @@ class Method(NamedTuple):
     target: Target | None = None
     imagination: Imagination | None = None  # of model-based methods
     imagine: Imagine | None = None  # of methods that learn from their own plans
+    warm_up: Policy | None = None  # how it fills a buffer before its first update; None: at random
 
 
 class Stepped(NamedTuple):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,10 @@ class SACConfig:
             initial_alpha=(self.initial_alpha, 1e-8, 1e8),
         )
 
+    def layers(self) -> dict[str, Any]:
+        """Options of `jdp.networks.mlp.mlp`, of actor and critics; kin with other layers say so here."""
+        return {"initialiser": self.initialiser}
+
 
 class SACState(NamedTuple):
     """The temperature, the actor, the critics and their target."""
@@ -83,22 +87,23 @@ Penalty = Callable[[Params, Network, Array, Transition, Actor], tuple[Array, Met
 def networks(config: SACConfig, spec: Spec) -> Networks:
     """The actor and the N critics that `config` describes."""
     actor_limit, critic_limit = LAST_LIMITS.get(config.initialiser, (None, None))
-    actor = mlp((*config.hidden, 2 * spec.action_dim), initialiser=config.initialiser, last_limit=actor_limit)
-    critic = critics.critic(
-        config.hidden, size=config.critics, initialiser=config.initialiser, last_limit=critic_limit
-    )
+    actor = mlp((*config.hidden, 2 * spec.action_dim), **config.layers(), last_limit=actor_limit)
+    critic = critics.critic(config.hidden, size=config.critics, **config.layers(), last_limit=critic_limit)
     return Networks(actor, critic)
 
 
-class _Optimisers(NamedTuple):
+class Optimisers(NamedTuple):
+    """Of the three that learn."""
+
     log_alpha: optax.GradientTransformation
     actor: optax.GradientTransformation
     critic: optax.GradientTransformation
 
 
-def _optimisers(config: SACConfig) -> _Optimisers:
+def optimisers(config: SACConfig) -> Optimisers:
+    """Adam of constant rates."""
     rates = (config.alpha_learning_rate, config.actor_learning_rate, config.critic_learning_rate)
-    return _Optimisers(*(optax.adam(rate, eps=config.adam_eps) for rate in rates))
+    return Optimisers(*(optax.adam(rate, eps=config.adam_eps) for rate in rates))
 
 
 def policy(params: Params, *, actor: Network, config: SACConfig) -> Actor:
@@ -132,7 +137,7 @@ def actor_loss(
     action, log_prob = policy(params, actor=nets.actor, config=config)(observation).sample_and_log_prob(key)
     target_entropy = -float(action.shape[-1]) if config.target_entropy is None else config.target_entropy
     log_alpha, metrics = descend(
-        _optimisers(config).log_alpha,
+        optimisers(config).log_alpha,
         log_alpha,
         partial(alpha_loss, log_prob=jax.lax.stop_gradient(log_prob), target_entropy=target_entropy),
     )
@@ -140,17 +145,34 @@ def actor_loss(
     return loss, ({**metrics, "actor_loss": loss}, log_alpha)
 
 
+def actor_step(
+    key: Array,
+    log_alpha: Trained,
+    actor: Trained,
+    observation: Array,
+    q: Callable[[Array, Array], Array],
+    nets: Networks,
+    config: SACConfig,
+) -> tuple[Trained, Trained, Metrics]:
+    """One step of the temperature, then of the actor: `(log_alpha, actor, metrics)`; see `actor_loss`."""
+    gradient, (metrics, log_alpha) = jax.grad(actor_loss, has_aux=True)(
+        actor.params, key, log_alpha, observation, q, nets, config
+    )
+    taken = step(optimisers(config).actor, gradient, actor.optimiser, actor.params)
+    return log_alpha, Trained(*taken), metrics
+
+
 def sac_init(key: Array, transitions: Transition, *, config: SACConfig, spec: Spec) -> SACState:
     """The state before the first update; `transitions` give the statistics of observations."""
     check_fits(transitions.observation, transitions.action, spec, "agent")
     keys, (o, a) = named_keys(key, "actor", "critic"), (spec.observation_dim, spec.action_dim)
-    nets, optimisers = networks(config, spec), _optimisers(config)
-    critic, target = begin_critics(keys["critic"], nets.critic, optimisers.critic, o, a)
+    nets, adam = networks(config, spec), optimisers(config)
+    critic, target = begin_critics(keys["critic"], nets.critic, adam.critic, o, a)
     # The dtype is named: a weakly typed scalar would become strong in an update, and compile it again.
     log_alpha = jnp.array(math.log(config.initial_alpha), jnp.float32)
     return SACState(
-        log_alpha=begin(optimisers.log_alpha, log_alpha),
-        actor=begin(optimisers.actor, nets.actor.init(keys["actor"], jnp.zeros(o))),
+        log_alpha=begin(adam.log_alpha, log_alpha),
+        actor=begin(adam.actor, nets.actor.init(keys["actor"], jnp.zeros(o))),
         critic=critic,
         target_critic=target,
         standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
@@ -172,18 +194,12 @@ def sac_update(
     loss; the rest is the same for all of them.
     """
     keys = named_keys(key, "action", "next_action", "penalty")
-    nets, optimisers = networks(config, spec), _optimisers(config)
+    nets = networks(config, spec)
     batch = standardised(batch, state.standardise)
-    gradient, (metrics, log_alpha) = jax.grad(actor_loss, has_aux=True)(
-        state.actor.params,
-        key=keys["action"],
-        log_alpha=state.log_alpha,
-        observation=batch.observation,
-        q=partial(nets.critic.apply, state.critic.params),
-        nets=nets,
-        config=config,
+    q, learned = partial(nets.critic.apply, state.critic.params), (state.log_alpha, state.actor)
+    log_alpha, actor, metrics = actor_step(
+        keys["action"], *learned, batch.observation, q, nets=nets, config=config
     )
-    actor = Trained(*step(optimisers.actor, gradient, state.actor.optimiser, state.actor.params))
 
     improved = policy(actor.params, actor=nets.actor, config=config)
     next_action, next_log_prob = improved(batch.next_observation).sample_and_log_prob(keys["next_action"])
@@ -198,7 +214,7 @@ def sac_update(
         extra, more = penalty(params, nets.critic, keys["penalty"], batch, improved)
         return loss + extra, {**metrics, **more}
 
-    critic, critic_metrics = descend(optimisers.critic, state.critic, critic_loss)
+    critic, critic_metrics = descend(optimisers(config).critic, state.critic, critic_loss)
     slow = polyak(state.target_critic, critic.params, config.tau)
     state = SACState(log_alpha, actor, critic, slow, state.standardise)
     return state, {**metrics, **critic_metrics}

@@ -1,7 +1,7 @@
 """Reinforcement learning that improves a trained diffusion policy; one method a file.
 
 `jdp.registry.entries("fine_tuner")` lists them. What they start from, the state of the base policy, is what
-their learners' `init` sees: `jdp.loops.train_online(method, task, acting, rows=state)`.
+their learners' `init` sees: `jdp.loops.train_online(method, task, acting, base=state)`.
 """
 
 from typing import Any

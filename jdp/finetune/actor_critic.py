@@ -23,6 +23,7 @@ from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.types import (
     Bound,
     Decision,
+    Draw,
     Learner,
     Method,
     Metrics,
@@ -120,7 +121,7 @@ def critics_loss(
 
 def _act(
     key: Array,
-    state: Improved,
+    state: PyTree,
     carry: ChunkCarry,
     observation: Array,
     goal: Array,
@@ -138,23 +139,32 @@ def _act(
 
 
 def chunk_method(
-    init: Callable[..., Improved],
-    update: Callable[..., tuple[Improved, Metrics]],
+    init: Callable[..., PyTree],
+    update: Callable[..., tuple[PyTree, Metrics]],
     explore: Callable[..., tuple[tuple[()], Decision]],
     chunk: Callable[..., Array],
-    config: FineTuneConfig,
+    config: object,
     spec: Spec,
     base: DiffusionPolicyConfig,
+    *,
+    draws: Draw | None = None,
+    warm_up: Callable[..., tuple[tuple[()], Decision]] | None = None,
 ) -> Method:
     """A fine-tuner of chunks made of module-level functions, with `config`, `spec` and `base` bound to them.
+
+    Its state has the base policy's as `base`.
 
     Args:
         explore: its behaviour, which decides chunks, for `jdp.tasks.simulators.chunked`.
         chunk: `(key, state, shown [B, C], *, config, spec, base) -> [B, chunk * A]`, of which it executes the
             first actions one by one when it is scored.
+        draws: of methods with a buffer, the single steps that they learn from.
+        warm_up: decides as `explore`, and fills the buffer.
     """
     settings = (("base", base), ("config", config), ("spec", spec))
-    learner = Learner(Bound(init, settings), Bound(update, settings), NoDraw())
+    learner = Learner(Bound(init, settings), Bound(update, settings), draws or NoDraw())
     start = Bound(chunks.start, (("config", base), ("spec", spec)))
     policy = Policy(start, Bound(_act, (*settings, ("chunk", chunk))))
-    return Method(learner, policy, Policy(remembers_nothing, Bound(explore, settings)))
+    behaviour = Policy(remembers_nothing, Bound(explore, settings))
+    first = None if warm_up is None else Policy(remembers_nothing, Bound(warm_up, settings))
+    return Method(learner, policy, behaviour, warm_up=first)

@@ -1,11 +1,13 @@
 """The policy that a fine-tuner improves, seen from outside: what it does, and what it shows of states."""
 
+import jax.numpy as jnp
 from jax import Array
 
 from jdp import registry
 from jdp.data.normalise import Affine
 from jdp.errors import UserError
 from jdp.policies import relabelled
+from jdp.policies.chunks import ChunkCarry
 from jdp.registry import Kind
 from jdp.types import Method, PyTree, Spec
 
@@ -36,3 +38,27 @@ def shown(state: PyTree, observation: Array, goal: Array, spec: Spec) -> Array:
     if not isinstance(standardise, Affine):
         raise UserError("the base policy does not standardise observations, so it cannot be built on")
     return relabelled.condition(standardise, observation, goal, spec)
+
+
+def executed(settings: object) -> int:
+    """How many actions the policy of `settings` executes before it decides again."""
+    return getattr(settings, "execute", 1)
+
+
+def check_present(settings: object) -> None:
+    """Raises `UserError` where the policy of `settings` sees more than the present, which buffers keep."""
+    if (history := getattr(settings, "history", 1)) != 1:
+        raise UserError(f"the base policy sees {history} observations: train one with history 1")
+
+
+def drawn(key: Array, state: PyTree, observation: Array, goal: Array, settings: object, spec: Spec) -> Array:
+    """`[B, E * A]`, what the policy decides to do next at observations `[B, O]`: E = `executed` actions.
+
+    It decides as at the first step of an episode. The key is consumed.
+    """
+    policy = method_of(settings, spec).policy
+    carry, decision = policy.act(key, state, policy.init(observation), observation, goal)
+    if not isinstance(carry, ChunkCarry):
+        return decision.action
+    # The action that was taken has gone to the end of the queue.
+    return jnp.roll(carry.queue, 1, axis=1).reshape(len(observation), -1)

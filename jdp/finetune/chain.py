@@ -14,6 +14,7 @@ from jax import Array
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import ddim
 from jdp.errors import UserError, check_settings
+from jdp.finetune import base as bases
 from jdp.policies import actions
 from jdp.policies.chunks import ChunkConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
@@ -51,8 +52,7 @@ def check_base(base: object) -> DiffusionPolicyConfig:
     """
     if not isinstance(base, DiffusionPolicyConfig):
         raise UserError(f"only diffusion_policy is fine-tuned by its chain, not {type(base).__name__}")
-    if base.history != 1:
-        raise UserError(f"the base policy sees {base.history} observations: train one with history 1")
+    bases.check_present(base)
     return base
 
 

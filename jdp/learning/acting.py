@@ -35,7 +35,7 @@ class OffPolicyConfig:
     capacity: int = 1_000_000
     """Rows of the buffer; the oldest make room."""
     warm_up: int = 5_000
-    """Steps with random actions before the first update, over all environments."""
+    """Steps before the first update, over all environments: at random, of fine-tuners by the base policy."""
     offline_share: float = 0.0
     """Of a minibatch, rows of the dataset (RLPD: .5)."""
 

@@ -75,15 +75,32 @@ def in_order(buffer: Buffer, environments: int, count: int) -> np.ndarray:
     return rows.reshape(-1, environments, rows.shape[1]).swapaxes(0, 1).reshape(rows.shape)
 
 
-def transitions(rollout: Rollout) -> Transition:
-    """The steps of a rollout `[..., N]`: a time limit is no terminal."""
-    return Transition(
-        rollout.observation,
-        jnp.clip(rollout.decision.action, -1.0, 1.0),
-        rollout.reward,
-        rollout.next_observation,
-        rollout.terminal.astype(jnp.float32),
-    )
+def transitions(rollout: Rollout, observed: int) -> Transition:
+    """The steps of a rollout `[..., N]`; a `Decision.latent` stands in the place of the action.
+
+    A time limit is no terminal. Where a method observes `observed` = O + G entries, goals are the last ones.
+    """
+    decision, now, following = rollout.decision, rollout.observation, rollout.next_observation
+    if observed > now.shape[-1]:
+        now, following = (jnp.concatenate([x, rollout.goal], axis=-1) for x in (now, following))
+    action = decision.action if decision.latent is None else decision.latent
+    ended = rollout.terminal.astype(jnp.float32)
+    return Transition(now, jnp.clip(action, -1.0, 1.0), rollout.reward, following, ended)
+
+
+def buffer_of(method: Method, capacity: int) -> Buffer:
+    """An empty buffer of the steps that `method` learns from.
+
+    Raises:
+        UserError: if it learns from something else than single transitions.
+    """
+    draw = _draw(method)
+    return empty(capacity, 2 * draw.observation_dim + draw.action_dim + 2)
+
+
+def kept(buffer: Buffer, rollout: Rollout, method: Method) -> Buffer:
+    """`buffer` with a step of N environments, as `method` sees it."""
+    return insert(buffer, pack(transitions(rollout, _draw(method).observation_dim)))
 
 
 class OffPolicyState(NamedTuple):
@@ -105,22 +122,29 @@ def random_policy(actions: int) -> Policy:
 
 
 def _init(key: Array, data: PyTree, *, method: Method, task: Task, config: OffPolicyConfig) -> OffPolicyState:
-    """Random steps fill the buffer; what the learner standardises by comes from them, or from the dataset."""
-    keys, spec = named_keys(key, "learner", "environments", "warm_up"), task.spec
-    policy, steps = random_policy(spec.action_dim), -(-config.warm_up // config.environments)
+    """First steps fill the buffer: at random, or as `Method.warm_up` says of the learner's first state.
+
+    What the learner standardises by comes from random ones, or from the dataset.
+    """
+    keys, learned = named_keys(key, "learner", "environments", "warm_up"), None
+    policy, steps = random_policy(task.spec.action_dim), -(-config.warm_up // config.environments)
+    if method.warm_up is not None:
+        policy, learned = method.warm_up, method.learner.init(keys["learner"], data)
     acting = start(task, policy, keys["environments"], config.environments)
-    buffer = empty(config.capacity, 2 * spec.observation_dim + spec.action_dim + 2)
+    buffer = buffer_of(method, config.capacity)
 
     def body(carry: tuple[Acting, Buffer], key: Array):
         acting, buffer = carry
-        acting, (rollout, _) = act(task, policy, key, None, acting)
-        return (acting, insert(buffer, pack(transitions(rollout)))), None
+        acting, (rollout, _) = act(task, policy, key, learned, acting)
+        return (acting, kept(buffer, rollout, method)), None
 
     (acting, buffer), _ = jax.lax.scan(body, (acting, buffer), jax.random.split(keys["warm_up"], steps))
-    filled = buffer.rows[: min(steps * config.environments, config.capacity)]
-    seen = data if jax.tree.leaves(data) else _draw(method).view(filled)
+    if method.warm_up is None:
+        filled = buffer.rows[: min(steps * config.environments, config.capacity)]
+        seen = data if jax.tree.leaves(data) else _draw(method).view(filled)
+        learned = method.learner.init(keys["learner"], seen)
     carry = explores(method).init(acting.running.observation)
-    return OffPolicyState(method.learner.init(keys["learner"], seen), acting._replace(carry=carry), buffer)
+    return OffPolicyState(learned, acting._replace(carry=carry), buffer)
 
 
 def _update(
@@ -134,7 +158,7 @@ def _update(
 ) -> tuple[OffPolicyState, Metrics]:
     keys = named_keys(key, "act", "learn")
     acting, (rollout, outcome) = act(task, explores(method), keys["act"], state.learner, state.acting)
-    buffer = insert(state.buffer, pack(transitions(rollout)))
+    buffer = kept(state.buffer, rollout, method)
     learned, metrics = learn(keys["learn"], state.learner, buffer, batch, method=method, config=config)
     return OffPolicyState(learned, acting, buffer), {**metrics, **finished(outcome)}
 
@@ -181,8 +205,9 @@ def _draw(method: Method) -> TransitionDraw:
 def off_policy(method: Method, task: Task, config: OffPolicyConfig) -> Learner:
     """Steps of `task` by the exploring policy of `method`, and `config.updates` of its updates after each.
 
-    Random steps come first, in `init`. Metrics are the means of the method's, and
-    `jdp.loops.collect.finished` of the episodes that ended. Equal arguments give equal learners.
+    Random steps, or those of `Method.warm_up`, come first, in `init`. Metrics are the means of the
+    method's, and `jdp.loops.collect.finished` of the episodes that ended. Equal arguments give equal
+    learners.
 
     Raises:
         UserError: if the method learns from something else than single transitions.

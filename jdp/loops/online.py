@@ -44,6 +44,7 @@ def train_online(
     updates: int,
     seeds: int,
     rows: PyTree = (),
+    base: PyTree = (),
     begun: PyTree = (),
     chunk: int = 100,
     mesh: Mesh | None = None,
@@ -57,6 +58,7 @@ def train_online(
     Args:
         key: typed; initial weights and environments use `fold_in(key, INIT)`, update `i` `fold_in(key, i)`.
         rows: of a dataset, where `acting` or the method asks for them (`jdp.data.prepared`).
+        base: of fine-tuners the state of what they improve, which `init` sees in the place of rows.
         begun: states `[S, ...]` of the method to go on from; () to begin anew.
         evaluate: called as of `train_in_rounds` with the methods' own states, after each `evaluate_every`
             updates (default: never before the end) and at the end.
@@ -73,7 +75,8 @@ def train_online(
         # Copied, for what is trained is written over.
         return states._replace(learner=jax.tree.map(jnp.copy, begun)) if jax.tree.leaves(begun) else states
 
-    states, start = journal.begin(phase, init, keys, draw.view(rows), begun)
+    seen = base if jax.tree.leaves(base) else draw.view(rows)
+    states, start = journal.begin(phase, init, keys, seen, begun)
     journal.cut(f"{phase}/evaluation", start)
     batch_size = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
     source, update = batches(draw, batch_size, seeds), vmapped(learner.update, seeds)

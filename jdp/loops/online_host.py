@@ -15,13 +15,13 @@ from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops.collect import finished
 from jdp.loops.host import HostEnvironments, HostState, acted
 from jdp.loops.journal import Journal, Memory
-from jdp.loops.off_policy import Buffer, empty, insert, learn, offline_rows, transitions
+from jdp.loops.off_policy import Buffer, buffer_of, kept, learn, offline_rows
 from jdp.loops.on_policy import explores
 from jdp.loops.play import Make
 from jdp.loops.rounds import Evaluate, evaluate_due
 from jdp.loops.train import INIT, Chunks, vmapped
 from jdp.tasks.simulators.batch import Outcome
-from jdp.types import Decision, Logged, Method, PyTree, Rollout, Spec, named_keys, pack
+from jdp.types import Decision, Logged, Method, Policy, PyTree, Rollout, Spec, named_keys
 
 Acting = OnPolicyConfig | OffPolicyConfig
 
@@ -55,6 +55,7 @@ def train_online_host(
     seeds: int,
     seed: int = 0,
     rows: PyTree = (),
+    base: PyTree = (),
     begun: PyTree = (),
     chunk: int = 100,
     journal: Journal | None = None,
@@ -67,7 +68,7 @@ def train_online_host(
 
     Args:
         spec: of the task.
-        begun: as of `train_online`.
+        base, begun: as of `train_online`.
         seed: of the environments' episodes.
         finish: called at the end with all that the run holds, its buffer too.
 
@@ -79,7 +80,7 @@ def train_online_host(
     envs = HostEnvironments(make, seeds * acting.environments, spec.action_dim, seed)
     try:
         players = _Players(method, spec, acting, envs, seeds)
-        run, start = journal.begin(phase, lambda run: run, players.begin(key, rows, begun))
+        run, start = journal.begin(phase, lambda run: run, players.begin(key, rows, base, begun))
         if start:
             envs.restore(HostState(*(np.array(x) for x in run.environments)))
         journal.cut(f"{phase}/evaluation", start)
@@ -121,7 +122,7 @@ class _Players:
         self.learn = jax.jit(
             jax.vmap(partial(_kept_and_learned, method=method, config=acting)), donate_argnums=2
         )
-        self.insert = jax.jit(jax.vmap(_kept), donate_argnums=0)
+        self.insert = jax.jit(jax.vmap(partial(kept, method=method)), donate_argnums=0)
         self.pick = self._picker()
 
     def _picker(self) -> Any:
@@ -138,35 +139,70 @@ class _Players:
         """`[S * N, ...]` as `[S, N, ...]`."""
         return x.reshape(self.seeds, self.acting.environments, *x.shape[1:])
 
-    def begin(self, key: Array, rows: PyTree, begun: PyTree) -> HostRun:
-        """Before the first update: random steps fill the buffer, and the learner sees these or `rows`.
+    def begin(self, key: Array, rows: PyTree, base: PyTree, begun: PyTree) -> HostRun:
+        """Before the first update: first steps fill the buffer, at random or by `Method.warm_up`.
 
-        Where states have `begun` already, they go on.
+        The learner sees `base`, `rows`, or the random steps; where states have `begun` already, they go on.
         """
-        keys, buffer = jax.random.split(jax.random.fold_in(key, INIT), self.seeds), None
-        data, axes = self.draw.view(rows) if jax.tree.leaves(rows) else (), (0, None)
-        if isinstance(self.acting, OffPolicyConfig):
-            buffer = self._random_steps(self.acting)
-            if not jax.tree.leaves(rows):
+        key = jax.random.fold_in(key, INIT)
+        keys, buffer, warm_up = jax.random.split(key, self.seeds), None, self.method.warm_up
+        learner = jax.tree.map(jnp.copy, begun) if jax.tree.leaves(begun) else None
+        data, axes = base, (0, None)
+        if not jax.tree.leaves(base) and jax.tree.leaves(rows):
+            data = self.draw.view(rows)
+        if isinstance(self.acting, OffPolicyConfig) and warm_up is not None:
+            learner = self._init(keys, data, axes) if learner is None else learner
+            buffer = self._first_steps(self.acting, self._by(warm_up, key, learner))
+        elif isinstance(self.acting, OffPolicyConfig):
+            buffer = self._first_steps(self.acting, self._at_random())
+            if not jax.tree.leaves(data):
                 data, axes = jax.vmap(self.draw.view)(buffer.rows[:, : int(buffer.size[0])]), (0, 0)
-        if jax.tree.leaves(begun):
-            learner = jax.tree.map(jnp.copy, begun)
-        else:
-            learner = jax.jit(jax.vmap(self.method.learner.init, in_axes=axes))(keys, data)
+        learner = self._init(keys, data, axes) if learner is None else learner
         seen = self.shaped(self.envs.observation)
-        carry = jax.vmap(self.policy.init)(jnp.asarray(seen))
-        return HostRun(learner, carry, jnp.zeros(seen.shape[:2], bool), buffer, self.envs.state)
+        return HostRun(
+            learner, self._remembers(self.policy), jnp.zeros(seen.shape[:2], bool), buffer, self.envs.state
+        )
 
-    def _random_steps(self, config: OffPolicyConfig) -> Buffer:
-        width = 2 * self.spec.observation_dim + self.spec.action_dim + 2
-        buffer = jax.vmap(lambda _: empty(config.capacity, width))(np.arange(self.seeds))
-        rng = np.random.default_rng(self.envs.seed)
-        for _ in range(-(-config.warm_up // config.environments)):
-            action = rng.uniform(-1, 1, (len(self.envs.envs), self.spec.action_dim)).astype(np.float32)
-            shown = jnp.asarray(self.shaped(action))
-            decided = Decision(shown, jnp.ones(shown.shape[:2], bool))
-            buffer = self.insert(buffer, self._step(decided)[0])
+    def _init(self, keys: Array, data: PyTree, axes: tuple[int, int | None]) -> PyTree:
+        return jax.jit(jax.vmap(self.method.learner.init, in_axes=axes))(keys, data)
+
+    def _remembers(self, policy: Policy) -> PyTree:
+        """The carry of new episodes, `[S, N, ...]`."""
+        return jax.vmap(policy.init)(jnp.asarray(self.shaped(self.envs.observation)))
+
+    def _first_steps(self, config: OffPolicyConfig, decide: Callable[[int, np.ndarray], Decision]) -> Buffer:
+        """Steps under `decide(step, ended [S, N])`."""
+        buffer = jax.vmap(lambda _: buffer_of(self.method, config.capacity))(np.arange(self.seeds))
+        ended = np.zeros((self.seeds, config.environments), bool)
+        for step in range(-(-config.warm_up // config.environments)):
+            rollout, outcome = self._step(decide(step, ended))
+            buffer, ended = self.insert(buffer, rollout), outcome.ended
         return buffer
+
+    def _at_random(self) -> Callable[[int, np.ndarray], Decision]:
+        rng = np.random.default_rng(self.envs.seed)
+
+        def decide(step: int, ended: np.ndarray) -> Decision:
+            del step
+            action = rng.uniform(-1, 1, (len(self.envs.envs), self.spec.action_dim)).astype(np.float32)
+            return Decision(jnp.asarray(self.shaped(action)), jnp.ones(ended.shape, bool))
+
+        return decide
+
+    def _by(self, policy: Policy, key: Array, learner: PyTree) -> Callable[[int, np.ndarray], Decision]:
+        act, carry, key = (
+            jax.jit(partial(acted, policy)),
+            self._remembers(policy),
+            named_keys(key, "warm_up")["warm_up"],
+        )
+
+        def decide(step: int, ended: np.ndarray) -> Decision:
+            nonlocal carry
+            seen = self.shaped(self.envs.observation), self.shaped(self.envs.goal)
+            carry, decision = act(key, step, learner, carry, ended, *seen)
+            return jax.device_get(decision)
+
+        return decide
 
     def _step(self, decision: Decision) -> tuple[Rollout, Outcome]:
         """One step of all environments: a rollout `[S, N]` without its time axis, and how they stand."""
@@ -208,13 +244,9 @@ class _Players:
         return HostRun(learner, carry, ended, buffer, run.environments), {**metrics, **told}
 
 
-def _kept(buffer: Buffer, rollout: Rollout) -> Buffer:
-    return insert(buffer, pack(transitions(rollout)))
-
-
 def _kept_and_learned(
     key: Array, state: PyTree, buffer: Buffer, rollout: Rollout, batch: PyTree, *, method: Method, config: Any
 ) -> tuple[PyTree, Buffer, Logged]:
-    buffer = _kept(buffer, rollout)
+    buffer = kept(buffer, rollout, method)
     learned, metrics = learn(key, state, buffer, batch, method=method, config=config)
     return learned, buffer, metrics

@@ -44,19 +44,26 @@ def only(out: Path) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "policy", "simulator"),
-    [("dppo", "base", "jax"), ("dppo", "base", "host"), ("reinflow", "flow", "jax")],
+    [
+        ("dppo", "base", "jax"),
+        ("dppo", "base", "host"),
+        ("reinflow", "flow", "jax"),
+        ("dsrl", "base", "jax"),
+        ("expo", "base", "host"),
+    ],
 )
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path, request, method, policy, simulator):
     def script(out, *more, code=None):
         argv = ("--method", method, "--policy", str(request.getfixturevalue(policy)), "--preset", "smoke")
-        argv += ("--updates", "3", "--simulator", simulator)
+        argv += ("--updates", "3", "--evaluation.every", "1", "--simulator", simulator)
         return run("finetune", *argv, *more, "--out", str(out), code=code)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = script(whole)
     assert done.returncode == 0, done.stderr
     found = only(whole)
-    assert found["steps"] == 3 * 4 * 4 * 8 and found["score_name"] == "success %"
+    decisions = 3 * 4 * 4 if method == "dppo" else 8 + 3 * 4  # of methods with a buffer with the first ones
+    assert found["steps"] == decisions * 8 and found["score_name"] == "success %"
     assert len(found["base"]["returns"]) == 2
     # The first evaluation is the base policy's; the kill comes in the second one of what was learned.
     target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
@@ -100,6 +107,10 @@ def test_mistakes_get_one_line(tmp_path, base):
         "method": ([*policy, "--method", "dpo"], "no fine_tuner 'dpo'"),
         "another task": ([*policy, "--env", "Pendulum-v1"], "give the task it was trained for"),
         "no JAX version": ([*policy, "--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
+        "rows without goals": (
+            [*policy, "--method", "expo", "--settings.acting.offline-share", "0.5"],
+            "rows of a dataset do not say which they had",
+        ),
         "seed of the policy": ([*policy, "--policy-seed", "9"], "training seeds 0 to 1, not 9"),
         "no flow": ([*policy, "--method", "reinflow"], "no flow but of formulation edm: train one with"),
         "learned steps": ([*policy, "--settings.chain.learned", "99"], "learned"),

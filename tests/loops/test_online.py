@@ -154,6 +154,43 @@ def test_a_minibatch_holds_its_share_of_the_dataset_and_time_limits_are_no_termi
     assert steps_of_update(config) == 4
 
 
+def _steered(key, state, carry, observation, goal):
+    """Acts by what it began with, and keeps what it acts of."""
+    del key, goal
+    latent = jnp.full((len(observation), 3), state["base"] / 2)
+    return carry, Decision(jnp.full((len(observation), 1), state["base"]), carry >= 0, latent=latent)
+
+
+def _tell(key, state, batch):
+    """Means of a minibatch: of observations' last entries, of actions, and of rewards."""
+    told = {"loss": batch.reward, "goal": batch.observation[:, 2], "action": batch.action[:, 0]}
+    told |= {"same": (batch.observation[:, 2] == batch.next_observation[:, 2]).astype(jnp.float32)}
+    assert batch.action.shape == (8, 3) and batch.observation.shape == (8, 3)
+    return state, jax.tree.map(jnp.mean, told)
+
+
+STEERED = Method(
+    Learner(lambda key, data: {"base": data["base"]}, _tell, TransitionDraw(3, 3)),
+    Policy(_count, _steered),
+    warm_up=Policy(_count, _steered),
+)
+STEERED_RUN = {"key": KEY, "updates": 4, "seeds": 2, "chunk": 4, "base": {"base": jnp.float32(0.25)}}
+
+
+def check_steered(told):
+    """What stands in the buffer from the first step on: goals, and what actions were made of."""
+    np.testing.assert_allclose(
+        [told["action"], told["loss"], told["same"]], [[0.125] * 2, [1.25] * 2, [1, 1]]
+    )
+    assert (told["goal"] > 3).all() and (told["goal"] < 8).all()
+
+
+def test_a_fine_tuners_buffer_holds_goals_and_latent_actions_and_begins_with_its_own_steps():
+    journal, config = Memory(), OffPolicyConfig(environments=4, batch_size=8, capacity=64, warm_up=40)
+    train_online(STEERED, TASK, config, journal=journal, **STEERED_RUN)
+    check_steered(journal.records("online")[-1])
+
+
 def jdp_rows(count):
     from jdp.types import Transition
 

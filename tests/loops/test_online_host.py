@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_online import KEY, LIMIT, ON, TASK, Told, jdp_rows
+from test_online import KEY, LIMIT, ON, STEERED, STEERED_RUN, TASK, Told, check_steered, jdp_rows
 
 from jdp.errors import UserError
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
@@ -94,6 +94,10 @@ def test_methods_learn_on_the_host_as_they_do_in_jax():
     np.testing.assert_allclose(told["rows"], 16)
     np.testing.assert_allclose(told["loss"], 4)
     np.testing.assert_allclose([told["first"], told["last"], told["late"]], [[1, 1], [0, 0], [0, 0]])
+
+    journal, config = Memory(), OffPolicyConfig(environments=2, batch_size=8, capacity=64, warm_up=40)
+    train_online_host(STEERED, Hosted, TASK.spec, config, journal=journal, **STEERED_RUN)
+    check_steered(journal.records("online")[-1])
 
     journal, asked = Memory(), []
     options |= {"journal": journal, "chunk": 3}
