@@ -37,14 +37,15 @@ def commands() -> list[list[str]]:
 
 
 def improved() -> list[list[str]]:
-    """What fine-tunes the policies that `commands` have trained: ReinFlow the flow, the others EDM's."""
+    """What fine-tunes the policies that `commands` have trained, each method one of its formulation."""
     runs = sorted(OUT.glob("policies/pointmaze-umaze/*"))
     of = {
         json.loads((run / "config.json").read_text())["config"]["settings"]["formulation"]: run
         for run in runs
     }
-    wanted = {name: of["flow" if name == "reinflow" else "edm"] for name in registry.entries("fine_tuner")}
-    return [["finetune", "--method", name, "--policy", str(base)] for name, base in wanted.items()]
+    methods = registry.entries("fine_tuner").items()
+    bases = {name: str(of[entry.options.get("formulation", "edm")]) for name, entry in methods}
+    return [["finetune", "--method", name, "--policy", base] for name, base in bases.items()]
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

@@ -5,7 +5,7 @@
 - collecting in PointMaze in JAX, by random actions and by a policy of 2 x 256;
 - collecting in Hopper in C with 16 environments by the same policy, beside the bare simulator: one
   `gymnasium.make("Hopper-v5")`, stepped alone;
-- whole updates of PPO, SAC, DPPO, FIND and ResiP in PointMaze, with their rollouts.
+- whole updates of PPO, SAC, DPPO, FIND, ReinFlow and ResiP in PointMaze, with their rollouts.
 
 All are timed in turns with the matrix product. Weights are not trained.
 """
@@ -13,6 +13,7 @@ All are timed in turns with the matrix product. Weights are not trained.
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -99,7 +100,8 @@ def updates(smoke: bool) -> dict[str, tuple[Callable[[], Any], int]]:
     for entry in jdp.registry.entries("fine_tuner").values():
         presets = entry.presets(jdp.registry.task_of("pointmaze-medium")) if entry.presets else {}
         config = presets["smoke" if smoke else "cpu"].settings
-        method = jdp.finetune.make(config, MAZE.spec, base=base)
+        own = replace(base, formulation=entry.options.get("formulation", "edm"))  # of the same weights
+        method = jdp.finetune.make(config, MAZE.spec, base=own)
         chunk = base.execute if entry.options.get("chunks") else 1
         task = simulators.chunked(MAZE, chunk)
         found[entry.title] = (

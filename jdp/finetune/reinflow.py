@@ -194,6 +194,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     departures="states of the chain are not clipped, nor are log-densities; constant learning rates and "
     "bounds of the noise; the critic's targets are standardised",
     chunks=True,  # an action of its behaviour is a chunk
+    formulation="flow",  # of the policies that it improves
 )
 @lru_cache
 def reinflow(config: ReinFlowConfig, spec: Spec, *, base: DiffusionPolicyConfig) -> Method:
