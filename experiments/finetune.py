@@ -13,17 +13,23 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import dreaming
 import jax
 import jax.numpy as jnp
 from command_line import arguments, first_words, run_main
+from dreaming import DreamOptions
 from methods import Options, method_command
+from models import train_world_model
 from offline_rl import CurveConfig
 from online_rl import OnlineConfig, check_online, chosen, closing, evaluator, open_online, where
 from opening import trained_run
 
 import jdp
-from jdp import devices, evaluation, loops
+from jdp import devices, evaluation, loops, registry
+from jdp.data import Episodes
+from jdp.finetune.dream import Dream
 from jdp.loops.host import ChunkedEnvironment
+from jdp.registry import Entry
 from jdp.runs import Job, LoadedRun
 from jdp.tasks import simulators
 from jdp.types import Json, Method, PyTree, Spec, Task
@@ -49,6 +55,11 @@ class Config(OnlineConfig, Generic[T]):
     """Of the method."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DreamingConfig(Config[T], DreamOptions):
+    """Improve a trained diffusion policy in a learned world model."""
+
+
 PRESETS: dict[str, Options] = {
     "smoke": {"evaluation": CurveConfig(episodes=2, every=1)},
     "cpu": {"evaluation": CurveConfig(episodes=100, every=10)},
@@ -57,11 +68,18 @@ PRESETS: dict[str, Options] = {
 
 
 def main() -> None:
-    policy = first_words(policy=None).policy
-    if policy is None and not {"-h", "--help"} & set(arguments()):
+    first = first_words(policy=None, method="dppo", plugin=())
+    if first.policy is None and not {"-h", "--help"} & set(arguments()):
         raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
-    rest = {name: {**options, "policy": policy or "RUN"} for name, options in PRESETS.items()}
-    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", lambda _: rest, "method")
+    for plugin in first.plugin:
+        registry.load_plugin(plugin)
+    asked = registry.entry("fine_tuner", first.method)
+    dreams = "dreams" in asked.options
+    rest = {name: {**options, "policy": first.policy or "RUN"} for name, options in PRESETS.items()}
+    if dreams:
+        rest = {name: dreaming.options(asked, name) | options for name, options in rest.items()}
+    kind: type[Config] = DreamingConfig if dreams else Config
+    entry, config = method_command("fine_tuner", "dppo", kind, __doc__ or "", lambda _: rest, "method")
     compilations = devices.count_compilations()
     base = trained_run(config.policy)
     config = dataclasses.replace(config, env=config.env or task_of(base.spec))
@@ -72,15 +90,39 @@ def main() -> None:
     check_fits(base, spec)
     state = base.state(config.policy_seed)
     execute: int = base.settings.execute if entry.options.get("chunks") else 1  # type: ignore[attr-defined]
+    data = dreaming.dataset_of(config, base) if isinstance(config, DreamingConfig) else None
+    if data is not None:
+        dreaming.check(config, data, execute)
     steps = config.updates * loops.steps_of_update(config.settings.acting) * execute
-    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
-    notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
-    job = open_online("finetune", config, spec, notes, facts)
+    job = opened(config, entry, base, spec, data, where(task, steps, config.seeds))
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
     before = score_before(job, base.method, state, task)
-    states = trained(job, method, state, task, execute)
+    inside = None if task is None else simulators.chunked(task, execute)
+    inside = inside if data is None else dream(job, data, execute)
+    states = trained(job, method, state, task, execute, inside)
     job.journal.save("fine_tuner", config.updates, states)
-    closing(job, config.method, spec, steps, compilations, base=before)
+    model = config.world_model if isinstance(config, DreamingConfig) else None
+    closing(job, config.method, spec, steps, compilations, base=before, model=model)
+
+
+def opened(
+    config: Config[Any], entry: Entry, base: LoadedRun, spec: Spec, data: Episodes | None, notes: str
+) -> Job[Config[Any]]:
+    """The run directory, which says what is improved, and on which dataset its world model is trained."""
+    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], "method": base.name}}
+    if data is None:
+        return open_online("finetune", config, spec, f"{entry.name} of {base.name} {notes}", facts)
+    facts |= {"world_model": {"dataset": data.origin.name, "sha256": data.origin.sha256}}
+    notes = (
+        f"{entry.name} of {base.name}; 0 environment steps to learn from, in a model of {data.origin.name}"
+    )
+    return open_online("finetune", config, spec, notes, facts, "world_model")
+
+
+def dream(job: Job[Any], data: Episodes, execute: int) -> Dream:
+    """What is learned in: a world model, trained here."""
+    model = train_world_model(job, job.keys["world_model"], data)
+    return loops.dream_of(model, data, job.config.settings.dream, execute=execute)
 
 
 def task_of(spec: Spec) -> str:
@@ -111,8 +153,15 @@ def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task 
     return evaluation.last_scores(job.journal.records("base/evaluation"), spec, 0)
 
 
-def trained(job: Job[Config[Any]], method: Method, state: PyTree, task: Task | None, execute: int) -> PyTree:
-    """What all seeds have learned from `state`."""
+def trained(
+    job: Job[Config[Any]],
+    method: Method,
+    state: PyTree,
+    task: Task | None,
+    execute: int,
+    inside: Task | Dream | None,
+) -> PyTree:
+    """What all seeds have learned from `state`, `inside` a task in JAX or a dream, None: the host's task."""
     config, spec = job.config, job.data.spec
     options = {
         "key": job.keys["agents"],
@@ -125,8 +174,8 @@ def trained(job: Job[Config[Any]], method: Method, state: PyTree, task: Task | N
         "evaluate_every": config.evaluation.every,
     }
     acting = config.settings.acting
-    if task is not None:
-        return loops.train_online(method, simulators.chunked(task, execute), acting, mesh=job.mesh, **options)
+    if inside is not None:
+        return loops.train_online(method, inside, acting, mesh=job.mesh, **options)
     make, whole = evaluation.environment_maker(spec), spec.action_dim * execute
     return loops.train_online_host(
         method,

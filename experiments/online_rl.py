@@ -110,10 +110,12 @@ def where(task: Task | None, steps: int, seeds: int) -> str:
     return f"in {'Gymnasium' if task is None else 'JAX'}, {steps:,} steps a seed, {seeds} seeds at once"
 
 
-def open_online(experiment: str, config: O, spec: Spec, notes: str, facts: Json | None = None) -> Job[O]:
-    """`open_job` of a run without a dataset."""
-    data = stand_in(spec, name=f"{spec.env_id} (online)", kind="none")
-    return open_job(experiment, config, data, notes, ("agents",), not_in_hash=NOT_IN_HASH, facts=facts)
+def open_online(
+    experiment: str, config: O, spec: Spec, notes: str, facts: Json | None = None, *keys: str
+) -> Job[O]:
+    """`open_job` of a run that learns from no dataset; `keys` are uses beside "agents"."""
+    data, keys = stand_in(spec, name=f"{spec.env_id} (online)", kind="none"), ("agents", *keys)
+    return open_job(experiment, config, data, notes, keys, not_in_hash=NOT_IN_HASH, facts=facts)
 
 
 def trained(job: Job[Config[Any]], method: Method, task: Task | None, evaluate: Evaluate) -> PyTree:
@@ -159,14 +161,21 @@ def closing(
     steps: int,
     compilations: devices.Compilations,
     base: Json | None = None,
+    model: str | None = None,
 ) -> None:
-    """`scores.json`, `report.txt` and the learning curve; `base` are the scores of what was improved."""
+    """`scores.json`, `report.txt` and the learning curve.
+
+    Args:
+        steps: of the task, for each seed; of its dreams, where it learned in the world model `model` alone.
+        base: the scores of what was improved.
+    """
     config, measure = job.config, evaluation.score_name(spec)
     records = job.journal.records("online/evaluation")
     score = evaluation.last_scores(records, spec, config.updates)
     over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
-    spent = minutes(job, "online")
+    spent = minutes(job, *([] if model is None else [model]), "online")
     pace = steps * config.seeds / max(60 * spent["online"], 1e-9)
+    where = "the task" if model is None else f"dreams in the {model}, 0 environment steps to learn from,"
     before = [] if base is None else [f"before: {score_line(measure, base)}"]
     lines = [
         heading(job, name),
@@ -174,14 +183,15 @@ def closing(
         *before,
         score_line(measure, score),
         f"interval: {over} {config.seeds} seeds",
-        f"{steps:,} steps of the task a seed, {pace:,.0f} steps/s of all seeds with their updates",
+        f"{steps:,} steps of {where} a seed, {pace:,.0f} steps/s of all seeds with their updates",
     ]
     curve = {name: evaluation.learning_curve(records, spec)}
     start = None if base is None else float(np.mean(base["seeds"]))
     save_figure(
         job, "learning_curve", plotting.curves(None, curve, behaviour=start, title=config.env, score=measure)
     )
-    scores = {"method": name, "score_name": measure, "steps": steps, **score}
+    acted = {"steps": steps} if model is None else {"steps": 0, "dreamt_steps": steps}
+    scores = {"method": name, "score_name": measure, **acted, **score}
     scores |= {} if base is None else {"base": base}
     finish(job, lines, scores, spent, compilations)
 

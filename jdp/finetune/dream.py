@@ -59,11 +59,8 @@ def spread_of(observations: AnyArray, next_observations: AnyArray, rewards: AnyA
     return np.where(found > 1e-6, found, np.float32(1))
 
 
-def dream(model: WorldModel, world: World, config: DreamConfig, spec: Spec, *, execute: int = 1) -> Dream:
-    """Episodes of `config.horizon` steps in `model`, for policies that decide on `execute` actions at once.
-
-    Args:
-        spec: of the task that `model` has learned.
+def check_dream(model: WorldModel, config: DreamConfig, spec: Spec, execute: int = 1) -> None:
+    """Whether a policy that decides on `execute` actions at once can dream of the task `spec` in `model`.
 
     Raises:
         UserError: if the task has goals, of which rewards of a model know nothing, if the horizon has no
@@ -81,6 +78,18 @@ def dream(model: WorldModel, world: World, config: DreamConfig, spec: Spec, *, e
             "this world model has no members that could disagree: give --settings.dream.penalty 0, "
             "or --world-model ensemble"
         )
+
+
+def dream(model: WorldModel, world: World, config: DreamConfig, spec: Spec, *, execute: int = 1) -> Dream:
+    """Episodes of `config.horizon` steps in `model`, for policies that decide on `execute` actions at once.
+
+    Args:
+        spec: of the task that `model` has learned.
+
+    Raises:
+        UserError: see `check_dream`.
+    """
+    check_dream(model, config, spec, execute)
     inside = replace(spec, env_id=f"a dream of {spec.env_id}", max_episode_steps=config.horizon)
     settings = {"model": without_learner(model), "config": config, "spec": inside, "execute": execute}
     return Dream(Bound(dreamt, tuple(sorted(settings.items()))), world)
