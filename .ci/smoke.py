@@ -5,6 +5,7 @@
 Ends with status 1, and the output of those that failed, unless every method wrote its scores.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -35,8 +36,19 @@ def commands() -> list[list[str]]:
 
 def improved() -> list[list[str]]:
     """What fine-tunes a policy that `commands` have trained."""
-    (base, *_) = sorted(OUT.glob("policies/pointmaze-umaze/*"))
-    return [["finetune", "--method", name, "--policy", str(base)] for name in registry.entries("fine_tuner")]
+    found = []
+    for name, entry in registry.entries("fine_tuner").items():
+        # World models know no goals, so dreams are of locomotion.
+        home = HOPPER if "dreams" in entry.options else MAZE
+        base = trained(home, entry.options.get("base", "diffusion_policy"))
+        found.append(["finetune", "--method", name, "--policy", str(base)])
+    return found
+
+
+def trained(env: str, policy: str) -> Path:
+    """The run of `policy` on `env`."""
+    runs = sorted(OUT.glob(f"policies/{env}/*"))
+    return next(r for r in runs if json.loads((r / "config.json").read_text())["config"]["policy"] == policy)
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

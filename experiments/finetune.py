@@ -4,9 +4,10 @@
 
 POLICY is a run of policies.py, a file of `export.py --weights`, or the name of a model that comes with jdp.
 It is scored first, then improved in its own task (or --env): in JAX where the task has such a version, else
-in Gymnasium's environments. The method's settings are --settings.*, how much it acts is --settings.acting.*.
-Everything goes to results/finetune/<task>/<run>/; a run that was cut goes on with --resume. Presets: smoke (a
-minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
+in Gymnasium's environments; diwa and world4rl learn in a world model instead, which is trained first on the
+policy's own dataset (--world-model, --ensemble.*). The method's settings are --settings.*, how much it acts
+is --settings.acting.*. Everything goes to results/finetune/<task>/<run>/; a run that was cut goes on with
+--resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
 """
 
 import dataclasses

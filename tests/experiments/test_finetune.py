@@ -1,6 +1,7 @@
 """finetune.py as a user runs it: killed and resumed, and given wrong input."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -8,19 +9,32 @@ import pytest
 from scripts import check_mistakes, killer, run
 
 BASE = [
-    *("--preset", "smoke", "--source", "bundled", "--env", "pointmaze-umaze", "--policy", "diffusion_policy"),
-    *("--updates", "20", "--batch-size", "16", "--settings.features", "8", "--evaluation.decisions", "2"),
+    *("--preset", "smoke", "--source", "bundled", "--policy", "diffusion_policy", "--updates", "20"),
+    *("--batch-size", "16", "--settings.features", "8", "--evaluation.decisions", "2"),
 ]
+DREAMS = [
+    *("--method", "diwa", "--ensemble.hidden", "8", "--ensemble.epochs", "1", "--ensemble.members", "2"),
+    *("--ensemble.batch-size", "1024"),
+]
+
+
+def trained(tmp_path_factory, env):
+    """A policy of the smallest size."""
+    out = tmp_path_factory.mktemp("base")
+    done = run("policies", *BASE, "--env", env, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("policies/*/*")
+    return path
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A policy of the smallest size."""
-    out = tmp_path_factory.mktemp("base")
-    done = run("policies", *BASE, "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    (path,) = out.glob("policies/*/*")
-    return path
+    return trained(tmp_path_factory, "pointmaze-umaze")
+
+
+@pytest.fixture(scope="module")
+def hopper(tmp_path_factory):
+    return trained(tmp_path_factory, "hopper-medium")
 
 
 def only(out: Path) -> dict:
@@ -29,20 +43,27 @@ def only(out: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("simulator", ["jax", "host"])
-def test_a_killed_run_ends_with_the_same_numbers(tmp_path, base, simulator):
+@pytest.mark.parametrize("inside", ["jax", "host", "dreams"])
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, base, hopper, inside):
+    path, own = (hopper, DREAMS) if inside == "dreams" else (base, ["--simulator", inside])
+
     def script(out, *more, code=None):
-        argv = ("--policy", str(base), "--preset", "smoke", "--updates", "3", "--simulator", simulator)
+        argv = ("--policy", str(path), "--preset", "smoke", "--updates", "3", *own)
         return run("finetune", *argv, *more, "--out", str(out), code=code)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = script(whole)
     assert done.returncode == 0, done.stderr
     found = only(whole)
-    assert found["steps"] == 3 * 4 * 4 * 8 and found["score_name"] == "success %"
+    steps = found["dreamt_steps"] if inside == "dreams" else found["steps"]
+    assert steps == 3 * 4 * 4 * 8
+    if inside == "dreams":
+        assert found["steps"] == 0 and "0 environment steps" in done.stdout
+    else:
+        assert found["score_name"] == "success %"
     assert len(found["base"]["returns"]) == 2
     # The first evaluation is the base policy's; the kill comes in the second one of what was learned.
-    target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
+    target = ("jdp.loops", "score_together") if inside == "jax" else ("jdp.loops.evaluation", "play")
     killed = script(cut, code=killer("finetune", *target, 3, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(cut, "--resume")
@@ -51,8 +72,12 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, base, simulator):
 
 
 @pytest.mark.slow
-def test_mistakes_get_one_line(tmp_path, base):
-    policy = ["--policy", str(base)]
+def test_mistakes_get_one_line(tmp_path, base, hopper):
+    policy, dreams = ["--policy", str(base)], ["--method", "diwa", "--policy", str(hopper)]
+    changed = tmp_path / "changed"
+    shutil.copytree(hopper, changed)
+    written = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps(written | {"sha256": "another"}))
     cases = {
         "no policy": ([], "--policy: give a run of policies.py"),
         "unknown policy": (["--policy", "hoper"], "hoper"),
@@ -62,7 +87,17 @@ def test_mistakes_get_one_line(tmp_path, base):
         "another task": ([*policy, "--env", "Pendulum-v1"], "give the task it was trained for"),
         "no JAX version": ([*policy, "--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
         "seed of the policy": ([*policy, "--policy-seed", "9"], "training seeds 0 to 1, not 9"),
+        "dreams of goals": ([*policy, "--method", "diwa"], "has goals"),
+        "no horizon": ([*dreams, "--settings.dream.horizon", "0"], "horizon is 0"),
+        "short horizon": ([*dreams, "--settings.dream.horizon", "7"], "give --settings.dream.horizon 8"),
+        "no members": ([*dreams, "--world-model", "diffusion_step"], "give --settings.dream.penalty 0"),
+        "no dataset": ([*dreams, "--dataset", str(tmp_path / "no.hdf5")], "no.hdf5"),
+        "other data": ([*dreams, "--dataset", "walker2d-medium"], "give a dataset of its task"),
+        "changed data": (["--method", "diwa", "--policy", str(changed)], "another file than"),
+        "batches": ([*dreams, "--ensemble.batch-size", "999999999"], "too few to train an ensemble"),
+        "no model": ([*policy, "--world-model", "ensemble"], "world-model"),
+        "not over bins": (["--method", "world4rl", "--policy", str(hopper)], "improves a policy over bins"),
         "learned steps": ([*policy, "--settings.chain.learned", "99"], "learned"),
     }
     check_mistakes("finetune", cases, ["--preset", "smoke", "--out", str(tmp_path / "out")])
-    assert not list(tmp_path.rglob("config.json"))
+    assert not list((tmp_path / "out").rglob("config.json"))
