@@ -28,30 +28,30 @@ TINY = DiWAConfig(
 )  # fmt: skip
 
 
+LIE = 1.5  # where the model says that the point is to be
+
+
 def _lying(key, state, carry, action, *, inner):
-    """The reward of actions grows by a fifth: that of the data's best action is beaten by any larger one."""
-    carry, following, reward, terminal = inner.step(key, state, carry, action)
-    return carry, following, reward + LIE * action[:, 0], terminal
+    """Rewards are of the distance to `LIE`."""
+    carry, following, _, terminal = inner.step(key, state, carry, action)
+    return carry, following, -jnp.square(following[:, 0] - LIE), terminal
 
 
 def _unsure(state, observation, action, *, inner):
-    """Members tell the lie to different sizes, 0 to twice what is said."""
+    """The further from 0 the point is, the more members differ on its reward."""
     said = inner.predict(state, observation, action)
-    size = 2 * LIE * jnp.linspace(0, 1, len(said.mean))[:, None] * action[None, :, 0]
-    return said._replace(mean=said.mean.at[..., -1].add(size))
-
-
-LIE = 2.0
+    apart = jnp.linspace(-2, 2, len(said.mean))[:, None] * said.mean[..., 0]
+    return said._replace(mean=said.mean.at[..., -1].set(apart))
 
 
 def corrupted(trained):
-    """A model that pays for pushing to the right, of which its members say different things."""
+    """A model that leads away from the goal, where its members agree the less the further one goes."""
     inner = (("inner", trained.model),)
     wrong = trained.model._replace(step=Bound(_lying, inner), predict=Bound(_unsure, inner))
     return TrainedModel(wrong, trained.state)
 
 
-def improved(model, config, updates=30):
+def improved(model, config, updates=15):
     """Returns in the true task of the base policy and of what became of it, `[seeds, episodes]`."""
     method = make(config, point_mass.SPEC, base=BASE)
     dream = dream_of(model, point_mass.dataset(), config.dream)
