@@ -8,7 +8,7 @@ from options import DatasetOptions
 
 import jdp
 from jdp.data import Episodes
-from jdp.finetune.dream import check_dream
+from jdp.finetune.dream import check_dream, check_goalless
 from jdp.registry import Entry
 from jdp.runs import LoadedRun
 from jdp.runs.job import load_dataset
@@ -62,4 +62,5 @@ def dataset_of(config: DreamOptions, base: LoadedRun) -> Episodes:
 
 def check(config: Any, data: Episodes, execute: int) -> None:
     """Raises `UserError` where there could be no world model of `data`, or no dreams in it."""
+    check_goalless(data.spec)
     check_dream(config.check_world_model(data), config.settings.dream, data.spec, execute)

@@ -83,9 +83,11 @@ def main() -> None:
     entry, config = method_command("fine_tuner", "dppo", kind, __doc__ or "", lambda _: rest, "method")
     compilations = devices.count_compilations()
     base = trained_run(config.policy)
-    config = dataclasses.replace(config, env=config.env or task_of(base.spec))
+    own, config = not config.env, dataclasses.replace(config, env=config.env or task_of(base.spec))
     task = chosen(config.env, config.simulator)
     spec = evaluation.task_spec(config.env) if task is None else task.spec
+    if own and not spec.goal:  # scores are then on the scale of the policy's dataset
+        spec = dataclasses.replace(spec, score_range=base.spec.score_range)
     check_online(config, spec)
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
     check_fits(base, spec)

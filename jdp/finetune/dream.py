@@ -59,15 +59,20 @@ def spread_of(observations: AnyArray, next_observations: AnyArray, rewards: AnyA
     return np.where(found > 1e-6, found, np.float32(1))
 
 
+def check_goalless(spec: Spec) -> None:
+    """Raises `UserError` where the task `spec` has goals, of which rewards of a model know nothing."""
+    if spec.goal:
+        raise UserError(f"{spec.env_id} has goals, of which a world model's rewards know nothing: no dreams")
+
+
 def check_dream(model: WorldModel, config: DreamConfig, spec: Spec, execute: int = 1) -> None:
     """Whether a policy that decides on `execute` actions at once can dream of the task `spec` in `model`.
 
     Raises:
-        UserError: if the task has goals, of which rewards of a model know nothing, if the horizon has no
-            room for one decision, or if there is a penalty but no member to disagree.
+        UserError: if the task has goals, if the horizon has no room for one decision, or if there is a
+            penalty but no member to disagree.
     """
-    if spec.goal:
-        raise UserError(f"{spec.env_id} has goals, of which a world model's rewards know nothing: no dreams")
+    check_goalless(spec)
     if config.horizon < execute:
         raise UserError(
             f"dreams of {config.horizon} steps end before the policy's {execute} actions are executed: "

@@ -64,7 +64,7 @@ def test_dreams_of_a_diffusion_model_improve_the_true_return():
 
     still = replace(TINY, learning_rate=0.0, critic_learning_rate=0.0)
     found, (record,) = improved(still, 1)
-    np.testing.assert_allclose(found, before, rtol=1e-5)  # before it learns it is the clone
+    np.testing.assert_allclose(found[0], before, rtol=1e-5)  # before it learns it is the clone
     np.testing.assert_allclose(record["approximate_kl"], 0, atol=1e-5)
     np.testing.assert_allclose(record["kl_to_base"], 0, atol=1e-5)
     found, _ = improved(TINY, 30)
