@@ -37,15 +37,24 @@ def commands() -> list[list[str]]:
 
 
 def improved() -> list[list[str]]:
-    """What fine-tunes the policies that `commands` have trained, each method one of its formulation."""
-    runs = sorted(OUT.glob("policies/pointmaze-umaze/*"))
-    of = {
-        json.loads((run / "config.json").read_text())["config"]["settings"]["formulation"]: run
-        for run in runs
-    }
-    methods = registry.entries("fine_tuner").items()
-    bases = {name: str(of[entry.options.get("formulation", "edm")]) for name, entry in methods}
-    return [["finetune", "--method", name, "--policy", base] for name, base in bases.items()]
+    """What fine-tunes the policies that `commands` have trained, each method one that it can improve."""
+    found = []
+    for name, entry in registry.entries("fine_tuner").items():
+        # World models know no goals, so dreams are of locomotion.
+        home = HOPPER if "dreams" in entry.options else MAZE
+        base = trained(home, entry.options.get("base", "diffusion_policy"), entry.options.get("formulation"))
+        found.append(["finetune", "--method", name, "--policy", str(base)])
+    return found
+
+
+def trained(env: str, policy: str, formulation: str | None) -> Path:
+    """The run of `policy` on `env`, of a formulation where one is asked for."""
+    for run in sorted(OUT.glob(f"policies/{env}/*")):
+        config = json.loads((run / "config.json").read_text())["config"]
+        own = config["settings"].get("formulation", "edm")
+        if config["policy"] == policy and own == (formulation or "edm"):
+            return run
+    raise SystemExit(f"no run of {policy} {formulation or ''} on {env}")
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess:

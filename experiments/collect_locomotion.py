@@ -79,8 +79,7 @@ def main() -> None:
     compilations, spec = devices.count_compilations(), check(config, entry)
     acting = keeping_all(config.settings.acting, config.updates)
     method, notes = jdp.online.make(config.settings, spec), f"agent {entry.name}, {acting.capacity:,} steps"
-    keys = ("agents", "random", "medium", "expert")
-    job = open_online("collect_locomotion", config, spec, notes, keys=keys)
+    job = open_online("collect_locomotion", config, spec, notes, None, "random", "medium", "expert")
     agent = partial(made_by, agent=entry.title, seed=config.seed)
 
     anything = partial(rolled, job, "random", random_policy(spec.action_dim), None)

@@ -4,9 +4,10 @@
 
 POLICY is a run of policies.py, a file of `export.py --weights`, or the name of a model that comes with jdp.
 It is scored first, then improved in its own task (or --env): in JAX where the task has such a version, else
-in Gymnasium's environments. The method's settings are --settings.*, how much it acts is --settings.acting.*.
-Everything goes to results/finetune/<task>/<run>/; a run that was cut goes on with --resume. Presets: smoke (a
-minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
+in Gymnasium's environments; diwa and world4rl learn in a world model instead, which is trained first on the
+policy's own dataset (--world-model, --ensemble.*). The method's settings are --settings.*, how much it acts
+is --settings.acting.*. Everything goes to results/finetune/<task>/<run>/; a run that was cut goes on with
+--resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
 """
 
 import dataclasses
@@ -14,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import dreaming
 import jax
 import jax.numpy as jnp
 from command_line import arguments, first_words, run_main
+from dreaming import DreamOptions
 from methods import Options, method_command
+from models import train_world_model
 from offline_rl import CurveConfig
 from online_rl import (
     OnlineConfig,
@@ -30,14 +34,15 @@ from online_rl import (
     where,
 )
 from opening import trained_run
-from options import DatasetOptions
 
 import jdp
-from jdp import devices, evaluation, loops
+from jdp import devices, evaluation, loops, registry
+from jdp.data import Episodes
 from jdp.finetune.base import executed
+from jdp.finetune.dream import Dream
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops.host import ChunkedEnvironment
-from jdp.registry import Preset
+from jdp.registry import Entry, Preset
 from jdp.runs import Job, LoadedRun
 from jdp.tasks import simulators
 from jdp.types import Json, Method, PyTree, Spec, Task
@@ -63,6 +68,11 @@ class Config(OnlineConfig, Generic[T]):
     """Of the method."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DreamingConfig(Config[T], DreamOptions):
+    """Improve a trained diffusion policy in a learned world model."""
+
+
 PRESETS: dict[str, Options] = {
     "smoke": {"evaluation": CurveConfig(episodes=2, every=1)},
     "cpu": {"evaluation": CurveConfig(episodes=100, every=10)},
@@ -71,35 +81,68 @@ PRESETS: dict[str, Options] = {
 
 
 def main() -> None:
-    policy = first_words(policy=None).policy
-    if policy is None and not {"-h", "--help"} & set(arguments()):
+    first = first_words(policy=None, method="dppo", plugin=())
+    if first.policy is None and not {"-h", "--help"} & set(arguments()):
         raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
+    for plugin in first.plugin:
+        registry.load_plugin(plugin)
+    asked = registry.entry("fine_tuner", first.method)
+    dreams = "dreams" in asked.options
 
     def rest(presets: Mapping[str, Preset]) -> dict[str, Options]:
-        return {name: {**usual(name, found), "policy": policy or "RUN"} for name, found in presets.items()}
+        model = {name: dreaming.options(asked, name) if dreams else {} for name in presets}
+        own = {"policy": first.policy or "RUN"}
+        return {name: {**model[name], **usual(name, found), **own} for name, found in presets.items()}
 
-    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", rest, "method")
+    kind: type[Config] = DreamingConfig if dreams else Config
+    entry, config = method_command("fine_tuner", "dppo", kind, __doc__ or "", rest, "method")
     compilations = devices.count_compilations()
     base = trained_run(config.policy)
-    config = dataclasses.replace(config, env=config.env or task_of(base.spec))
+    own, config = not config.env, dataclasses.replace(config, env=config.env or task_of(base.spec))
     task = chosen(config.env, config.simulator)
     spec = evaluation.task_spec(config.env) if task is None else task.spec
+    if own and not spec.goal:  # scores are then on the scale of the policy's dataset
+        spec = dataclasses.replace(spec, score_range=base.spec.score_range)
     check_online(config, spec)
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
     check_fits(base, spec)
     state = base.state(config.policy_seed)
     execute = executed(base.settings) if entry.options.get("chunks") else 1
+    data = dreaming.dataset_of(config, base) if isinstance(config, DreamingConfig) else None
+    if data is not None:
+        dreaming.check(config, data, execute)
     steps = steps_of(config.settings.acting, config.updates) * execute
     rows = rows_of(base, method) if getattr(config.settings.acting, "offline_share", 0) else ()
-    known = {"kind": base.kind, "method": base.name, "settings": dataclasses.asdict(base.settings)}  # type: ignore[call-overload]
-    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], **known}}
-    notes = f"{entry.name} of {base.name} {where(task, steps, config.seeds)}"
-    job = open_online("finetune", config, spec, notes, facts)
+    job = opened(config, entry, base, spec, data, where(task, steps, config.seeds))
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
     before = score_before(job, base.method, state, task)
-    states = trained(job, method, state, rows, task, execute)
+    inside = None if task is None else simulators.chunked(task, execute)
+    inside = inside if data is None else dream(job, data, execute)
+    states = trained(job, method, state, rows, task, execute, inside)
     job.journal.save("fine_tuner", config.updates, states)
-    closing(job, config.method, spec, steps, compilations, base=before)
+    model = config.world_model if isinstance(config, DreamingConfig) else None
+    closing(job, config.method, spec, steps, compilations, base=before, model=model)
+
+
+def opened(
+    config: Config[Any], entry: Entry, base: LoadedRun, spec: Spec, data: Episodes | None, notes: str
+) -> Job[Config[Any]]:
+    """The run directory, which says what is improved, and on which dataset its world model is trained."""
+    known = {"kind": base.kind, "method": base.name, "settings": dataclasses.asdict(base.settings)}  # type: ignore[call-overload]
+    facts = {"base": {"command": base.command, "dataset": base.written["dataset"], **known}}
+    if data is None:
+        return open_online("finetune", config, spec, f"{entry.name} of {base.name} {notes}", facts)
+    facts |= {"world_model": {"dataset": data.origin.name, "sha256": data.origin.sha256}}
+    notes = (
+        f"{entry.name} of {base.name}; 0 environment steps to learn from, in a model of {data.origin.name}"
+    )
+    return open_online("finetune", config, spec, notes, facts, "world_model")
+
+
+def dream(job: Job[Any], data: Episodes, execute: int) -> Dream:
+    """What is learned in: a world model, trained here."""
+    model = train_world_model(job, job.keys["world_model"], data)
+    return loops.dream_of(model, data, job.config.settings.dream, execute=execute)
 
 
 def usual(name: str, preset: Preset) -> Options:
@@ -118,13 +161,7 @@ def steps_of(acting: OnPolicyConfig | OffPolicyConfig, updates: int) -> int:
 
 def rows_of(base: LoadedRun, method: Method) -> PyTree:
     """The rows that `method` mixes in: of the dataset that the base policy was trained on."""
-    known = {f.name for f in dataclasses.fields(DatasetOptions)} - {"out"}
-    data = DatasetOptions(**{k: v for k, v in base.config.items() if k in known}).load()
-    if data.origin.sha256 != base.written["sha256"]:
-        raise jdp.UserError(
-            f"{data.origin.name} is not the dataset that {base.path} was trained on, "
-            f"{base.written['dataset']}: leave --settings.acting.offline-share out"
-        )
+    data = dreaming.own_dataset(base, "leave --settings.acting.offline-share out")
     return jdp.data.prepared(method.learner.draws, data)
 
 
@@ -154,9 +191,18 @@ def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task 
 
 
 def trained(
-    job: Job[Config[Any]], method: Method, state: PyTree, rows: PyTree, task: Task | None, execute: int
+    job: Job[Config[Any]],
+    method: Method,
+    state: PyTree,
+    rows: PyTree,
+    task: Task | None,
+    execute: int,
+    inside: Task | Dream | None,
 ) -> PyTree:
-    """What all seeds have learned from `state`, the base policy's, with `rows` of its dataset or ()."""
+    """What all seeds have learned from `state`, the base policy's, with `rows` of its dataset or ().
+
+    They learn `inside` a task in JAX or a dream; None: in the host's task.
+    """
     config, spec = job.config, job.data.spec
     acting = config.settings.acting
     options = {
@@ -170,8 +216,8 @@ def trained(
         "evaluate": evaluator(job, method, task, spec),
         "evaluate_every": config.evaluation.every,
     }
-    if task is not None:
-        return loops.train_online(method, simulators.chunked(task, execute), acting, mesh=job.mesh, **options)
+    if inside is not None:
+        return loops.train_online(method, inside, acting, mesh=job.mesh, **options)
     make, whole = evaluation.environment_maker(spec), spec.action_dim * execute
     return loops.train_online_host(
         method,

@@ -1,7 +1,7 @@
 """World models and trajectory diffusers of the scripts: their options, checks and training."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from options import RunConfig, check_positive
@@ -20,11 +20,11 @@ from jdp.world_models.unified import UnifiedConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldModelConfig(RunConfig):
-    """What scripts ask for that may train a world model."""
+class ModelOptions:
+    """Which world model, and how it is trained."""
 
     world_model: Literal["ensemble", "diffusion_step", "unified"] = "ensemble"
-    """Of the arm world_model, or of model-based agents, of which mopo and morel need an ensemble."""
+    """Of the arm world_model, or of what learns in a model; mopo, morel and penalties need an ensemble."""
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     diffusion_step: DiffusionStepConfig = field(default_factory=DiffusionStepConfig)
     unified: UnifiedConfig = field(default_factory=UnifiedConfig)
@@ -38,6 +38,23 @@ class WorldModelConfig(RunConfig):
         """The world model, untrained; raises `UserError` where it could not be trained on `data`."""
         rule = self.ensemble.termination
         return loops.make_world_model(self.chosen, data, termination=rule, mesh=devices.data_mesh())
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig(RunConfig, ModelOptions):
+    """What scripts ask for that may train a world model on their dataset."""
+
+
+# What presets say of world models.
+MODEL_PRESETS: dict[str, dict[str, object]] = {
+    "smoke": {
+        "ensemble": EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2),
+        "diffusion_step": DiffusionStepConfig(features=32, blocks=1, steps=300),
+        "unified": UnifiedConfig(features=32, blocks=1, steps=300),
+    },
+    "cpu": {"ensemble": EnsembleConfig(epochs=20)},
+    "paper": {},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +77,14 @@ class TrajectoryConfig(RunConfig):
             raise jdp.UserError(f"--horizon is {self.horizon}: it must be at least 2")
 
 
-def train_world_model(job: Job[WorldModelConfig], key: jax.Array) -> TrainedModel:
-    """The world model that the command line asks for."""
+def train_world_model(job: Job[Any], key: jax.Array, data: Episodes | None = None) -> TrainedModel:
+    """The world model that the command line asks for, of the job's dataset or of `data`."""
+    config: ModelOptions = job.config
     return loops.train_world_model(
-        job.data,
-        job.config.chosen,
+        job.data if data is None else data,
+        config.chosen,
         key=key,
-        termination=job.config.ensemble.termination,
+        termination=config.ensemble.termination,
         mesh=job.mesh,
         journal=job.journal,
     )

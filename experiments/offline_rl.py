@@ -16,16 +16,13 @@ from typing import Any, TypeVar
 
 from command_line import run_main
 from methods import MethodConfig, Options, fitted, method_command
-from models import WorldModelConfig, train_world_model
+from models import MODEL_PRESETS, WorldModelConfig, train_world_model
 from opening import agent_options, finish, heading, load, minutes, open_job, save_figure, score_line
 from options import EvaluationConfig, check_batches, check_counts, refuse_stream, with_options
 
 import jdp
 from jdp import devices, evaluation, loops, plotting
 from jdp.runs import Job
-from jdp.world_models.diffusion_step import DiffusionStepConfig
-from jdp.world_models.ensemble import EnsembleConfig
-from jdp.world_models.unified import UnifiedConfig
 
 T = TypeVar("T")
 
@@ -50,13 +47,8 @@ class Config(MethodConfig[T], WorldModelConfig):
 AgentConfig = Config[Any]  # of whatever agent
 # What the presets say of all that is not the agent's own.
 PRESETS: dict[str, Options] = {
-    "smoke": {
-        "ensemble": EnsembleConfig(members=3, elites=2, hidden=(32, 32), decay=(0.0,), epochs=2),
-        "diffusion_step": DiffusionStepConfig(features=32, blocks=1, steps=300),
-        "unified": UnifiedConfig(features=32, blocks=1, steps=300),
-        "evaluation": CurveConfig(episodes=2, every=200),
-    },
-    "cpu": {"ensemble": EnsembleConfig(epochs=20), "evaluation": CurveConfig()},
+    "smoke": MODEL_PRESETS["smoke"] | {"evaluation": CurveConfig(episodes=2, every=200)},
+    "cpu": MODEL_PRESETS["cpu"] | {"evaluation": CurveConfig()},
     "paper": {"evaluation": CurveConfig(every=50_000)},
 }
 

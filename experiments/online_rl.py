@@ -16,7 +16,6 @@ Everything goes to results/online_rl/<task>/<run>/; a run that was cut goes on w
 (a minute, for the plumbing), cpu (minutes on two cores), paper (the papers' steps).
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -173,15 +172,10 @@ def where(task: Task | None, steps: int, seeds: int) -> str:
 
 
 def open_online(
-    experiment: str,
-    config: O,
-    spec: Spec,
-    notes: str,
-    facts: Json | None = None,
-    keys: Sequence[str] = ("agents",),
+    experiment: str, config: O, spec: Spec, notes: str, facts: Json | None = None, *keys: str
 ) -> Job[O]:
-    """`open_job` of a run without a dataset."""
-    data = stand_in(spec, name=f"{spec.env_id} (online)", kind="none")
+    """`open_job` of a run without a dataset of its own; `keys` are uses beside "agents"."""
+    data, keys = stand_in(spec, name=f"{spec.env_id} (online)", kind="none"), ("agents", *keys)
     return open_job(experiment, config, data, notes, keys, not_in_hash=NOT_IN_HASH, facts=facts)
 
 
@@ -237,14 +231,21 @@ def closing(
     steps: int,
     compilations: devices.Compilations,
     base: Json | None = None,
+    model: str | None = None,
 ) -> None:
-    """`scores.json`, `report.txt` and the learning curve; `base` are the scores of what was improved."""
+    """`scores.json`, `report.txt` and the learning curve.
+
+    Args:
+        steps: of the task, for each seed; of its dreams, where it learned in the world model `model` alone.
+        base: the scores of what was improved.
+    """
     config, measure = job.config, evaluation.score_name(spec)
     records = job.journal.records("online/evaluation")
     score = evaluation.last_scores(records, spec, config.updates)
     over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
-    spent = minutes(job, "online")
+    spent = minutes(job, *([] if model is None else [model]), "online")
     pace = steps * config.seeds / max(60 * spent["online"], 1e-9)
+    where = "the task" if model is None else f"dreams in the {model}, 0 environment steps to learn from,"
     before = [] if base is None else [f"before: {score_line(measure, base)}"]
     lines = [
         heading(job, name),
@@ -252,14 +253,15 @@ def closing(
         *before,
         score_line(measure, score),
         f"interval: {over} {config.seeds} seeds",
-        f"{steps:,} steps of the task a seed, {pace:,.0f} steps/s of all seeds with their updates",
+        f"{steps:,} steps of {where} a seed, {pace:,.0f} steps/s of all seeds with their updates",
     ]
     curve = {name: evaluation.learning_curve(records, spec)}
     start = None if base is None else float(np.mean(base["seeds"]))
     save_figure(
         job, "learning_curve", plotting.curves(None, curve, behaviour=start, title=config.env, score=measure)
     )
-    scores = {"method": name, "score_name": measure, "steps": steps, **score}
+    acted = {"steps": steps} if model is None else {"steps": 0, "dreamt_steps": steps}
+    scores = {"method": name, "score_name": measure, **acted, **score}
     scores |= {} if base is None else {"base": base}
     finish(job, lines, scores, spent, compilations)
 

@@ -18,7 +18,7 @@ from jdp.finetune import base as bases
 from jdp.policies import actions
 from jdp.policies.chunks import ChunkConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
-from jdp.types import Params, Spec, named_keys
+from jdp.types import Normal, Params, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,23 @@ def moves(states: Array, shown: Array) -> Moves:
     return Moves(jnp.broadcast_to(shown[None], (count, *shown.shape)), states[:-1], states[1:], step)
 
 
-def log_prob(params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig, spec: Spec) -> Array:
-    """`[B]`, of every move the log density of the entries that are executed: the one it was drawn by."""
+def step_of(params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig) -> Normal:
+    """`[B, D]`, the Gaussians that `params` draw these moves from."""
     sigmas = levels(config, base)[config.levels - config.learned :]
     own = actions.denoiser(params, rows.shown, base)
-    drawn, _ = ddim(
-        own,
-        (),
-        rows.state,
-        sigmas[rows.step],
-        sigmas[rows.step + 1],
-        eta=config.eta,
-        std_floor=config.std_floor,
-    )
+    now, following = sigmas[rows.step], sigmas[rows.step + 1]
+    return ddim(own, (), rows.state, now, following, eta=config.eta, std_floor=config.std_floor)[0]
+
+
+def log_prob(params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig, spec: Spec) -> Array:
+    """`[B]`, of every move the log density of the entries that are executed: the one it was drawn by."""
+    drawn = step_of(params, rows, config, base)
     return drawn.log_prob(rows.following, mask=counted(base, spec))
+
+
+def divergence(
+    frozen: Params, params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig, spec: Spec
+) -> Array:
+    """`[B]`, `KL(frozen || params)` of every move, over the entries that are executed."""
+    theirs, ours = (step_of(weights, rows, config, base) for weights in (frozen, params))
+    return theirs.kl(ours, mask=counted(base, spec))

@@ -63,6 +63,8 @@ class DPPOConfig(FineTuneConfig):
     """Updates stop for this rollout once the policy has moved further (in nats)."""
     log_prob: str = "mean"
     """"mean" over the entries of a chunk, as in the authors' code, or "sum", its density."""
+    bc_weight: float = 0.0
+    """Of the divergence of the base policy's denoising steps from those that learn."""
 
 
 class Rows(NamedTuple):
@@ -81,7 +83,7 @@ def _init(key: Array, data: CloneState, *, config: DPPOConfig, spec: Spec, base:
 
 
 def _loss(
-    params: Params, rows: Rows, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+    params: Params, rows: Rows, *, frozen: Params, config: DPPOConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[Array, Metrics]:
     log_prob = _reduced(
         chain.log_prob(params["actor"], rows.moves, config.chain, base, spec), config, spec, base
@@ -92,6 +94,10 @@ def _loss(
     left = (config.chain.learned - 1 - rows.moves.step).astype(jnp.float32)
     advantage = normalised(rows.advantage) * config.denoising_discount**left
     loss, metrics = clipped_surrogate(log_prob, rows.log_prob, advantage, clip)
+    if config.bc_weight:
+        apart = chain.divergence(frozen, params["actor"], rows.moves, config.chain, base, spec)
+        far = jnp.mean(_reduced(apart, config, spec, base))
+        loss, metrics = loss + config.bc_weight * far, {**metrics, "kl_to_base": far}
     return critics_loss(loss, metrics, params, rows.moves.shown, rows.target, config)
 
 
@@ -123,7 +129,7 @@ def _update(
         config,
         shown=partial(bases.shown, state.base, spec=spec),
         rows=rows,
-        loss=partial(_loss, config=config, spec=spec, base=base),
+        loss=partial(_loss, frozen=state.base.actor.ema, config=config, spec=spec, base=base),
         steps=base.execute,
     )
 
@@ -191,4 +197,9 @@ def dppo(config: DPPOConfig, spec: Spec, *, base: ChunkConfig) -> Method:
     Its `behaviour` decides chunks `[B, execute * A]`, for `jdp.tasks.simulators.chunked`, and its `update`
     takes their `Rollout`; `policy` acts step by step. `init` sees the state of the base policy.
     """
+    return denoising_method(config, spec, base)
+
+
+def denoising_method(config: DPPOConfig, spec: Spec, base: ChunkConfig) -> Method:
+    """PPO on denoising steps: what DPPO and DiWA are, in their own tasks."""
     return chunk_method(_init, _update, _explore, _chunk, config, spec, chain.check_base(base))

@@ -2,6 +2,7 @@
 
 from jdp.loops.check import check_method
 from jdp.loops.controller import seeded
+from jdp.loops.dreams import dream_of
 from jdp.loops.evaluation import play_in_turn, play_together
 from jdp.loops.fit import block_program, chunk_program, fit, fit_blocks
 from jdp.loops.journal import Journal, Memory, Progress, ProgressBar, training_seconds
@@ -30,6 +31,7 @@ __all__ = [
     "check_method",
     "chunk_program",
     "continue_training",
+    "dream_of",
     "fit",
     "fit_blocks",
     "improve",

@@ -4,12 +4,14 @@ So the loop that trains everything (`jdp.loops.train`) trains it too: seeds are 
 program, and a run that was killed goes on to the same bits, for environments are part of the state.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array
 
 from jdp.data.draws import together
+from jdp.finetune.dream import World
 from jdp.learning.acting import OnPolicyConfig
 from jdp.loops.collect import Acting, collect, start
 from jdp.types import Bound, Learner, Method, Metrics, Policy, PyTree, Task, named_keys
@@ -53,3 +55,26 @@ def on_policy(method: Method, task: Task, acting: OnPolicyConfig) -> Learner:
     """
     settings = (("acting", acting), ("method", method), ("task", task))
     return Learner(Bound(_init, settings), Bound(_update, settings), together(method.learner.draws))
+
+
+def _begin_dreaming(
+    key: Array, data: tuple[PyTree, World], *, make: Callable[[World], Task], **settings: Any
+) -> OnPolicyState:
+    rows, world = data
+    return _init(key, rows, task=make(world), **settings)
+
+
+def _dream(
+    key: Array, state: OnPolicyState, world: World, *, make: Callable[[World], Task], **settings: Any
+) -> tuple[OnPolicyState, Metrics]:
+    return _update(key, state, (), task=make(world), **settings)
+
+
+def in_dreams(method: Method, make: Callable[[World], Task], acting: OnPolicyConfig) -> Learner:
+    """`on_policy` in the task that `make` makes of a `World` (see `jdp.finetune.dream`).
+
+    `init` takes what the method's own takes and the world, a pair; a batch of `update` is the world, whose
+    arrays so are arguments of the program.
+    """
+    settings = (("acting", acting), ("make", make), ("method", method))
+    return Learner(Bound(_begin_dreaming, settings), Bound(_dream, settings), together(method.learner.draws))

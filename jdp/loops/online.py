@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,16 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jdp.data.draws import batches, together
+from jdp.errors import UserError
+from jdp.finetune.dream import Dream
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops.collect import Episodes, score
 from jdp.loops.journal import Journal, Memory
 from jdp.loops.off_policy import off_policy, offline_rows
-from jdp.loops.on_policy import on_policy
+from jdp.loops.on_policy import in_dreams, on_policy
 from jdp.loops.rounds import Evaluate, evaluate_due
 from jdp.loops.train import INIT, Chunks, continue_training, vmapped
-from jdp.types import Json, Learner, Method, Policy, PyTree, Task
+from jdp.types import Json, Learner, Method, Policy, PyTree, Task, Update
 
 Acting = OnPolicyConfig | OffPolicyConfig
 
@@ -37,7 +40,7 @@ def steps_of_update(acting: Acting) -> int:
 
 def train_online(
     method: Method,
-    task: Task,
+    task: Task | Dream,
     acting: Acting,
     *,
     key: Array,
@@ -56,6 +59,7 @@ def train_online(
     """All seeds of `method`, stacked `[S, ...]`: what they learned in `updates` updates in `task`.
 
     Args:
+        task: where it acts; a `Dream` is shared by all seeds, and lies on one device.
         key: typed; initial weights and environments use `fold_in(key, INIT)`, update `i` `fold_in(key, i)`.
         rows: of a dataset, where `acting` or the method asks for them (`jdp.data.prepared`).
         base: of fine-tuners the state of what they improve, which `init` sees in the place of rows.
@@ -66,8 +70,8 @@ def train_online(
     Raises:
         UserError: if the loss is not finite, or the method does not learn as `acting` says.
     """
-    journal, learner = Memory() if journal is None else journal, online_learner(method, task, acting)
-    draw = together(learner.draws)
+    journal = Memory() if journal is None else journal
+    learner, first_rows, rows, source, update = _sources(method, task, acting, seeds, rows, base)
     keys = jax.random.split(jax.random.fold_in(key, INIT), seeds)
 
     def init(keys: Array, data: PyTree, begun: PyTree) -> PyTree:
@@ -75,11 +79,9 @@ def train_online(
         # Copied, for what is trained is written over.
         return states._replace(learner=jax.tree.map(jnp.copy, begun)) if jax.tree.leaves(begun) else states
 
-    seen = base if jax.tree.leaves(base) else draw.view(rows)
-    states, start = journal.begin(phase, init, keys, seen, begun)
+    states, start = journal.begin(phase, init, keys, first_rows, begun)
     journal.cut(f"{phase}/evaluation", start)
-    batch_size = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
-    source, update = batches(draw, batch_size, seeds), vmapped(learner.update, seeds)
+    mesh = None if isinstance(task, Dream) else mesh
     after, every = Chunks(journal, phase, updates), evaluate_every or max(updates, 1)
     for first in range(0, updates, every):
         end = min(first + every, updates)
@@ -91,6 +93,37 @@ def train_online(
             states = continue_training(update, source, states, rows, after, **at, **options)
         evaluate_due(after, evaluate, states.learner, first, end, every)
     return states.learner
+
+
+class _Sources(NamedTuple):
+    """What an online method learns from."""
+
+    learner: Learner
+    first: PyTree  # what `init` sees
+    rows: PyTree  # what batches are drawn from
+    source: Callable[[Array, PyTree], PyTree]  # (key, rows) -> batch, of all seeds
+    update: Update  # of all seeds
+
+
+def _sources(
+    method: Method, task: Task | Dream, acting: Acting, seeds: int, rows: PyTree, base: PyTree
+) -> _Sources:
+    if isinstance(task, Dream):
+        if not isinstance(acting, OnPolicyConfig):
+            raise UserError("in dreams only on-policy methods learn: model-based agents have rollouts")
+        learner, world = in_dreams(method, task.make, acting), jax.tree.map(jnp.asarray, task.world)
+        return _Sources(learner, (base, world), world, _whole, vmapped(learner.update, seeds, shared=True))
+    learner = online_learner(method, task, acting)
+    draw, count = together(learner.draws), offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
+    source, update = batches(draw, count, seeds), vmapped(learner.update, seeds)
+    first = base if jax.tree.leaves(base) else draw.view(rows)
+    return _Sources(learner, first, rows, source, update)
+
+
+def _whole(key: Array, rows: PyTree) -> PyTree:
+    """All rows."""
+    del key
+    return rows
 
 
 @lru_cache(maxsize=64)

@@ -164,10 +164,17 @@ def local(state: PyTree) -> PyTree:
     return on_one(state) if distributed.is_many() else state
 
 
-def _update_all(key: Array, states: PyTree, batch: PyTree, *, update: Update, seeds: int) -> Any:
-    return jax.vmap(update)(jax.random.split(key, seeds), states, batch)
+def _update_all(
+    key: Array, states: PyTree, batch: PyTree, *, update: Update, seeds: int, shared: bool
+) -> Any:
+    axes = (0, 0, None if shared else 0)
+    return jax.vmap(update, in_axes=axes)(jax.random.split(key, seeds), states, batch)
 
 
-def vmapped(update: Update, seeds: int) -> Bound:
-    """One update of all seeds; equal arguments make equal functions, which compile once."""
-    return Bound(_update_all, (("update", update), ("seeds", seeds)))
+def vmapped(update: Update, seeds: int, *, shared: bool = False) -> Bound:
+    """One update of all seeds; equal arguments make equal functions, which compile once.
+
+    Args:
+        shared: whether they all see one batch, without an axis of seeds.
+    """
+    return Bound(_update_all, (("update", update), ("seeds", seeds), ("shared", shared)))

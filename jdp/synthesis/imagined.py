@@ -15,7 +15,7 @@ from jdp.devices.mesh import gathered, multiple, over, replicate, split_batch
 from jdp.errors import UserError
 from jdp.synthesis.branches import branches, recorded
 from jdp.types import Method, Policy, PyTree, Target, WorldModel
-from jdp.world_models.rollout import REPLAY, Noisy, Rollout, noisy_policy, rollout
+from jdp.world_models.rollout import REPLAY, Noisy, Rollout, noisy_policy, rollout, without_learner
 
 
 class TrainedModel(NamedTuple):
@@ -23,11 +23,6 @@ class TrainedModel(NamedTuple):
 
     model: WorldModel
     state: PyTree
-
-
-def without_learner(model: WorldModel) -> WorldModel:
-    """What steps: hashable, whatever draws the model learned from (a dictionary is not)."""
-    return model._replace(learner=None)  # pyright: ignore[reportArgumentType]
 
 
 def rollout_program(

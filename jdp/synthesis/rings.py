@@ -10,10 +10,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from jdp.devices.mesh import gathered, multiple, over, replicate, split_batch
-from jdp.synthesis.imagined import without_learner
 from jdp.types import Policy, PyTree, WorldModel, pack
 from jdp.world_models.ring import Ring, push, ring
-from jdp.world_models.rollout import Rollout, RolloutConfig, rollout
+from jdp.world_models.rollout import Rollout, RolloutConfig, rollout, without_learner
 
 
 def _refill_program(

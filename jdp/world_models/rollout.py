@@ -40,6 +40,11 @@ class RolloutConfig:
             )
 
 
+def without_learner(model: WorldModel) -> WorldModel:
+    """What steps: hashable, whatever draws the model learned from (a dictionary is not)."""
+    return model._replace(learner=None)  # pyright: ignore[reportArgumentType]
+
+
 class Rollout(NamedTuple):
     """Imagined steps; row `[:, t + 1]` goes on from row `[:, t]`."""
 

@@ -1,6 +1,7 @@
 """finetune.py as a user runs it: killed and resumed, and given wrong input."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,30 +11,40 @@ from scripts import check_mistakes, check_plays_as_scored, killer, run
 import jdp
 
 BASE = [
-    *("--preset", "smoke", "--source", "bundled", "--env", "pointmaze-umaze", "--policy", "diffusion_policy"),
-    *("--updates", "20", "--batch-size", "16", "--settings.features", "8", "--evaluation.decisions", "2"),
+    *("--preset", "smoke", "--source", "bundled", "--policy", "diffusion_policy", "--updates", "20"),
+    *("--batch-size", "16", "--settings.features", "8", "--evaluation.decisions", "2"),
+]
+DREAMS = [
+    *("--method", "diwa", "--ensemble.hidden", "8", "--ensemble.epochs", "1", "--ensemble.members", "2"),
+    *("--ensemble.batch-size", "1024"),
 ]
 
 
-FLOW = ["--settings.formulation", "flow", "--settings.sampler", "euler"]
-
-
-def trained(out: Path, *more: str) -> Path:
+def trained(out: Path, env: str, *more: str) -> Path:
     """A policy of the smallest size."""
-    done = run("policies", *BASE, *more, "--out", str(out))
+    done = run("policies", *BASE, "--env", env, *more, "--out", str(out))
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("policies/*/*")
     return path
 
 
+MAZE = "pointmaze-umaze"
+FLOW = ["--settings.formulation", "flow", "--settings.sampler", "euler"]
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("base"))
+    return trained(tmp_path_factory.mktemp("base"), MAZE)
 
 
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("flow"), *FLOW)
+    return trained(tmp_path_factory.mktemp("flow"), MAZE, *FLOW)
+
+
+@pytest.fixture(scope="module")
+def hopper(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("hopper"), "hopper-medium")
 
 
 def only(out: Path) -> dict:
@@ -43,49 +54,58 @@ def only(out: Path) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "policy", "simulator"),
+    ("method", "policy", "inside"),
     [
         ("dppo", "base", "jax"),
         ("dppo", "base", "host"),
         ("reinflow", "flow", "jax"),
         ("dsrl", "base", "jax"),
         ("expo", "base", "host"),
+        ("diwa", "hopper", "dreams"),
     ],
 )
-def test_a_killed_run_ends_with_the_same_numbers(tmp_path, request, method, policy, simulator):
+def test_a_killed_run_ends_with_the_same_numbers(tmp_path, request, method, policy, inside):
+    own = DREAMS if inside == "dreams" else ["--method", method, "--simulator", inside]
+    own = [*own, "--policy", str(request.getfixturevalue(policy))]
+
     def script(out, *more, code=None):
-        argv = ("--method", method, "--policy", str(request.getfixturevalue(policy)), "--preset", "smoke")
-        argv += ("--updates", "3", "--evaluation.every", "1", "--simulator", simulator)
+        argv = ("--preset", "smoke", "--updates", "3", "--evaluation.every", "1", *own)
         return run("finetune", *argv, *more, "--out", str(out), code=code)
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = script(whole)
     assert done.returncode == 0, done.stderr
     found = only(whole)
-    decisions = 3 * 4 * 4 if method == "dppo" else 8 + 3 * 4  # of methods with a buffer with the first ones
-    assert found["steps"] == decisions * 8 and found["score_name"] == "success %"
+    steps = found["dreamt_steps"] if inside == "dreams" else found["steps"]
+    # Of methods with a buffer with the first ones.
+    assert steps == (8 + 3 * 4 if method in ("dsrl", "expo") else 3 * 4 * 4) * 8
+    if inside == "dreams":
+        assert found["steps"] == 0 and "0 environment steps" in done.stdout
+    else:
+        assert found["score_name"] == "success %"
     assert len(found["base"]["returns"]) == 2
     # The first evaluation is the base policy's; the kill comes in the second one of what was learned.
-    target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
+    target = ("jdp.loops", "score_together") if inside == "jax" else ("jdp.loops.evaluation", "play")
     killed = script(cut, code=killer("finetune", *target, 3, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     done = script(cut, "--resume")
     assert done.returncode == 0, done.stderr
     assert {k: only(cut)[k] for k in ("returns", "base")} == {k: found[k] for k in ("returns", "base")}
-    plays_again(cut, simulator)
+    plays_again(cut, method, inside)
 
 
-def plays_again(out: Path, simulator: str) -> None:
+def plays_again(out: Path, method: str, inside: str) -> None:
     """A fine-tuned run is a policy like any other: loaded, evaluated, filmed; also one of an older jdp."""
     (path,) = out.glob("finetune/*/*")
-    loaded = check_plays_as_scored(path, simulator)
-    assert (loaded.kind, loaded.name, list(loaded.states)) == ("fine_tuner", "dppo", ["fine_tuner"])
+    loaded = check_plays_as_scored(path, "host" if inside == "dreams" else inside)
+    assert (loaded.kind, loaded.name, list(loaded.states)) == ("fine_tuner", method, ["fine_tuner"])
     common = ("--episodes", "2", "--decisions", "1", "--pictures", "1", "--out", str(out))
     done = run("evaluate", str(path), *common)
     assert done.returncode == 0, done.stderr
     (played,) = out.glob("evaluate/*/*")
-    assert json.loads((played / "scores.json").read_text())["score_name"] == "success %"
-    assert {p.name for p in (played / "figures").iterdir()} == {"plans.png", "closed_loop.gif"}
+    if inside != "dreams":
+        assert json.loads((played / "scores.json").read_text())["score_name"] == "success %"
+        assert {p.name for p in (played / "figures").iterdir()} == {"plans.png", "closed_loop.gif"}
     written = json.loads((path / "config.json").read_text())
     del written["base"]["settings"]  # then the settings are those of the policy's own run
     (path / "config.json").write_text(json.dumps(written))
@@ -97,8 +117,12 @@ def plays_again(out: Path, simulator: str) -> None:
 
 
 @pytest.mark.slow
-def test_mistakes_get_one_line(tmp_path, base):
-    policy = ["--policy", str(base)]
+def test_mistakes_get_one_line(tmp_path, base, hopper):
+    policy, dreams = ["--policy", str(base)], ["--method", "diwa", "--policy", str(hopper)]
+    changed = tmp_path / "changed"
+    shutil.copytree(hopper, changed)
+    written = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps(written | {"sha256": "another"}))
     cases = {
         "no policy": ([], "--policy: give a run of policies.py"),
         "unknown policy": (["--policy", "hoper"], "hoper"),
@@ -113,7 +137,17 @@ def test_mistakes_get_one_line(tmp_path, base):
         ),
         "seed of the policy": ([*policy, "--policy-seed", "9"], "training seeds 0 to 1, not 9"),
         "no flow": ([*policy, "--method", "reinflow"], "no flow but of formulation edm: train one with"),
+        "dreams of goals": ([*policy, "--method", "diwa"], "has goals"),
+        "no horizon": ([*dreams, "--settings.dream.horizon", "0"], "horizon is 0"),
+        "short horizon": ([*dreams, "--settings.dream.horizon", "7"], "give --settings.dream.horizon 8"),
+        "no members": ([*dreams, "--world-model", "diffusion_step"], "give --settings.dream.penalty 0"),
+        "no dataset": ([*dreams, "--dataset", str(tmp_path / "no.hdf5")], "no.hdf5"),
+        "other data": ([*dreams, "--dataset", "walker2d-medium"], "give a dataset of its task"),
+        "changed data": (["--method", "diwa", "--policy", str(changed)], "another file than"),
+        "batches": ([*dreams, "--ensemble.batch-size", "999999999"], "too few to train an ensemble"),
+        "no model": ([*policy, "--world-model", "ensemble"], "world-model"),
+        "not over bins": (["--method", "world4rl", "--policy", str(hopper)], "improves a policy over bins"),
         "learned steps": ([*policy, "--settings.chain.learned", "99"], "learned"),
     }
     check_mistakes("finetune", cases, ["--preset", "smoke", "--out", str(tmp_path / "out")])
-    assert not list(tmp_path.rglob("config.json"))
+    assert not list((tmp_path / "out").rglob("config.json"))

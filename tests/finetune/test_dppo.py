@@ -53,6 +53,13 @@ def test_the_density_of_each_move_is_that_of_the_chain(learned):
     last = (found[-1] - own(found[-2], jnp.full(5, sigmas[-2])))[:, :2] / config.std_floor
     expected = -0.5 * np.sum(np.square(last), 1) - 2 * np.log(config.std_floor * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(ours[-1], expected, rtol=1e-4, atol=1e-4)
+    # Steps of two sets of weights have one spread, so their divergence is that of the means.
+    base = base_state().actor.ema
+    gap = [chain.step_of(weights, flat, config, BASE) for weights in (base, params)]
+    apart = np.sum(np.square((gap[0].mean - gap[1].mean) / gap[0].std)[:, :2], 1) / 2
+    np.testing.assert_allclose(
+        chain.divergence(base, params, flat, config, BASE, SPEC), apart, rtol=1e-4, atol=1e-5
+    )
 
 
 TINY = DPPOConfig(
