@@ -68,7 +68,6 @@ def train_online_host(
 
     Args:
         spec: of the task.
-        base, begun: as of `train_online`.
         seed: of the environments' episodes.
         finish: called at the end with all that the run holds, its buffer too.
 
