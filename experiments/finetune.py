@@ -1,8 +1,10 @@
 """Reinforcement learning that improves a trained diffusion policy, scored beside that policy.
 
+    python experiments/finetune.py --method dppo
     python experiments/finetune.py --method dppo --policy results/policies/pointmaze-umaze/<run>
 
-POLICY is a run of policies.py, a file of `export.py --weights`, or the name of a model that comes with jdp.
+POLICY is a run of policies.py, a file of `export.py --weights`, or the name of a model that comes with jdp;
+if none is given, a weak one for PointMaze's U-maze, which comes with jdp to be improved in minutes.
 It is scored first, then improved in its own task (or --env): in JAX where the task has such a version, else
 in Gymnasium's environments; diwa and world4rl learn in a world model instead, which is trained first on the
 policy's own dataset (--world-model, --ensemble.*). The method's settings are --settings.*, how much it acts
@@ -78,20 +80,23 @@ PRESETS: dict[str, Options] = {
     "cpu": {"evaluation": CurveConfig(episodes=100, every=10)},
     "paper": {"evaluation": CurveConfig(episodes=100, every=20)},
 }
+# What is improved where nothing is said: a policy of 100 updates that comes with jdp, by its formulation.
+WEAK = {"edm": "pointmaze-umaze-policy", "flow": "pointmaze-umaze-flow"}
 
 
 def main() -> None:
     first = first_words(policy=None, method="dppo", plugin=())
-    if first.policy is None and not {"-h", "--help"} & set(arguments()):
-        raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
     for plugin in first.plugin:
         registry.load_plugin(plugin)
     asked = registry.entry("fine_tuner", first.method)
     dreams = "dreams" in asked.options
+    policy = first.policy or WEAK.get(asked.options.get("formulation", "edm") if not dreams else "")
+    if policy is None and not {"-h", "--help"} & set(arguments()):
+        raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
 
     def rest(presets: Mapping[str, Preset]) -> dict[str, Options]:
         model = {name: dreaming.options(asked, name) if dreams else {} for name in presets}
-        own = {"policy": first.policy or "RUN"}
+        own = {"policy": policy or "RUN"}
         return {name: {**model[name], **usual(name, found), **own} for name, found in presets.items()}
 
     kind: type[Config] = DreamingConfig if dreams else Config
