@@ -108,16 +108,16 @@ class _Sources(NamedTuple):
 def _sources(
     method: Method, task: Task | Dream, acting: Acting, seeds: int, rows: PyTree, base: PyTree
 ) -> _Sources:
+    learner = method.learner if isinstance(task, Dream) else online_learner(method, task, acting)
+    draw = together(learner.draws)
+    first = base if jax.tree.leaves(base) else draw.view(rows)
     if isinstance(task, Dream):
         if not isinstance(acting, OnPolicyConfig):
             raise UserError("in dreams only on-policy methods learn: model-based agents have rollouts")
         learner, world = in_dreams(method, task.make, acting), jax.tree.map(jnp.asarray, task.world)
-        return _Sources(learner, (base, world), world, _whole, vmapped(learner.update, seeds, shared=True))
-    learner = online_learner(method, task, acting)
-    draw, count = together(learner.draws), offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
-    source, update = batches(draw, count, seeds), vmapped(learner.update, seeds)
-    first = base if jax.tree.leaves(base) else draw.view(rows)
-    return _Sources(learner, first, rows, source, update)
+        return _Sources(learner, (first, world), world, _whole, vmapped(learner.update, seeds, shared=True))
+    count = offline_rows(acting) if isinstance(acting, OffPolicyConfig) else 0
+    return _Sources(learner, first, rows, batches(draw, count, seeds), vmapped(learner.update, seeds))
 
 
 def _whole(key: Array, rows: PyTree) -> PyTree:
