@@ -2,7 +2,7 @@
 
 from jdp.plotting.agreement import agreement, distributions
 from jdp.plotting.cards import card
-from jdp.plotting.comparisons import aggregates, evaluations, improvement, profiles
+from jdp.plotting.comparisons import aggregates, evaluations, improvement, learning, profiles
 from jdp.plotting.experience import dynamics_by_position, experience_marginals, marginals
 from jdp.plotting.figures import bars, claim, curves
 from jdp.plotting.frames import render, strip, trajectories
@@ -38,6 +38,7 @@ __all__ = [
     "experience_marginals",
     "film",
     "improvement",
+    "learning",
     "marginals",
     "metric",
     "plans",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from jdp.evaluation.statistics import Band, Interval
 from jdp.plotting.figures import _figure, _tidy
@@ -69,6 +69,32 @@ def evaluations(bands: Mapping[str, Band], *, behaviour: float | None, score: st
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(FormatStrFormatter("%d"))
     _tidy(axis, "episodes played online to choose a policy", score)
+    _legend(figure, axis)
+    figure.suptitle(title, fontsize=8)
+    return figure
+
+
+def learning(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, start: float | None, score: str, title: str
+) -> Figure:
+    """The score against steps of the task, of methods that learn while they act.
+
+    `curves[method]` is (steps `[n]`, scores `[n, S]`): lines are means over seeds, shades the least and the
+    greatest. `start` is the score before they learned.
+    """
+    figure = _figure(5.4, 2.8)
+    axis = figure.subplots()
+    for i, (method, (steps, scores)) in enumerate(curves.items()):
+        colour, style = CYCLE[i % len(CYCLE)], "-" if i < len(CYCLE) else "--"
+        axis.plot(
+            steps, scores.mean(1), style, color=colour, linewidth=1.4, marker=".", markersize=4, label=method
+        )
+        axis.fill_between(steps, scores.min(1), scores.max(1), color=colour, alpha=0.1, linewidth=0)
+    if start is not None:
+        axis.axhline(start, color="#909090", linewidth=0.8, linestyle="--", label="before")
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    _tidy(axis, "steps of the task a seed", score)
     _legend(figure, axis)
     figure.suptitle(title, fontsize=8)
     return figure

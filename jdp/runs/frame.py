@@ -41,6 +41,8 @@ COLUMNS = {
     "success": "[seeds, episodes] of 0 and 1, or None",
     "score_range": "the returns whose scores are 0 and 100, or None",
     "behaviour": "the score of the dataset's own episodes",
+    "before": "of what goes on from a trained policy: the mean score before it learned",
+    "steps": "of the task that each seed learned from; of methods that learn while they act",
     "latency": "seconds a decision, median",
     "latency_95": "its 95th percentile",
     "minutes": "of training, all seeds together",
@@ -53,8 +55,8 @@ COLUMNS = {
     "config": "every setting, nested",
     "facts": "versions, devices, the configuration's hash",
 }
-WHOLE = ("seed", "seeds", "updates", "episodes")
-REAL = ("score", "low", "high", "behaviour", "latency", "latency_95", "minutes")
+WHOLE = ("seed", "seeds", "updates", "episodes", "steps")
+REAL = ("score", "low", "high", "behaviour", "before", "latency", "latency_95", "minutes")
 NOT_EXPERIMENTS = ("tables", "sweeps", "dataset_cards")  # other folders of results/
 DEPTH = 6  # of folders that are looked into
 

@@ -85,7 +85,7 @@ def _asked(row: Row, path: Path) -> list[Row]:
         "config": config,
         "facts": {k: written[k] for k in ("hash", "python", "devices", "cores", "packages") if k in written},
     }
-    words = ("planner", "policy", "agent", "method")
+    words = ("method", "planner", "agent", "policy")  # what goes on from a policy names that too
     method = _with_model(next((str(config[w]) for w in words if config.get(w)), experiment), config)
     arms = [str(arm) for arm in config.get("arms") or ()]
     named = [{"arm": arm, "method": f"{method} ({arm} arm)", "id": f"{row['id']}~{arm}"} for arm in arms]
@@ -112,9 +112,11 @@ def _scored(row: Row, path: Path) -> list[Row]:
         return [row]
     found = json.loads(path.read_text())
     part, latency = found if row["arm"] is None else found["arms"][row["arm"]], found.get("latency") or {}
-    keep = ("dataset", "task", "preset", "updates", "episodes", "score_name", "behaviour")
+    keep = ("dataset", "task", "preset", "updates", "episodes", "score_name", "behaviour", "steps")
     row = row | {key: found[key] for key in keep if found.get(key) is not None}
     row |= {"latency": latency.get("median"), "latency_95": latency.get("percentile_95")}
+    if base := found.get("base"):
+        row["before"] = sum(map(float, base["seeds"])) / len(base["seeds"])
     if row["arm"] is None and (method := found.get("agent") or found.get("method")):
         row["method"] = _with_model(str(method), row["config"])
     if spent := found.get("minutes"):  # of an arm its own, and those of the models that all arms share

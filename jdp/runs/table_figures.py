@@ -1,4 +1,7 @@
-"""The figures beside a table: aggregates, profiles, improvement, and what tuning online would give."""
+"""The figures beside a table: aggregates, profiles, improvement, learning, what tuning online would give."""
+
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ from jdp.evaluation import (
     score_by_evaluations,
 )
 from jdp.evaluation.statistics import iqm, mean, median, optimality_gap
+from jdp.runs.curves import SCORE, read_curves
 from jdp.runs.tables import SEEDS_FOR_BOOTSTRAP, columns_of, rows_of, tasks
 
 CURVES = 8  # methods in a figure of curves: the best ones
@@ -24,6 +28,28 @@ def table_figures(cells: pd.DataFrame) -> dict[str, Figure]:
     for dataset, alike in cells.groupby(columns_of(cells), sort=False):
         if (figure := online(alike, str(dataset))) is not None:
             found[f"evaluations-{dataset}"] = figure
+        if learned := while_acting(alike):
+            start = None if alike.before.isna().all() else float(alike.before.mean())
+            found[f"learning-{dataset}"] = plotting.learning(
+                learned, start=start, score=alike.score_name.iloc[0], title=str(dataset)
+            )
+    return found
+
+
+def while_acting(cells: pd.DataFrame) -> Mapping[str, tuple[np.ndarray, np.ndarray]]:
+    """By label, steps of the task `[n]` and scores `[n, S]` then, of cells that learned while they acted.
+
+    Of pooled runs it is the first one's, with the steps before its first update spread over all.
+    """
+    found = {}
+    for label, path, steps, updates in zip(cells.label, cells.path, cells.steps, cells.updates, strict=True):
+        if pd.isna(steps) or not (Path(str(path)) / "metrics.jsonl").exists():
+            continue
+        curves = read_curves(path)
+        scored = curves[(curves.metric == SCORE) & (curves.phase != "base")]
+        wide = scored.pivot_table(index="step", columns="seed", values="value").dropna()
+        if len(wide):
+            found[str(label)] = wide.index.to_numpy() * int(steps) / int(updates), wide.to_numpy()
     return found
 
 

@@ -177,12 +177,16 @@ def details(cells: pd.DataFrame, *, latency: bool = False) -> Grid:
     first = cells.iloc[0]
     table = {"method": cells.label, "kind": cells.kind} if latency else {"method": cells.label}
     table |= {} if latency else {"dataset": columns_of(cells)}
+    if cells.before.notna().any():
+        table |= {"before": ["" if np.isnan(score) else f"{score:.1f}" for score in cells.before]}
     table |= {(f"{first.score_name} (95 %)" if latency else "score"): intervals(cells)}
     table |= {"of each seed": [" ".join(f"{s:.1f}" for s in scores) for scores in cells.scores]}
     table |= {"episodes a seed": cells.episodes.map(str)}
     if latency:
         table |= {"decision, median": [f"{1e3 * s:.1f} ms" for s in cells.latency]}
         table |= {"95th percentile": [f"{1e3 * s:.1f} ms" for s in cells.latency_95]}
+    if cells.steps.notna().any():
+        table |= {"steps a seed": [f"{n:,}" if pd.notna(n) else "" for n in cells.steps]}
     table |= {"updates": [f"{n:,}" for n in cells.updates], "preset": cells.preset}
     spent = zip(cells.minutes, cells.hardware, strict=True)
     table |= {"training": [f"{minutes:.1f} min, {hardware}" for minutes, hardware in spent]}
@@ -201,7 +205,7 @@ def records(cells: pd.DataFrame) -> pd.DataFrame:
         interval=np.where(success, "Clopper-Pearson", "Student's t"),
         seeds=cells.seeds,
         seed_scores=[" ".join(f"{s:.2f}" for s in scores) for scores in cells.scores],
-        **{name: cells[name] for name in ("episodes", "updates", "preset")},
+        **{name: cells[name] for name in ("episodes", "updates", "steps", "before", "preset")},
         minutes=cells.minutes.astype(float).round(1),
         hardware=cells.hardware,
         median_ms=1e3 * cells.latency.astype(float),

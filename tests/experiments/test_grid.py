@@ -108,6 +108,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "ogbench-planners": 18,
         "paper-maze2d-agents": 12,
         "pgd-hopper": 4,
+        "finetune-umaze": 6,
     }
     code = f"import sys; sys.path.insert(0, {str(EXPERIMENTS)!r}); import grid; grid.check({asked})"
     done = run("sweep", code=code)  # of its own, where JAX has one device

@@ -7,6 +7,9 @@ from table_runs import HOPPER, MAZE, line, make_run, rows_of, shown, tables
 
 from jdp.evaluation import bootstrap_interval, interval, success_interval
 from jdp.evaluation.statistics import difference_from
+from jdp.runs.cells import pool_seeds
+from jdp.runs.frame import read_runs
+from jdp.runs.table_figures import while_acting
 
 
 def test_runs_that_differ_only_in_seed_are_one_cell(tmp_path):
@@ -171,3 +174,21 @@ def test_the_arms_of_policy_guided_diffusion(tmp_path):
     (scores,) = tmp_path.glob("pgd_d4rl/*/*/scores.json")
     scores.write_text(json.dumps(found | {"minutes": {"diffuser": 4.0, "dataset": 1.0, "guided": 2.0}}))
     assert [row["minutes"] for row in tables(tmp_path)[1]] == ["5.0", "6.0"]
+
+
+def test_what_goes_on_from_a_policy_shows_its_score_before_and_its_steps(tmp_path):
+    told = {"steps": 4_000, "base": {"seeds": [40.0, 50.0]}}
+    spec = {"score_range": None, "goal": [0, 1]}
+    run = make_run(tmp_path, "plan", MAZE, "dppo", [90.0, 70.0], scores=told, spec=spec)
+    records = [
+        {"phase": "base/evaluation", "step": 0, "returns": [[0.5], [0.5]], "success": [[1, 0], [0, 0]]},
+        {"phase": "online/evaluation", "step": 50, "returns": [[0.5], [0.5]], "success": [[1, 1], [1, 0]]},
+        {"phase": "online/evaluation", "step": 100, "returns": [[0.5], [0.5]], "success": [[1, 1], [1, 1]]},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    text, (row,) = tables(tmp_path)
+    assert (float(row["before"]), int(float(row["steps"]))) == (45.0, 4_000)
+    assert "| dppo     | " in text and "|     45.0 |" in text and "4,000" in text
+    curves = while_acting(pool_seeds(read_runs(tmp_path)))
+    steps, scores = curves["dppo"]
+    assert steps.tolist() == [2_000, 4_000] and scores.tolist() == [[100, 50], [100, 100]]
