@@ -35,10 +35,10 @@ from online_rl import (
     scored_before,
     where,
 )
-from opening import trained_run
+from opening import figures, trained_run
 
 import jdp
-from jdp import devices, evaluation, loops, registry
+from jdp import devices, evaluation, loops, plotting, registry
 from jdp.data import Episodes
 from jdp.finetune.base import executed
 from jdp.finetune.dream import Dream
@@ -46,7 +46,7 @@ from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops.host import ChunkedEnvironment
 from jdp.registry import Entry, Preset
 from jdp.runs import Job, LoadedRun
-from jdp.tasks import simulators
+from jdp.tasks import maze_of, simulators
 from jdp.types import Json, Method, PyTree, Spec, Task
 
 T = TypeVar("T")
@@ -80,6 +80,8 @@ PRESETS: dict[str, Options] = {
     "cpu": {"evaluation": CurveConfig(episodes=100, every=10)},
     "paper": {"evaluation": CurveConfig(episodes=100, every=20)},
 }
+FRAMES = 60  # of a film
+FILMED = 8  # episodes that are played for a film of one of them
 # What is improved where nothing is said: a policy of 100 updates that comes with jdp, by its formulation.
 WEAK = {"edm": "pointmaze-umaze-policy", "flow": "pointmaze-umaze-flow"}
 
@@ -126,6 +128,7 @@ def main() -> None:
     states = trained(job, method, state, rows, task, execute, inside)
     job.journal.save("fine_tuner", config.updates, states)
     model = config.world_model if isinstance(config, DreamingConfig) else None
+    film(job, base.method, method, state, states)
     closing(job, config.method, spec, steps, compilations, base=before, model=model)
 
 
@@ -136,18 +139,47 @@ def opened(
     known = {"kind": base.kind, "method": base.name, "settings": dataclasses.asdict(base.settings)}  # type: ignore[call-overload]
     facts = {"base": {"command": base.command, "dataset": base.written["dataset"], **known}}
     if data is None:
-        return open_online("finetune", config, spec, f"{entry.name} of {base.name} {notes}", facts)
+        return open_online("finetune", config, spec, f"{entry.name} of {base.name} {notes}", facts, "film")
     facts |= {"world_model": {"dataset": data.origin.name, "sha256": data.origin.sha256}}
     notes = (
         f"{entry.name} of {base.name}; 0 environment steps to learn from, in a model of {data.origin.name}"
     )
-    return open_online("finetune", config, spec, notes, facts, "world_model")
+    return open_online("finetune", config, spec, notes, facts, "film", "world_model")
 
 
 def dream(job: Job[Any], data: Episodes, execute: int) -> Dream:
     """What is learned in: a world model, trained here."""
     model = train_world_model(job, job.keys["world_model"], data)
     return loops.dream_of(model, data, job.config.settings.dream, execute=execute)
+
+
+def film(job: Job[Any], base: Method, method: Method, before: PyTree, after: PyTree) -> None:
+    """In a maze before_and_after.gif: an episode of the first seed, one that it failed before and not now."""
+    spec, episodes = job.data.spec, []
+    maze = maze_of(spec) if spec.goal else None
+    if maze is None:
+        return
+    for policy, state in ((base.policy, before), (method.policy, jax.tree.map(lambda x: x[0], after))):
+        recorder = loops.Recorder(FILMED)
+        played = loops.play(
+            policy,
+            job.keys["film"],
+            state,
+            evaluation.environment_maker(spec),
+            episodes=FILMED,
+            seed=job.config.seed + 1_000_000,
+            watch=recorder,
+            observations=True,
+        )
+        episodes.append(plotting.episodes(spec, played, recorder))
+    better = (now.success and not then.success for then, now in zip(*episodes, strict=True))
+    i = next((i for i, found in enumerate(better) if found), 0)
+    titles = ("before", f"after {job.config.updates:,} updates of {job.config.method}")
+    longest, films = max(len(found[i].path) for found in episodes), []
+    for found, title in zip(episodes, titles, strict=True):  # in step, whichever ends first
+        frames = max(2, FRAMES * len(found[i].path) // longest)
+        films.append(plotting.film(maze, found[i], title=title, frames=frames))
+    plotting.save_film(figures(job) / "before_and_after.gif", plotting.beside(*films))
 
 
 def usual(name: str, preset: Preset) -> Options:

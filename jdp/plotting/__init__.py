@@ -9,6 +9,7 @@ from jdp.plotting.frames import render, strip, trajectories
 from jdp.plotting.metrics import metric
 from jdp.plotting.plans import (
     Episode,
+    beside,
     cost,
     denoising,
     denoising_of,
@@ -24,6 +25,7 @@ __all__ = [
     "aggregates",
     "agreement",
     "bars",
+    "beside",
     "card",
     "claim",
     "cost",

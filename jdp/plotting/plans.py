@@ -172,6 +172,13 @@ def film(maze: Maze, episode: Episode, *, title: str, frames: int = 60) -> np.nd
     return np.stack(pictures)
 
 
+def beside(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`[F, H, W1 + W2, 3]`: two films `[F, H, W, 3]` at once; the shorter one stops at its end."""
+    count = max(len(left), len(right))
+    at = [np.minimum(np.arange(count), len(film) - 1) for film in (left, right)]
+    return np.concatenate([left[at[0]], right[at[1]]], axis=2)
+
+
 def save_film(path: Path, frames: np.ndarray, *, milliseconds: int = 60) -> None:
     """Writes `frames` `[F, H, W, 3]` uint8 as an animated GIF that repeats.
 
