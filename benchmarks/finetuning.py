@@ -5,7 +5,7 @@
 - collecting in PointMaze in JAX, by random actions and by a policy of 2 x 256;
 - collecting in Hopper in C with 16 environments by the same policy, beside the bare simulator: one
   `gymnasium.make("Hopper-v5")`, stepped alone;
-- whole updates of PPO, SAC, DPPO, FIND, ReinFlow and ResiP in PointMaze, with their rollouts.
+- whole updates of PPO, SAC and the fine-tuners (not those of dreams) in PointMaze, with their rollouts.
 
 All are timed in turns with the matrix product. Weights are not trained.
 """
@@ -97,7 +97,8 @@ def updates(smoke: bool) -> dict[str, tuple[Callable[[], Any], int]]:
     base = base_policy.DiffusionPolicyConfig(features=256)
     rows = jdp.data.prepared(jdp.policies.make(base, MAZE.spec).learner.draws, maze_data())
     state = jdp.policies.make(base, MAZE.spec).learner.init(KEY, jax.tree.map(jnp.asarray, rows))
-    for entry in jdp.registry.entries("fine_tuner").values():
+    every = jdp.registry.entries("fine_tuner").values()
+    for entry in (entry for entry in every if "dreams" not in entry.options):  # those learn in no maze
         presets = entry.presets(jdp.registry.task_of("pointmaze-medium")) if entry.presets else {}
         config = presets["smoke" if smoke else "cpu"].settings
         own = replace(base, formulation=entry.options.get("formulation", "edm"))  # of the same weights
