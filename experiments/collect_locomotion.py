@@ -24,7 +24,7 @@ from collect_pointmaze import check_minari
 from command_line import run_main
 from methods import Options, method_command
 from offline_rl import CurveConfig
-from online_rl import OnlineConfig, check_online, open_online
+from online_rl import OnlineConfig, check_online, open_online, player
 from opening import finish, heading, minutes, save_figure
 from options import check_positive
 
@@ -34,6 +34,7 @@ from jdp.data import load
 from jdp.data.family import QUALITIES, Chosen, Snapshot, check_task, choose, facts_of, joined, made_by
 from jdp.learning.acting import OffPolicyConfig
 from jdp.loops.off_policy import Buffer, in_order, keeping_all, random_policy
+from jdp.loops.on_policy import explores
 from jdp.loops.roll_out import roll_out
 from jdp.registry import Entry
 from jdp.runs import Job
@@ -125,26 +126,17 @@ def check(config: Config[Any], entry: Entry) -> Spec:
 
 def trained(job: AnyJob, method: Method, acting: OffPolicyConfig) -> tuple[PyTree, Buffer]:
     """The last states `[1, ...]`, and all that was seen; snapshots are kept and scored on the way."""
-    config, make, found = job.config, evaluation.environment_maker(job.data.spec), []
+    config, found, play = job.config, [], player(job, explores(method), None)  # as it is rolled out
 
     def evaluate(step: int, states: PyTree) -> Logged:
         save_snapshot(job.run, step, states)
-        record = loops.play_together(
-            method.behaviour or method.policy,  # as it is rolled out
-            states,
-            make,
-            key=jax.random.key(config.seed),
-            seeds=1,
-            episodes=config.evaluation.episodes,
-            seed=config.seed + 1_000_000,
-            journal=job.journal,
-        )
+        record = play(states)
         print(f"return after {step:,} updates: {np.mean(record['returns']):.1f}")
         return record
 
     states = loops.train_online_host(
         method,
-        make,
+        evaluation.environment_maker(job.data.spec),
         job.data.spec,
         acting,
         key=job.keys["agents"],
@@ -197,7 +189,7 @@ def rolled(job: AnyJob, quality: str, policy: Policy, state: PyTree) -> Rows:
 def played(job: AnyJob, quality: str, method: Method, update: int) -> Rows:
     """What the snapshot after `update` updates does."""
     state = load_pretrained(snapshot_path(job.run, update)).state()
-    return rolled(job, quality, method.behaviour or method.policy, state)
+    return rolled(job, quality, explores(method), state)
 
 
 def replayed(spec: Spec, packed: np.ndarray) -> Rows:

@@ -1,7 +1,7 @@
 """What finetune.py asks of methods that learn in a world model, and the dataset that it is trained on."""
 
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from models import MODEL_PRESETS, ModelOptions
 from options import DatasetOptions
@@ -15,7 +15,6 @@ from jdp.runs.job import load_dataset
 from jdp.types import Json
 from jdp.world_models.diffusion_step import DiffusionStepConfig
 
-T = TypeVar("T")
 TWO_HOT = {"history": 2, "action_bins": 41}  # what a diffusion model sees in World4RL (arXiv 2509.19080)
 
 

@@ -92,7 +92,7 @@ def main() -> None:
         registry.load_plugin(plugin)
     asked = registry.entry("fine_tuner", first.method)
     dreams = "dreams" in asked.options
-    policy = first.policy or WEAK.get(asked.options.get("formulation", "edm") if not dreams else "")
+    policy = first.policy or (None if dreams else WEAK.get(asked.options.get("formulation", "edm")))
     if policy is None and not {"-h", "--help"} & set(arguments()):
         raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
 
@@ -192,7 +192,7 @@ def usual(name: str, preset: Preset) -> Options:
 
 def steps_of(acting: OnPolicyConfig | OffPolicyConfig, updates: int) -> int:
     """Decisions of a seed in a run, those before the first update included."""
-    first = 0 if isinstance(acting, OnPolicyConfig) else -(-acting.warm_up // acting.environments)
+    first = 0 if isinstance(acting, OnPolicyConfig) else acting.first_steps
     return updates * loops.steps_of_update(acting) + first * acting.environments
 
 

@@ -16,7 +16,9 @@ Everything goes to results/online_rl/<task>/<run>/; a run that was cut goes on w
 (a minute, for the plumbing), cpu (minutes on two cores), paper (the papers' steps).
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 import jax
@@ -39,7 +41,7 @@ from jdp.runs import Job, load_dataset
 from jdp.runs.continued import learned_offline
 from jdp.runs.models import stand_in
 from jdp.tasks import simulators
-from jdp.types import Json, Logged, Method, PyTree, Spec, Task
+from jdp.types import Json, Logged, Method, Policy, PyTree, Spec, Task
 
 T = TypeVar("T")
 NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
@@ -207,21 +209,27 @@ def trained(
 
 def evaluator(job: Job[OnlineConfig], method: Method, task: Task | None, spec: Spec) -> Evaluate:
     """Scores of all seeds, always on the same episodes; `spec` says what scores are."""
-    config, make = job.config, evaluation.environment_maker(job.data.spec)
+    play = player(job, method.policy, task)
 
     def evaluate(step: int, states: PyTree) -> Logged:
-        shared = {"key": jax.random.key(config.seed), "seeds": config.seeds}
-        shared |= {"episodes": config.evaluation.episodes}
-        if task is None:
-            own = {"seed": config.seed + 1_000_000, "journal": job.journal}
-            record = loops.play_together(method.policy, states, make, **shared, **own)
-        else:
-            record = loops.score_together(method.policy, states, task, **shared)
+        record = play(states)
         shown = ", ".join(f"{s:.1f}" for s in seed_scores(record, spec))
         print(f"{score_name(spec)} after {step:,} updates: {shown} (one a seed)")
         return record
 
     return evaluate
+
+
+def player(job: Job[OnlineConfig], policy: Policy, task: Task | None) -> Callable[[PyTree], Json]:
+    """The record of the episodes that are always the same, of states `[S, ...]` of `policy`."""
+    config, make = job.config, evaluation.environment_maker(job.data.spec)
+    shared = {"key": jax.random.key(config.seed), "seeds": config.seeds}
+    shared |= {"episodes": config.evaluation.episodes}
+    if task is not None:
+        return partial(loops.score_together, policy, task=task, **shared)
+    return partial(
+        loops.play_together, policy, make=make, seed=config.seed + 1_000_000, journal=job.journal, **shared
+    )
 
 
 def closing(

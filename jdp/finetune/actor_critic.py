@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -13,7 +12,7 @@ from jax import Array
 from jdp.data.draws import NoDraw
 from jdp.finetune import base as bases
 from jdp.learning.actors import remembers_nothing
-from jdp.learning.optimiser import Trained, begin
+from jdp.learning.optimiser import Trained, begin, copied
 from jdp.learning.ppo import Judged, MinibatchLoss, PPOConfig, epochs, judged, with_value_loss
 from jdp.learning.running import RunningMoments, no_moments
 from jdp.networks.mlp import mlp
@@ -70,7 +69,7 @@ def begin_improving(key: Array, actor: Params, base: PyTree, config: FineTuneCon
     """Before the first update; the key is consumed."""
     critic = config.critic().init(key, jnp.zeros(spec.observation_dim + len(spec.goal)))
     trained = begin(config.optimiser(), {"actor": actor, "critic": critic})
-    return Improved(trained, jax.tree.map(jnp.copy, base), no_moments(1))
+    return Improved(trained, copied(base), no_moments(1))
 
 
 def flat(x: Array, lead: tuple[int, ...]) -> Array:
@@ -84,7 +83,7 @@ def improve(
     rollout: Rollout,
     config: FineTuneConfig,
     *,
-    shown: Callable[[Array, Array], Array],
+    spec: Spec,
     rows: Callable[[Array, Judged], PyTree],
     loss: MinibatchLoss,
     steps: int = 1,
@@ -92,7 +91,6 @@ def improve(
     """One update of actor and critic on a rollout `[T, N]`; the key is consumed.
 
     Args:
-        shown: of observations `[B, O]` and goals `[B, G]`, what networks see of them `[B, C]`.
         rows: of what is shown `[T N, C]` and what the critic says `[T, N]`, what minibatches are drawn from.
         loss: of a minibatch of these rows; see `critics_loss`.
         steps: of the task in a row of the rollout.
@@ -100,7 +98,7 @@ def improve(
     lead, critic = rollout.reward.shape, config.critic()
 
     def seen(observation: Array, goal: Array) -> Array:
-        return shown(flat(observation, lead), flat(goal, lead))
+        return bases.shown(state.base, flat(observation, lead), flat(goal, lead), spec)
 
     def value(observation: Array, goal: Array) -> Array:
         return critic.apply(state.trained.params["critic"], seen(observation, goal))[:, 0].reshape(lead)

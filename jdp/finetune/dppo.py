@@ -127,7 +127,7 @@ def _update(
         state,
         rollout,
         config,
-        shown=partial(bases.shown, state.base, spec=spec),
+        spec=spec,
         rows=rows,
         loss=partial(_loss, frozen=state.base.actor.ema, config=config, spec=spec, base=base),
         steps=base.execute,

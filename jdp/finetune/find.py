@@ -112,9 +112,8 @@ def _update(
         each = (start, old, found.advantage, found.target)
         return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
 
-    shown = partial(bases.shown, state.base, spec=spec)
     loss = partial(_loss, config=config, spec=spec, base=base)
-    return improve(key, state, rollout, config, shown=shown, rows=rows, loss=loss, steps=base.execute)
+    return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss, steps=base.execute)
 
 
 def _explore(

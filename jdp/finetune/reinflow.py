@@ -125,9 +125,8 @@ def _update(
         old, _ = _density(state.trained.params["actor"], shown, drawn, config, base, spec)
         return Rows(shown, drawn, old, flat(found.advantage, lead), flat(found.target, lead))
 
-    shown = partial(bases.shown, state.base, spec=spec)
     loss = partial(_loss, config=config, spec=spec, base=base)
-    return improve(key, state, rollout, config, shown=shown, rows=rows, loss=loss, steps=base.execute)
+    return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss, steps=base.execute)
 
 
 def _explore(

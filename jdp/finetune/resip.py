@@ -110,9 +110,8 @@ def _update(
         each = (of_base, correction, old, found.advantage, found.target)
         return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
 
-    shown = partial(bases.shown, state.base, spec=spec)
     loss = partial(_loss, config=config, spec=spec)
-    return improve(key, state, rollout, config, shown=shown, rows=rows, loss=loss)
+    return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss)
 
 
 def _act(

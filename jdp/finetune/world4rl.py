@@ -89,9 +89,8 @@ def _update(
         each = (bins, old, found.advantage, found.target)
         return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
 
-    shown = partial(bases.shown, state.base, spec=spec)
     loss = partial(_loss, cloned=state.base.actor.params, config=config, spec=spec, base=base)
-    return improve(key, state, rollout, config, shown=shown, rows=rows, loss=loss)
+    return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss)
 
 
 def _act(

@@ -49,3 +49,8 @@ class OffPolicyConfig:
             warm_up=(self.warm_up, 1, self.capacity),
             offline_share=(self.offline_share, 0, 1),
         )
+
+    @property
+    def first_steps(self) -> int:
+        """Of each environment before the first update: as few as `warm_up` takes."""
+        return -(-self.warm_up // self.environments)

@@ -14,6 +14,7 @@ from jdp.data.draws import together
 from jdp.data.pools import Pool
 from jdp.errors import UserError
 from jdp.loops.journal import Journal, Memory
+from jdp.loops.on_policy import explores
 from jdp.loops.rounds import RoundOptions, train_in_rounds
 from jdp.synthesis.branches import branches
 from jdp.synthesis.rings import empty_rings, refill
@@ -52,7 +53,7 @@ def train_model_based(
     buffers = RolloutBuffers(
         imagination.model,
         imagination.calibrate(model_state, together(method.learner.draws).view(rows)),
-        method.behaviour or method.policy,
+        explores(method),
         data,
         rollouts,
         rollout_key,

@@ -59,7 +59,7 @@ def insert(buffer: Buffer, rows: Array) -> Buffer:
 def keeping_all(config: OffPolicyConfig, updates: int) -> OffPolicyConfig:
     """`config` with a buffer that loses nothing in `updates` updates, and a warm-up of whole steps."""
     count = config.environments
-    warm_up = -(-config.warm_up // count) * count
+    warm_up = config.first_steps * count
     return replace(config, warm_up=warm_up, capacity=warm_up + updates * count)
 
 
@@ -127,7 +127,7 @@ def _init(key: Array, data: PyTree, *, method: Method, task: Task, config: OffPo
     What the learner standardises by comes from random ones, or from the dataset.
     """
     keys, learned = named_keys(key, "learner", "environments", "warm_up"), None
-    policy, steps = random_policy(task.spec.action_dim), -(-config.warm_up // config.environments)
+    policy, steps = random_policy(task.spec.action_dim), config.first_steps
     if method.warm_up is not None:
         policy, learned = method.warm_up, method.learner.init(keys["learner"], data)
     acting = start(task, policy, keys["environments"], config.environments)

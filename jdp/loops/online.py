@@ -15,6 +15,7 @@ from jdp.data.draws import batches, together
 from jdp.errors import UserError
 from jdp.finetune.dream import Dream
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
+from jdp.learning.optimiser import copied
 from jdp.loops.collect import Episodes, score
 from jdp.loops.journal import Journal, Memory
 from jdp.loops.off_policy import off_policy, offline_rows
@@ -77,7 +78,7 @@ def train_online(
     def init(keys: Array, data: PyTree, begun: PyTree) -> PyTree:
         states = jax.vmap(learner.init, in_axes=(0, None))(keys, data)
         # Copied, for what is trained is written over.
-        return states._replace(learner=jax.tree.map(jnp.copy, begun)) if jax.tree.leaves(begun) else states
+        return states._replace(learner=copied(begun)) if jax.tree.leaves(begun) else states
 
     states, start = journal.begin(phase, init, keys, first_rows, begun)
     journal.cut(f"{phase}/evaluation", start)

@@ -12,6 +12,7 @@ from jax import Array
 
 from jdp.data.draws import batches, together
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
+from jdp.learning.optimiser import copied
 from jdp.loops.collect import finished
 from jdp.loops.host import HostEnvironments, HostState, acted
 from jdp.loops.journal import Journal, Memory
@@ -145,7 +146,7 @@ class _Players:
         """
         key = jax.random.fold_in(key, INIT)
         keys, buffer, warm_up = jax.random.split(key, self.seeds), None, self.method.warm_up
-        learner = jax.tree.map(jnp.copy, begun) if jax.tree.leaves(begun) else None
+        learner = copied(begun) if jax.tree.leaves(begun) else None
         data, axes = base, (0, None)
         if not jax.tree.leaves(base) and jax.tree.leaves(rows):
             data = self.draw.view(rows)
@@ -173,7 +174,7 @@ class _Players:
         """Steps under `decide(step, ended [S, N])`."""
         buffer = jax.vmap(lambda _: buffer_of(self.method, config.capacity))(np.arange(self.seeds))
         ended = np.zeros((self.seeds, config.environments), bool)
-        for step in range(-(-config.warm_up // config.environments)):
+        for step in range(config.first_steps):
             rollout, outcome = self._step(decide(step, ended))
             buffer, ended = self.insert(buffer, rollout), outcome.ended
         return buffer
