@@ -42,7 +42,7 @@ from jdp import devices, evaluation, loops, plotting, registry
 from jdp.data import Episodes
 from jdp.finetune.base import executed
 from jdp.finetune.dream import Dream
-from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
+from jdp.learning.acting import OnPolicyConfig
 from jdp.loops.host import ChunkedEnvironment
 from jdp.registry import Entry, Preset
 from jdp.runs import Job, LoadedRun
@@ -118,7 +118,7 @@ def main() -> None:
     data = dreaming.dataset_of(config, base) if isinstance(config, DreamingConfig) else None
     if data is not None:
         dreaming.check(config, data, execute)
-    steps = steps_of(config.settings.acting, config.updates) * execute
+    steps = loops.steps_of(config.settings.acting, config.updates) * execute
     rows = rows_of(base, method) if getattr(config.settings.acting, "offline_share", 0) else ()
     job = opened(config, entry, base, spec, data, where(task, steps, config.seeds))
     print(f"policy     {base.path}: {base.name}, trained on {base.written['dataset']}")
@@ -188,12 +188,6 @@ def usual(name: str, preset: Preset) -> Options:
         return PRESETS[name]
     scored = PRESETS[name]["evaluation"]
     return {"evaluation": dataclasses.replace(scored, every=max(preset.updates // 5, 1))}  # type: ignore[type-var]
-
-
-def steps_of(acting: OnPolicyConfig | OffPolicyConfig, updates: int) -> int:
-    """Decisions of a seed in a run, those before the first update included."""
-    first = 0 if isinstance(acting, OnPolicyConfig) else acting.first_steps
-    return updates * loops.steps_of_update(acting) + first * acting.environments
 
 
 def rows_of(base: LoadedRun, method: Method) -> PyTree:

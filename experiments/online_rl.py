@@ -109,7 +109,7 @@ def main() -> None:
     rows, facts = offline_rows(config, method, spec)
     facts |= {} if scored == spec else {"task_spec": asdict(scored)}
     facts |= {} if base is None else {"base": {"command": base.command, "dataset": base.written["dataset"]}}
-    steps = config.updates * loops.steps_of_update(config.settings.acting)
+    steps = loops.steps_of(config.settings.acting, config.updates)
     notes = f"agent {entry.name} {where(seen, steps, config.seeds)}"
     job = open_online("online_rl", config, spec, notes, facts)
     evaluate, before = evaluator(job, method, seen, scored), None

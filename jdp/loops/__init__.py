@@ -8,7 +8,7 @@ from jdp.loops.fit import block_program, chunk_program, fit, fit_blocks
 from jdp.loops.journal import Journal, Memory, Progress, ProgressBar, training_seconds
 from jdp.loops.latency import Latency, latency
 from jdp.loops.model_based import train_model_based
-from jdp.loops.online import online_learner, score_together, steps_of_update, train_online
+from jdp.loops.online import online_learner, score_together, steps_of, steps_of_update, train_online
 from jdp.loops.online_host import train_online_host
 from jdp.loops.play import Environment, Played, play
 from jdp.loops.recorder import Recorder
@@ -43,6 +43,7 @@ __all__ = [
     "play_together",
     "score_together",
     "seeded",
+    "steps_of",
     "steps_of_update",
     "termination_rule",
     "train",

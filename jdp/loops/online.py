@@ -39,6 +39,12 @@ def steps_of_update(acting: Acting) -> int:
     return acting.environments * (acting.steps if isinstance(acting, OnPolicyConfig) else 1)
 
 
+def steps_of(acting: Acting, updates: int) -> int:
+    """Steps of the task that a seed takes in `updates`, those before the first one included."""
+    first = 0 if isinstance(acting, OnPolicyConfig) else acting.first_steps * acting.environments
+    return first + updates * steps_of_update(acting)
+
+
 def train_online(
     method: Method,
     task: Task | Dream,

@@ -144,15 +144,15 @@ class _Players:
 
         The learner sees `base`, `rows`, or the random steps; where states have `begun` already, they go on.
         """
-        key = jax.random.fold_in(key, INIT)
-        keys, buffer, warm_up = jax.random.split(key, self.seeds), None, self.method.warm_up
+        uses, warm_up = named_keys(jax.random.fold_in(key, INIT), "learner", "warm_up"), self.method.warm_up
+        keys, buffer = jax.random.split(uses["learner"], self.seeds), None
         learner = copied(begun) if jax.tree.leaves(begun) else None
         data, axes = base, (0, None)
         if not jax.tree.leaves(base) and jax.tree.leaves(rows):
             data = self.draw.view(rows)
         if isinstance(self.acting, OffPolicyConfig) and warm_up is not None:
             learner = self._init(keys, data, axes) if learner is None else learner
-            buffer = self._first_steps(self.acting, self._by(warm_up, key, learner))
+            buffer = self._first_steps(self.acting, self._by(warm_up, uses["warm_up"], learner))
         elif isinstance(self.acting, OffPolicyConfig):
             buffer = self._first_steps(self.acting, self._at_random())
             if not jax.tree.leaves(data):
@@ -190,11 +190,7 @@ class _Players:
         return decide
 
     def _by(self, policy: Policy, key: Array, learner: PyTree) -> Callable[[int, np.ndarray], Decision]:
-        act, carry, key = (
-            jax.jit(partial(acted, policy)),
-            self._remembers(policy),
-            named_keys(key, "warm_up")["warm_up"],
-        )
+        act, carry = jax.jit(partial(acted, policy)), self._remembers(policy)
 
         def decide(step: int, ended: np.ndarray) -> Decision:
             nonlocal carry

@@ -14,7 +14,7 @@ from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.loops import Memory, online
 from jdp.loops.collect import collect, score, start
 from jdp.loops.off_policy import empty, insert, off_policy
-from jdp.loops.online import score_together, steps_of_update, train_online
+from jdp.loops.online import score_together, steps_of, steps_of_update, train_online
 from jdp.tasks.simulators import simulator
 from jdp.types import Decision, Learner, Method, Policy, Spec, Stepped, Task, pack
 
@@ -151,7 +151,7 @@ def test_a_minibatch_holds_its_share_of_the_dataset_and_time_limits_are_no_termi
     train_online(method, TASK, config, key=KEY, updates=20, seeds=2, chunk=20, journal=alone)
     (told,) = alone.records("online")
     np.testing.assert_allclose(told["loss"], 0)
-    assert steps_of_update(config) == 4
+    assert steps_of_update(config) == 4 and steps_of(config, 20) == 40 + 20 * 4  # random ones too
 
 
 def _steered(key, state, carry, observation, goal):
@@ -217,7 +217,7 @@ def test_training_evaluates_in_rounds_scores_and_compiles_once():
     assert [r["step"] for r in records] == asked and np.shape(records[0]["returns"]) == (2, 3)
     assert sum(np.sum(r["episodes"]) for r in journal.records("online")) > 0
     assert online._scores(POLICY, TASK, 3)._cache_size() == 1  # type: ignore[attr-defined]
-    assert steps_of_update(acting) == 20
+    assert steps_of_update(acting) == 20 and steps_of(acting, 10) == 200
 
 
 def test_equal_runs_are_equal_bits():
