@@ -6,7 +6,7 @@ in the study of Huang et al. (2022, "The 37 implementation details of PPO").
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,19 @@ from jdp.errors import check_settings
 from jdp.learning.optimiser import Trained, descend
 from jdp.learning.running import RunningMoments, seen
 from jdp.types import Metrics, Params, PyTree, Rollout
+
+
+class Passes(Protocol):
+    """How a batch is learned from."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def minibatches(self) -> int: ...
+    @property
+    def target_kl(self) -> float | None: ...
+    def optimiser(self) -> optax.GradientTransformation: ...
+
 
 MinibatchLoss = Callable[[Params, PyTree], tuple[Array, Metrics]]
 # (params, rows [B, ...]) -> (scalar, metrics), of which "approximate_kl" [] may stop the epochs
@@ -109,7 +122,7 @@ def judged(
     rollout: Rollout,
     moments: RunningMoments,
     value: Callable[[Array, Array], Array],
-    config: PPOConfig,
+    config: Passes,
     *,
     steps: int = 1,
 ) -> Judged:

@@ -1,0 +1,132 @@
+"""What methods of alignment share: a state, and updates that draw, judge, and learn in minibatches."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import Array
+
+from jdp.alignment.models import Given, GivenDraw, Model
+from jdp.errors import check_settings
+from jdp.learning.candidates import repeated
+from jdp.learning.optimiser import Trained, begin, clipped_adam, copied
+from jdp.learning.ppo import epochs
+from jdp.types import Bound, Learner, Metrics, Params, PyTree
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Settings of all methods; a batch is of conditions."""
+
+    group: int = 16
+    """Samples for each condition."""
+    epochs: int = 1
+    """Passes over the samples of an update."""
+    minibatches: int = 1
+    """Of a pass."""
+    learning_rate: float = 1e-3
+    """Of Adam, constant."""
+    grad_norm: float = 1.0
+    """Longer gradients are scaled down to it."""
+    kl_weight: float = 1.0
+    """Beta: of the divergence from the model as it was, in units of the reward."""
+    target_kl: float | None = None
+    """The passes of an update stop once the model has moved further (in nats); None: never."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            type(self).__name__,
+            group=(self.group, 1, 1_000_000),
+            epochs=(self.epochs, 1, 10_000),
+            minibatches=(self.minibatches, 1, 1_000_000),
+            kl_weight=(self.kl_weight, 0, 1e9),
+        )
+
+    def optimiser(self) -> optax.GradientTransformation:
+        """Adam after clipping."""
+        return clipped_adam(self.learning_rate, self.grad_norm)
+
+
+class Aligned(NamedTuple):
+    """What learns, and what it is held to."""
+
+    trained: Trained
+    reference: Params  # as the model was
+    judge: PyTree  # of `Given`
+    memory: PyTree = ()  # of the method
+
+
+Collect = Callable[..., tuple[PyTree, Metrics]]
+# collect(key, state, batch, *, config, model) -> (rows [R, ...], metrics): what minibatches are drawn from
+Loss = Callable[..., tuple[Array, Metrics]]
+# loss(params, rows, *, reference, config, model) -> (scalar, metrics)
+
+
+class Memory(NamedTuple):
+    """What a method remembers beside its parameters, as two module-level functions."""
+
+    begin: Callable[..., PyTree]  # begin(params, *, config, model) -> memory
+    after: Callable[..., PyTree]  # after(memory, params, *, config, model) -> memory, once an update is done
+
+
+def _none(params: Params, *, config: AlignConfig, model: Model) -> PyTree:
+    del params, config, model
+    return ()
+
+
+def _kept(memory: PyTree, params: Params, *, config: AlignConfig, model: Model) -> PyTree:
+    del params, config, model
+    return memory
+
+
+NOTHING = Memory(_none, _kept)
+
+
+def _init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: Model) -> Aligned:
+    del key
+    params = copied(data.params)
+    trained = begin(config.optimiser(), params)
+    remembered = memory.begin(copied(params), config=config, model=model)
+    return Aligned(trained, copied(params), copied(data.judge), remembered)
+
+
+def _update(
+    key: Array,
+    state: Aligned,
+    batch: PyTree,
+    *,
+    collect: Collect,
+    loss: Loss,
+    memory: Memory,
+    config: AlignConfig,
+    model: Model,
+) -> tuple[Aligned, Metrics]:
+    draw, learn = jax.random.split(key)
+    settings: dict[str, Any] = {"config": config, "model": model}
+    rows, told = collect(draw, state, batch, **settings)
+    own = partial(loss, reference=state.reference, **settings)
+    trained, metrics = epochs(learn, state.trained, rows, own, config)
+    remembered = memory.after(state.memory, trained.params, **settings)
+    return state._replace(trained=trained, memory=remembered), {**metrics, **told}
+
+
+def aligned(
+    collect: Collect, loss: Loss, config: AlignConfig, model: Model, memory: Memory = NOTHING
+) -> Learner:
+    """A learner of module-level functions `collect` and `loss`, which learns from rows of `Given`."""
+    own = (("config", config), ("memory", memory), ("model", model))
+    update = Bound(_update, (("collect", collect), *own, ("loss", loss)))
+    return Learner(Bound(_init, own), update, GivenDraw())
+
+
+def in_groups(reward: Array, config: AlignConfig) -> Array:
+    """`[B]` as `[P, K]`, of conditions repeated by `each`."""
+    return reward.reshape(-1, config.group)
+
+
+def each(condition: Array, config: AlignConfig) -> Array:
+    """`[P * K, C]`: conditions `[P, C]`, K = `config.group` times each."""
+    return repeated(condition, config.group)
