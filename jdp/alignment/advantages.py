@@ -1,7 +1,7 @@
 """Advantages of groups: what a sample's reward says beside those of others at the same condition.
 
-Rewards are `[P, K]`, K samples at each of P conditions; so are advantages. All are pure functions of arrays, so
-groups may lie on several devices.
+Rewards are `[P, K]`, K samples at each of P conditions; so are advantages. All are pure functions of arrays,
+so groups may lie on several devices.
 """
 
 import jax.numpy as jnp

@@ -1,9 +1,9 @@
 """Policy gradients on denoising chains: what DDPO, LOOP, Flow-GRPO and their kin share.
 
-Every step of a chain is an action, drawn from a Gaussian around what the denoiser says. With rewards of the last
-state, and the divergence from the model as it was both in what follows a step and as a gradient of its own, the
-gradient is that of `E[r] - beta KL`; its optimum is the tilt `p exp(r / beta)` where a chain keeps no memory of
-its start (`eta` 1).
+Every step of a chain is an action, drawn from a Gaussian around what the denoiser says. With rewards of the
+last state, and the divergence from the model as it was both in what follows a step and as a gradient of its
+own, the gradient is that of `E[r] - beta KL`; its optimum is the tilt `p exp(r / beta)` where a chain keeps
+no memory of its start (`eta` 1).
 """
 
 import math
@@ -20,11 +20,12 @@ from jdp.alignment.learner import AlignConfig, Aligned, aligned, each, in_groups
 from jdp.alignment.models import Model
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import Step, ddim
+from jdp.distributions import Distribution
 from jdp.errors import check_settings
 from jdp.finetune.actor_critic import flat
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import clipped_surrogate
-from jdp.types import Bound, Learner, Metrics, Normal, Params, named_keys
+from jdp.types import Bound, Learner, Metrics, Params, named_keys
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class ChainConfig(AlignConfig):
     clip: float = 0.2
     """How far the ratio of probabilities may go from 1."""
     log_prob: str = "sum"
-    """"sum" over the entries of a sample, its density, or "mean", as in the code of models of pictures."""
+    """"sum" over the entries of a sample, its density, or "mean", as in the code of image models."""
     kl_to_go: bool = True
-    """Whether what a step leads to counts the divergence of later steps: without it the gradient is biased."""
+    """Whether a step answers for the divergence of later ones too; without it the gradient is biased."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,16 +60,43 @@ class Rows(NamedTuple):
 Advantage = Callable[[Array], Array]  # of rewards [P, K]
 
 
-def drawn(params: Params, rows: Moves, config: ChainConfig, model: Model, step: Step = ddim) -> Normal:
+def drawn(params: Params, rows: Moves, config: ChainConfig, model: Model, step: Step = ddim) -> Distribution:
     """`[R, *event]`, the Gaussians that `params` draw these moves from."""
     sigmas, denoiser = model.sampling.sigmas(), model.denoiser(params, rows.shown)
     now, following = sigmas[rows.step], sigmas[rows.step + 1]
     return step(denoiser, (), rows.state, now, following, eta=config.eta, std_floor=config.std_floor)[0]
 
 
-def reduced(terms: Array, config: ChainConfig, model: Model) -> Array:
-    """Log densities or divergences as `config.log_prob` says."""
+def density(found: Distribution, following: Array, config: ChainConfig, model: Model) -> Array:
+    """`[R]`, log densities of `following` `[R, *event]`, as `config.log_prob` says."""
+    return _reduced(found.log_prob(following, event_axes=model.event_axes), config, model)
+
+
+def divergence(found: Distribution, other: Distribution, config: ChainConfig, model: Model) -> Array:
+    """`[R]`, `KL(found || other)` of every move, reduced as densities are."""
+    return _reduced(found.kl(other, event_axes=model.event_axes), config, model)
+
+
+def _reduced(terms: Array, config: ChainConfig, model: Model) -> Array:
     return terms / math.prod(model.event) if config.log_prob == "mean" else terms
+
+
+def sample(
+    key: Array, params: Params, condition: Array, config: ChainConfig, model: Model, step: Step = ddim
+) -> Array:
+    """`[n + 1, B, *event]`, chains at conditions `[B, C]`, both ends included; the key is consumed."""
+    keys, denoiser = named_keys(key, "start", "chain"), model.denoiser(params, condition)
+    return chains.sample(
+        step,
+        denoiser,
+        model.start(keys["start"], len(condition)),
+        model.sampling.sigmas(),
+        key=keys["chain"],
+        eta=config.eta,
+        std_floor=config.std_floor,
+        memory=(),
+        trace=True,
+    )
 
 
 def collect(
@@ -82,42 +110,32 @@ def collect(
     step: Step = ddim,
 ) -> tuple[Rows, Metrics]:
     """Chains of K samples at each condition of `batch` `[P, C]`, judged."""
-    keys, condition = named_keys(key, "start", "chain"), each(batch, config)
-    params, sigmas = state.trained.params, model.sampling.sigmas()
-    options = {"eta": config.eta, "std_floor": config.std_floor, "memory": (), "trace": True}
-    start = model.start(keys["start"], len(condition))
-    states = chains.sample(
-        step, model.denoiser(params, condition), start, sigmas, key=keys["chain"], **options
-    )
-    reward = state.judge(states[-1], condition)
-    found = moves(states, condition)  # [n, B, ...]
+    condition, params = each(batch, config), state.trained.params
+    states = sample(key, params, condition, config, model, step)
+    reward, found = state.judge(states[-1], condition), moves(states, condition)  # moves are [n, B, ...]
     every = jax.tree.map(lambda x: flat(x, found.step.shape), found)
     ours, theirs = (drawn(p, every, config, model, step) for p in (params, state.reference))
-    axes = {"event_axes": model.event_axes}
-    old = reduced(ours.log_prob(every.following, **axes), config, model)
-    apart = reduced(ours.kl(theirs, **axes), config, model).reshape(found.step.shape)
+    apart = divergence(ours, theirs, config, model).reshape(found.step.shape)
     future = config.kl_weight * advantages.to_go(apart) if config.kl_to_go else jnp.zeros_like(apart)
     judged = jax.vmap(lambda r: advantage(in_groups(r, config)).reshape(-1))(reward[None] - future)
     told = {"reward": jnp.mean(reward), "kl": jnp.mean(jnp.sum(apart, axis=0))}
-    return Rows(every, old, judged.reshape(-1)), told
+    return Rows(every, density(ours, every.following, config, model), judged.reshape(-1)), told
+
+
+def loss(
+    params: Params, rows: Rows, *, reference: Params, config: ChainConfig, model: Model, step: Step = ddim
+) -> tuple[Array, Metrics]:
+    """The clipped surrogate, and the divergence of the steps themselves."""
+    ours = drawn(params, rows.moves, config, model, step)
+    log_prob = density(ours, rows.moves.following, config, model)
+    total, metrics = clipped_surrogate(log_prob, rows.log_prob, rows.advantage, config.clip)
+    if config.kl_weight:
+        theirs = drawn(reference, rows.moves, config, model, step)
+        total = total + config.kl_weight * jnp.mean(divergence(ours, theirs, config, model))
+    return total, {"loss": total, **metrics}
 
 
 def chain_learner(config: ChainConfig, model: Model, advantage: Advantage, step: Step = ddim) -> Learner:
     """A policy gradient on chains of `step`, which learns from conditions `[P, C]`."""
     own = ("step", step)
     return aligned(Bound(collect, (("advantage", advantage), own)), Bound(loss, (own,)), config, model)
-
-
-def loss(
-    params: Params, rows: Rows, *, reference: Params, config: ChainConfig, model: Model, step: Step = ddim
-) -> tuple[Array, Metrics]:
-    """The clipped surrogate and the divergence of the steps themselves."""
-    ours = drawn(params, rows.moves, config, model, step)
-    axes = {"event_axes": model.event_axes}
-    log_prob = reduced(ours.log_prob(rows.moves.following, **axes), config, model)
-    total, metrics = clipped_surrogate(log_prob, rows.log_prob, rows.advantage, config.clip)
-    if config.kl_weight:
-        theirs = drawn(reference, rows.moves, config, model, step)
-        apart = reduced(ours.kl(theirs, **axes), config, model)
-        total = total + config.kl_weight * jnp.mean(apart)
-    return total, {"loss": total, **metrics}

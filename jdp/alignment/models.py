@@ -1,4 +1,4 @@
-"""What is aligned: a diffusion model of any parameters, the chains that draw from it, and what they are given."""
+"""What is aligned: a diffusion model of any parameters, how it is drawn from, and what alignment is given."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

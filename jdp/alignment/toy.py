@@ -1,9 +1,9 @@
 """A mixture in the plane whose optimum is known: what alignment is measured on.
 
-Four modes, a linear reward, and a model that is exact before it learns: the mixture's own denoiser and a small
-network that begins at zero. The tilt `p(x) exp(r(x) / beta)` of a mixture of Gaussians by a linear reward is
-again one, so the optimum of `max E[r] - beta KL` can be drawn from (Uehara et al. 2024, arXiv 2402.15194, for the
-objective).
+Four modes, a linear reward, and a model that is exact before it learns: the mixture's own denoiser and a
+small network that begins at zero. The tilt `p(x) exp(r(x) / beta)` of a mixture of Gaussians by a linear
+reward is again one, so the optimum of `max E[r] - beta KL` can be drawn from (Uehara et al. 2024, arXiv
+2402.15194, for the objective).
 """
 
 from dataclasses import dataclass

@@ -122,7 +122,7 @@ def judged(
     rollout: Rollout,
     moments: RunningMoments,
     value: Callable[[Array, Array], Array],
-    config: Passes,
+    config: PPOConfig,
     *,
     steps: int = 1,
 ) -> Judged:
@@ -192,7 +192,7 @@ def epochs(
     trained: Trained,
     rows: PyTree,
     loss: MinibatchLoss,
-    config: PPOConfig,
+    config: Passes,
     optimiser: optax.GradientTransformation | None = None,
 ) -> tuple[Trained, Metrics]:
     """`config.epochs` passes over `rows` `[B, ...]` in random minibatches; the key is consumed.
