@@ -27,3 +27,8 @@ def leave_one_out(reward: Array) -> Array:
 def to_go(terms: Array) -> Array:
     """`[n, ...]`: what follows after each step, of `terms` `[n, ...]`: `sum_{s > t} terms[s]`."""
     return jnp.cumsum(terms[::-1], axis=0)[::-1] - terms
+
+
+def optimality(reward: Array) -> Array:
+    """Within [0, 1]: the group's advantage, cut to +-5 and mapped (DiffusionNFT, arXiv 2509.16117)."""
+    return jnp.clip(group(reward), -5.0, 5.0) / 10 + 0.5

@@ -25,28 +25,34 @@ from jdp.errors import check_settings
 from jdp.finetune.actor_critic import flat
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import clipped_surrogate
-from jdp.types import Bound, Learner, Metrics, Params, named_keys
+from jdp.types import Bound, Denoiser, Learner, Metrics, Params, named_keys
 
 
 @dataclass(frozen=True)
-class ChainConfig(AlignConfig):
-    """Settings of a policy gradient on chains."""
+class DrawnConfig(AlignConfig):
+    """Settings of what learns from its own chains."""
 
     eta: float = 1.0
     """Scales the noise of a step: 1 keeps no memory of the start, 0 none is drawn."""
     std_floor: float = 0.05
     """Least standard deviation of a step, in drawing and in densities."""
-    clip: float = 0.2
-    """How far the ratio of probabilities may go from 1."""
     log_prob: str = "sum"
     """"sum" over the entries of a sample, its density, or "mean", as in the code of image models."""
-    kl_to_go: bool = True
-    """Whether a step answers for the divergence of later ones too; without it the gradient is biased."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
         check_settings(name, eta=(self.eta, 1e-6, 10), std_floor=(self.std_floor, 1e-6, 10))
+
+
+@dataclass(frozen=True)
+class ChainConfig(DrawnConfig):
+    """Settings of a policy gradient on chains."""
+
+    clip: float = 0.2
+    """How far the ratio of probabilities may go from 1."""
+    kl_to_go: bool = True
+    """Whether a step answers for the divergence of later ones too; without it the gradient is biased."""
 
 
 class Rows(NamedTuple):
@@ -60,29 +66,36 @@ class Rows(NamedTuple):
 Advantage = Callable[[Array], Array]  # of rewards [P, K]
 
 
-def drawn(params: Params, rows: Moves, config: ChainConfig, model: Model, step: Step = ddim) -> Distribution:
+def drawn(params: Params, rows: Moves, config: DrawnConfig, model: Model, step: Step = ddim) -> Distribution:
     """`[R, *event]`, the Gaussians that `params` draw these moves from."""
-    sigmas, denoiser = model.sampling.sigmas(), model.denoiser(params, rows.shown)
+    return drawn_by(model.denoiser(params, rows.shown), rows, config, model, step)
+
+
+def drawn_by(
+    denoiser: Denoiser, rows: Moves, config: DrawnConfig, model: Model, step: Step = ddim
+) -> Distribution:
+    """As `drawn`, by any denoiser of their conditions."""
+    sigmas = model.sampling.sigmas()
     now, following = sigmas[rows.step], sigmas[rows.step + 1]
     return step(denoiser, (), rows.state, now, following, eta=config.eta, std_floor=config.std_floor)[0]
 
 
-def density(found: Distribution, following: Array, config: ChainConfig, model: Model) -> Array:
+def density(found: Distribution, following: Array, config: DrawnConfig, model: Model) -> Array:
     """`[R]`, log densities of `following` `[R, *event]`, as `config.log_prob` says."""
     return _reduced(found.log_prob(following, event_axes=model.event_axes), config, model)
 
 
-def divergence(found: Distribution, other: Distribution, config: ChainConfig, model: Model) -> Array:
+def divergence(found: Distribution, other: Distribution, config: DrawnConfig, model: Model) -> Array:
     """`[R]`, `KL(found || other)` of every move, reduced as densities are."""
     return _reduced(found.kl(other, event_axes=model.event_axes), config, model)
 
 
-def _reduced(terms: Array, config: ChainConfig, model: Model) -> Array:
+def _reduced(terms: Array, config: DrawnConfig, model: Model) -> Array:
     return terms / math.prod(model.event) if config.log_prob == "mean" else terms
 
 
 def sample(
-    key: Array, params: Params, condition: Array, config: ChainConfig, model: Model, step: Step = ddim
+    key: Array, params: Params, condition: Array, config: DrawnConfig, model: Model, step: Step = ddim
 ) -> Array:
     """`[n + 1, B, *event]`, chains at conditions `[B, C]`, both ends included; the key is consumed."""
     keys, denoiser = named_keys(key, "start", "chain"), model.denoiser(params, condition)

@@ -85,7 +85,8 @@ def _kept(memory: PyTree, params: Params, *, config: AlignConfig, model: Model) 
 NOTHING = Memory(_none, _kept)
 
 
-def _init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: Model) -> Aligned:
+def init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: Model) -> Aligned:
+    """Before the first update: the model as it was. The key is consumed."""
     del key
     params = copied(data.params)
     trained = begin(config.optimiser(), params)
@@ -119,7 +120,7 @@ def aligned(
     """A learner of module-level functions `collect` and `loss`, which learns from rows of `Given`."""
     own = (("config", config), ("memory", memory), ("model", model))
     update = Bound(_update, (("collect", collect), *own, ("loss", loss)))
-    return Learner(Bound(_init, own), update, GivenDraw())
+    return Learner(Bound(init, own), update, GivenDraw())
 
 
 def in_groups(reward: Array, config: AlignConfig) -> Array:

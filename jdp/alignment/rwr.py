@@ -1,4 +1,4 @@
-"""Reward-weighted regression (Peters and Schaal 2007; of diffusion models Lee et al. 2023, arXiv 2302.12192)."""
+"""Reward-weighted regression (of diffusion models: Lee et al. 2023, arXiv 2302.12192)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,5 +61,5 @@ def _loss(
 )
 @lru_cache
 def rwr(config: RWRConfig, model: Model) -> Learner:
-    """Reward-weighted regression of `model`: its optimum is the exact tilt. Equal arguments, equal learners."""
+    """Its optimum is the exact tilt `p exp(r / beta)`. Equal arguments give the same learner."""
     return aligned(_collect, _loss, config, model)

@@ -62,17 +62,18 @@ SLOPE = (0.5, 0.25)
 NETWORK: Network = mlp((64, 64, 2), activation="mish", last_limit=0.0)
 
 
-def _residual(params: Params, x: Array, sigma: Array, *, of: Mixture, network: Network) -> Array:
+def _residual(
+    params: Params, condition: Array, x: Array, sigma: Array, *, of: Mixture, network: Network
+) -> Array:
     scales = edm_preconditioning(2.0)
     c_in, _, c_out = scales.scales(expand(sigma, x))
     level = scales.condition(network_levels(sigma, x))[..., None]
-    correction = network.apply(params, jnp.concatenate([c_in * x, level], axis=-1))
+    correction = network.apply(params, jnp.concatenate([c_in * x, level, condition], axis=-1))
     return of.denoiser()(x, sigma) + c_out * correction
 
 
 def _denoiser(params: Params, condition: Array, *, of: Mixture, network: Network) -> Denoiser:
-    del condition
-    return bind(_residual, params, of=of, network=network)
+    return bind(_residual, params, condition, of=of, network=network)
 
 
 def model(sampling: Sampling, of: Mixture = FOUR) -> Model:
@@ -90,6 +91,36 @@ def given(key: Array) -> Given:
     """A correction of zero, the linear reward, and one condition that says nothing; the key is consumed."""
     reward = bind(_linear, jnp.array(SLOPE))
     return Given(NETWORK.init(key, jnp.zeros(3)), reward, jnp.zeros((1, 0)))
+
+
+def _log_mode(x0: Array, condition: Array, *, of: Mixture) -> Array:
+    square = jnp.sum(jnp.square(x0[:, None] - jnp.array(of.means)[None]), axis=-1)
+    log = jnp.log(jnp.array(of.weights)) - 0.5 * square / of.std**2
+    return jnp.sum(condition * jax.nn.log_softmax(log, axis=-1), axis=-1)
+
+
+def given_modes(key: Array, of: Mixture = FOUR) -> Given:
+    """A correction of zero, and conditions that ask for one mode each, `[K, K]`: the judge is `log p(k | x)`.
+
+    The key is consumed.
+    """
+    modes = len(of.weights)
+    return Given(NETWORK.init(key, jnp.zeros(3 + modes)), bind(_log_mode, of=of), jnp.eye(modes))
+
+
+def _teacher(condition: Array, *, of: tuple[Mixture, ...]) -> Denoiser:
+    return bind(_taught, condition, of=of)
+
+
+def _taught(condition: Array, x: Array, sigma: Array, *, of: tuple[Mixture, ...]) -> Array:
+    each = jnp.stack([one.denoiser()(x, sigma) for one in of], axis=1)
+    return jnp.sum(each * condition[..., None], axis=1)
+
+
+def given_teachers(key: Array, of: tuple[Mixture, ...]) -> Given:
+    """A correction of zero, and conditions that choose among exact teachers; the key is consumed."""
+    count = len(of)
+    return Given(NETWORK.init(key, jnp.zeros(3 + count)), bind(_teacher, of=of), jnp.eye(count))
 
 
 class Measured(NamedTuple):
