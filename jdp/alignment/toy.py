@@ -95,7 +95,7 @@ def given(key: Array) -> Given:
 
 def _log_mode(x0: Array, condition: Array, *, of: Mixture) -> Array:
     square = jnp.sum(jnp.square(x0[:, None] - jnp.array(of.means)[None]), axis=-1)
-    log = jnp.log(jnp.array(of.weights)) - 0.5 * square / of.std**2
+    log = jnp.log(jnp.array(of.weights))[None] - 0.5 * square / of.std**2
     return jnp.sum(condition * jax.nn.log_softmax(log, axis=-1), axis=-1)
 
 
