@@ -1,6 +1,5 @@
 """What fine-tuners by PPO share: an actor and a critic beside a base policy that stays, and their update."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from jdp.data.draws import NoDraw
 from jdp.finetune import base as bases
 from jdp.learning.actors import remembers_nothing
 from jdp.learning.optimiser import Trained, begin, copied
-from jdp.learning.ppo import Judged, MinibatchLoss, PPOConfig, epochs, judged, with_value_loss
+from jdp.learning.ppo import MinibatchLoss, PPOConfig, epochs, flat, judged, with_value_loss
 from jdp.learning.running import RunningMoments, no_moments
 from jdp.networks.mlp import mlp
 from jdp.policies import chunks
@@ -72,11 +71,6 @@ def begin_improving(key: Array, actor: Params, base: PyTree, config: FineTuneCon
     return Improved(trained, copied(base), no_moments(1))
 
 
-def flat(x: Array, lead: tuple[int, ...]) -> Array:
-    """`x` `[*lead, ...]` with one axis in the place of `lead`; the others may be empty."""
-    return x.reshape(math.prod(lead), *x.shape[len(lead) :])
-
-
 def improve(
     key: Array,
     state: Improved,
@@ -84,27 +78,29 @@ def improve(
     config: FineTuneConfig,
     *,
     spec: Spec,
-    rows: Callable[[Array, Judged], PyTree],
+    rows: Callable[[Array, Array, Array], PyTree],
     loss: MinibatchLoss,
     steps: int = 1,
 ) -> tuple[Improved, Metrics]:
     """One update of actor and critic on a rollout `[T, N]`; the key is consumed.
 
     Args:
-        rows: of what is shown `[T N, C]` and what the critic says `[T, N]`, what minibatches are drawn from.
+        rows: of what is shown `[T N, C]`, advantages and the critic's targets, standardised, `[T N]`: what
+            minibatches are drawn from.
         loss: of a minibatch of these rows; see `critics_loss`.
         steps: of the task in a row of the rollout.
     """
     lead, critic = rollout.reward.shape, config.critic()
 
     def seen(observation: Array, goal: Array) -> Array:
-        return bases.shown(state.base, flat(observation, lead), flat(goal, lead), spec)
+        return bases.shown(state.base, flat(observation), flat(goal), spec)
 
     def value(observation: Array, goal: Array) -> Array:
         return critic.apply(state.trained.params["critic"], seen(observation, goal))[:, 0].reshape(lead)
 
     found = judged(rollout, state.targets, value, config, steps=steps)
-    taken = rows(seen(rollout.observation, rollout.goal), found)
+    advantage, target = flat((found.advantage, found.target))
+    taken = rows(seen(rollout.observation, rollout.goal), advantage, target)
     trained, metrics = epochs(key, state.trained, taken, loss, config)
     return Improved(trained, state.base, found.moments), metrics
 

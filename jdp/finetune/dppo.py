@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -17,14 +16,13 @@ from jdp.finetune.actor_critic import (
     begin_improving,
     chunk_method,
     critics_loss,
-    flat,
     improve,
 )
 from jdp.finetune.chain import ChainConfig, Moves
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew
 from jdp.learning.optimiser import copied
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
 from jdp.types import (
@@ -112,15 +110,13 @@ def _update(
     drawn = jnp.moveaxis(rollout.decision.chain, 1, 0)  # [T, K + 1, N, D] to [K + 1, T, N, D]
     drawn = drawn.reshape(len(drawn), -1, drawn.shape[-1])
 
-    def rows(shown: Array, found: Judged) -> Rows:
+    def rows(shown: Array, *judged: Array) -> Rows:
         moves = chain.moves(drawn, shown)
-
-        def each(x: Array) -> Array:  # of every decision [T, N], for all its denoising steps
-            return jnp.broadcast_to(x.reshape(1, -1), moves.step.shape).reshape(-1)
-
-        every = jax.tree.map(lambda x: flat(x, moves.step.shape), moves)
+        every = flat(moves)
         old = chain.log_prob(state.trained.params["actor"], every, config.chain, base, spec)
-        return Rows(every, _reduced(old, config, spec, base), each(found.advantage), each(found.target))
+        # What was said of a decision holds for all its denoising steps.
+        each = flat(tuple(jnp.broadcast_to(x[None], moves.step.shape) for x in judged))
+        return Rows(every, _reduced(old, config, spec, base), *each)
 
     return improve(
         key,

@@ -16,12 +16,11 @@ from jdp.finetune.actor_critic import (
     begin_improving,
     chunk_method,
     critics_loss,
-    flat,
     improve,
 )
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.networks.mlp import mlp
 from jdp.policies.chunks import CloneState
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
@@ -106,11 +105,10 @@ def _update(
 ) -> tuple[Improved, Metrics]:
     decision = rollout.decision
     assert decision.chain is not None and decision.log_prob is not None
-    start, old = decision.chain[:, 0], decision.log_prob["start"]  # [T, N, D], [T, N]
+    drawn = flat((decision.chain[:, 0], decision.log_prob["start"]))  # [T N, D], [T N]
 
-    def rows(shown: Array, found: Judged) -> Rows:
-        each = (start, old, found.advantage, found.target)
-        return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
+    def rows(shown: Array, advantage: Array, target: Array) -> Rows:
+        return Rows(shown, *drawn, advantage, target)
 
     loss = partial(_loss, config=config, spec=spec, base=base)
     return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss, steps=base.execute)

@@ -15,6 +15,7 @@ from jdp.diffusion.times import FLOW
 from jdp.diffusion.transitions import Scalar, euler_step
 from jdp.errors import UserError, check_settings
 from jdp.finetune import chain
+from jdp.learning.ppo import flat
 from jdp.networks.mlp import mlp
 from jdp.policies import actions
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
@@ -132,7 +133,7 @@ def log_prob(
     Both of the entries that are executed. The density is that of all steps given the start, which does not
     learn; the entropy, in units of actions, is a mean over steps and entries.
     """
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chain.moves(states, shown))
+    rows = flat(chain.moves(states, shown))
     sigmas, counts = levels(config, base), chain.counted(base, spec)
     level, level_next = sigmas[rows.step], sigmas[rows.step + 1]
     own = actions.denoiser(params["flow"], rows.shown, base)

@@ -17,14 +17,13 @@ from jdp.finetune.actor_critic import (
     begin_improving,
     chunk_method,
     critics_loss,
-    flat,
     improve,
 )
 from jdp.finetune.noisy_flow import NoisyFlowConfig
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew
 from jdp.learning.optimiser import copied
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.policies.chunks import CloneState
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.registry import Preset, Task, register
@@ -118,12 +117,11 @@ def _update(
     base: DiffusionPolicyConfig,
 ) -> tuple[Improved, Metrics]:
     assert rollout.decision.chain is not None
-    lead = rollout.reward.shape
-    drawn = flat(jnp.moveaxis(rollout.decision.chain, 1, 2), lead)  # [T, K + 1, N, D] to [T N, K + 1, D]
+    drawn = flat(jnp.moveaxis(rollout.decision.chain, 1, 2))  # [T, K + 1, N, D] to [T N, K + 1, D]
 
-    def rows(shown: Array, found: Judged) -> Rows:
+    def rows(shown: Array, advantage: Array, target: Array) -> Rows:
         old, _ = _density(state.trained.params["actor"], shown, drawn, config, base, spec)
-        return Rows(shown, drawn, old, flat(found.advantage, lead), flat(found.target, lead))
+        return Rows(shown, drawn, old, advantage, target)
 
     loss = partial(_loss, config=config, spec=spec, base=base)
     return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss, steps=base.execute)
