@@ -15,7 +15,7 @@ from jdp.finetune import base as bases
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import models
 from jdp.runs.records import without_place
-from jdp.runs.settings import from_dict
+from jdp.runs.settings import from_dict, task_of
 from jdp.runs.stores import Store, checkpoints_of, find, read_weights
 from jdp.synthesis.imagined import TrainedModel
 from jdp.tasks import simulators
@@ -56,8 +56,7 @@ class LoadedRun:
     @property
     def task(self) -> Spec:
         """What it is scored on: `spec`, but for agents whose observations end with the goal."""
-        told = self.written.get("task_spec")
-        return self.spec if told is None else from_dict(Spec, told)
+        return task_of(self.written)
 
     def finished_scores(self) -> Json:
         """`scores`; raises `UserError` while the run is unfinished."""
