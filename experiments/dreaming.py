@@ -8,6 +8,7 @@ from options import DatasetOptions
 
 import jdp
 from jdp.data import Episodes
+from jdp.data.checks import check_same_task
 from jdp.finetune.dream import check_dream, check_goalless
 from jdp.registry import Entry
 from jdp.runs import LoadedRun
@@ -58,12 +59,7 @@ def dataset_of(config: DreamOptions, base: LoadedRun) -> Episodes:
         data = load_dataset(lambda: jdp.data.load(config.dataset))
     else:
         data = own_dataset(base, "give the dataset for the world model with --dataset")
-    ours, theirs = ((s.observation_dim, s.action_dim) for s in (base.spec, data.spec))
-    if ours != theirs:
-        raise jdp.UserError(
-            f"{data.origin.name} has {theirs[0]} observations and {theirs[1]} actions, {base.path} is a "
-            f"policy of {ours[0]} and {ours[1]}: give a dataset of its task"
-        )
+    check_same_task(data.origin.name, data.spec, base.spec)
     return data
 
 

@@ -40,6 +40,7 @@ from opening import figures, trained_run
 import jdp
 from jdp import devices, evaluation, loops, plotting, registry
 from jdp.data import Episodes
+from jdp.data.checks import check_same_task
 from jdp.finetune.base import executed
 from jdp.finetune.dream import Dream
 from jdp.learning.acting import OnPolicyConfig
@@ -112,7 +113,7 @@ def main() -> None:
         spec = dataclasses.replace(spec, score_range=base.spec.score_range)
     check_online(config, spec)
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
-    check_fits(base, spec)
+    check_same_task(str(base.path), base.spec, spec, "give the task it was trained for")
     state = base.state(config.policy_seed)
     execute = executed(base.settings) if entry.options.get("chunks") else 1
     data = dreaming.dataset_of(config, base) if isinstance(config, DreamingConfig) else None
@@ -203,16 +204,6 @@ def task_of(spec: Spec) -> str:
     if evaluation.protocol(spec) == "maze2d":
         return f"maze2d-{spec.env_id.split('_')[1].split('-')[0].lower()}-v1"
     return spec.env_id
-
-
-def check_fits(base: LoadedRun, spec: Spec) -> None:
-    """Raises `UserError` where the policy is of other observations, actions or goals than the task."""
-    ours, task = ((s.observation_dim, s.action_dim, len(s.goal)) for s in (base.spec, spec))
-    if ours != task:
-        raise jdp.UserError(
-            f"{base.path} is a policy of {ours[0]} observations, {ours[1]} actions and goals of {ours[2]}; "
-            f"{spec.env_id} has {task[0]}, {task[1]} and {task[2]}: give the task it was trained for"
-        )
 
 
 def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task | None) -> Json:

@@ -142,7 +142,10 @@ def test_mistakes_get_one_line(tmp_path, base, hopper):
         "short horizon": ([*dreams, "--settings.dream.horizon", "7"], "give --settings.dream.horizon 8"),
         "no members": ([*dreams, "--world-model", "diffusion_step"], "give --settings.dream.penalty 0"),
         "no dataset": ([*dreams, "--dataset", str(tmp_path / "no.hdf5")], "no.hdf5"),
-        "other data": ([*dreams, "--dataset", "walker2d-medium"], "give a dataset of its task"),
+        "other data": (
+            [*dreams, "--dataset", "walker2d-medium"],
+            "Hopper-v5 has 11, 3 and 0: give one of this task",
+        ),
         "changed data": (["--method", "diwa", "--policy", str(changed)], "another file than"),
         "batches": ([*dreams, "--ensemble.batch-size", "999999999"], "too few to train an ensemble"),
         "no model": ([*policy, "--world-model", "ensemble"], "world-model"),
