@@ -49,21 +49,18 @@ def own_dataset(base: LoadedRun, instead: str) -> Episodes:
     return data
 
 
-def dataset_of(config: DreamOptions, base: LoadedRun) -> Episodes:
-    """The dataset that the base policy was trained on, or --dataset.
+def dataset_of(config: Any, base: LoadedRun, execute: int) -> Episodes:
+    """The dataset that the base policy was trained on, or --dataset; `execute` are actions of a decision.
 
     Raises:
-        UserError: if it is not the file that the policy was trained on, or has other shapes.
+        UserError: if it is not the file that the policy was trained on, or of another task; or where there
+            could be no world model of it, or no dreams in that.
     """
     if config.dataset:
         data = load_dataset(lambda: jdp.data.load(config.dataset))
     else:
         data = own_dataset(base, "give the dataset for the world model with --dataset")
     check_same_task(data.origin.name, data.spec, base.spec)
-    return data
-
-
-def check(config: Any, data: Episodes, execute: int) -> None:
-    """Raises `UserError` where there could be no world model of `data`, or no dreams in it."""
     check_goalless(data.spec)
     check_dream(config.check_world_model(data), config.settings.dream, data.spec, execute)
+    return data

@@ -124,7 +124,7 @@ def test_mistakes_get_one_line(tmp_path, base, hopper):
     written = json.loads((changed / "config.json").read_text())
     (changed / "config.json").write_text(json.dumps(written | {"sha256": "another"}))
     cases = {
-        "no policy to dream of": (["--method", "diwa"], "--policy: give a run of policies.py"),
+        "no policy to dream of": (["--method", "diwa"], "--policy STR What is improved: a run directory"),
         "unknown policy": (["--policy", "hoper"], "hoper"),
         "a diffuser": (["--policy", "hopper-medium-diffuser"], "only diffusion_policy"),
         "a planner": (["--policy", "maze2d-umaze-diffuser"], "only diffusion_policy"),
