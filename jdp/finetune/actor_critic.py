@@ -8,26 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jdp.data.draws import NoDraw
 from jdp.finetune import base as bases
-from jdp.learning.actors import remembers_nothing
 from jdp.learning.optimiser import Trained, begin, copied
 from jdp.learning.ppo import MinibatchLoss, PPOConfig, epochs, flat, judged, with_value_loss
 from jdp.learning.running import RunningMoments, no_moments
 from jdp.networks.mlp import mlp
-from jdp.policies import chunks
-from jdp.policies.chunks import ChunkCarry
-from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.types import (
-    Bound,
-    Decision,
-    Draw,
-    Learner,
-    Method,
     Metrics,
     Network,
     Params,
-    Policy,
     PyTree,
     Rollout,
     Spec,
@@ -111,54 +100,3 @@ def critics_loss(
     """The actor's `loss` and the critic's, at rows `[B, C]` with standardised targets `[B]`."""
     value = config.critic().apply(params["critic"], shown)[:, 0]
     return with_value_loss(loss, metrics, value, target, config.value_weight)
-
-
-def _act(
-    key: Array,
-    state: PyTree,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    chunk: Callable[..., Array],
-    config: FineTuneConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[ChunkCarry, Decision]:
-    def sample(past: chunks.Past) -> Array:
-        shown = bases.shown(state.base, past.history[:, -1], goal, spec)
-        return chunk(key, state, shown, config=config, spec=spec, base=base)
-
-    return chunks.step(carry, observation, sample)
-
-
-def chunk_method(
-    init: Callable[..., PyTree],
-    update: Callable[..., tuple[PyTree, Metrics]],
-    explore: Callable[..., tuple[tuple[()], Decision]],
-    chunk: Callable[..., Array],
-    config: object,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-    *,
-    draws: Draw | None = None,
-    warm_up: Callable[..., tuple[tuple[()], Decision]] | None = None,
-) -> Method:
-    """A fine-tuner of chunks made of module-level functions, with `config`, `spec` and `base` bound to them.
-
-    Its state has the base policy's as `base`.
-
-    Args:
-        explore: its behaviour, which decides chunks, for `jdp.tasks.simulators.chunked`.
-        chunk: `(key, state, shown [B, C], *, config, spec, base) -> [B, chunk * A]`, of which it executes the
-            first actions one by one when it is scored.
-        draws: of methods with a buffer, the single steps that they learn from.
-        warm_up: decides as `explore`, and fills the buffer.
-    """
-    settings = (("base", base), ("config", config), ("spec", spec))
-    learner = Learner(Bound(init, settings), Bound(update, settings), draws or NoDraw())
-    start = Bound(chunks.start, (("config", base), ("spec", spec)))
-    policy = Policy(start, Bound(_act, (*settings, ("chunk", chunk))))
-    behaviour = Policy(remembers_nothing, Bound(explore, settings))
-    first = None if warm_up is None else Policy(remembers_nothing, Bound(warm_up, settings))
-    return Method(learner, policy, behaviour, warm_up=first)

@@ -18,6 +18,7 @@ from jdp.finetune import chain
 from jdp.learning.ppo import flat
 from jdp.networks.mlp import mlp
 from jdp.policies import actions
+from jdp.policies.chunks import ChunkConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.types import Denoiser, Network, Normal, Params, PyTree, Spec, bind, named_keys
 
@@ -63,7 +64,7 @@ def check_base(base: object) -> DiffusionPolicyConfig:
     return found
 
 
-def levels(config: NoisyFlowConfig, base: DiffusionPolicyConfig) -> Array:
+def levels(config: NoisyFlowConfig, base: ChunkConfig) -> Array:
     """`[levels + 1]`, the schedule of the base policy with as many steps as `config` says."""
     return replace(base.sampling(), steps=config.levels).sigmas()
 
@@ -104,7 +105,7 @@ def sample(
     params: Params,
     shown: Array,
     config: NoisyFlowConfig,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
     spec: Spec,
     *,
     eta: Scalar = 1.0,
@@ -125,7 +126,7 @@ def log_prob(
     shown: Array,
     states: Array,
     config: NoisyFlowConfig,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
     spec: Spec,
 ) -> tuple[Array, Array]:
     """Of chains `[K + 1, B, D]` at `[B, C]`: the log density `[B]`, and the entropy of the noise `[B]`.
