@@ -58,8 +58,9 @@ class PlayedConfig(MethodConfig[T]):
 AnyConfig = PlayedConfig[Any]  # of whatever method
 
 
-def presets(found: Mapping[str, Preset]) -> dict[str, dict[str, PlayConfig]]:
+def presets(entry: Entry, found: Mapping[str, Preset]) -> dict[str, dict[str, PlayConfig]]:
     """A method's presets as options of plan.py and policies.py."""
+    del entry
     made = {}
     for name, preset in found.items():
         play = PlayConfig(decisions=5, pictures=2) if name == "smoke" else PlayConfig()

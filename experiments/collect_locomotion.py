@@ -76,7 +76,7 @@ PRESETS: dict[str, Options] = {
 
 def main() -> None:
     presets = {name: {**options, "seeds": 1} for name, options in PRESETS.items()}
-    entry, config = method_command("online", "sac", Config, __doc__ or "", lambda _: presets, "agent")
+    entry, config = method_command("online", "sac", Config, __doc__ or "", lambda *_: presets, "agent")
     compilations, spec = devices.count_compilations(), check(config, entry)
     acting = keeping_all(config.settings.acting, config.updates)
     method, notes = jdp.online.make(config.settings, spec), f"agent {entry.name}, {acting.capacity:,} steps"

@@ -8,6 +8,7 @@ from options import DatasetOptions
 
 import jdp
 from jdp.data import Episodes
+from jdp.data.checks import check_same_task
 from jdp.finetune.dream import check_dream, check_goalless
 from jdp.registry import Entry
 from jdp.runs import LoadedRun
@@ -48,26 +49,18 @@ def own_dataset(base: LoadedRun, instead: str) -> Episodes:
     return data
 
 
-def dataset_of(config: DreamOptions, base: LoadedRun) -> Episodes:
-    """The dataset that the base policy was trained on, or --dataset.
+def dataset_of(config: Any, base: LoadedRun, execute: int) -> Episodes:
+    """The dataset that the base policy was trained on, or --dataset; `execute` are actions of a decision.
 
     Raises:
-        UserError: if it is not the file that the policy was trained on, or has other shapes.
+        UserError: if it is not the file that the policy was trained on, or of another task; or where there
+            could be no world model of it, or no dreams in that.
     """
     if config.dataset:
         data = load_dataset(lambda: jdp.data.load(config.dataset))
     else:
         data = own_dataset(base, "give the dataset for the world model with --dataset")
-    ours, theirs = ((s.observation_dim, s.action_dim) for s in (base.spec, data.spec))
-    if ours != theirs:
-        raise jdp.UserError(
-            f"{data.origin.name} has {theirs[0]} observations and {theirs[1]} actions, {base.path} is a "
-            f"policy of {ours[0]} and {ours[1]}: give a dataset of its task"
-        )
-    return data
-
-
-def check(config: Any, data: Episodes, execute: int) -> None:
-    """Raises `UserError` where there could be no world model of `data`, or no dreams in it."""
+    check_same_task(data.origin.name, data.spec, base.spec)
     check_goalless(data.spec)
     check_dream(config.check_world_model(data), config.settings.dream, data.spec, execute)
+    return data

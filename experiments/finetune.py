@@ -20,7 +20,8 @@ from typing import Any, Generic, TypeVar
 import dreaming
 import jax
 import jax.numpy as jnp
-from command_line import arguments, first_words, run_main
+import tyro
+from command_line import run_main
 from dreaming import DreamOptions
 from methods import Options, method_command
 from models import train_world_model
@@ -38,8 +39,9 @@ from online_rl import (
 from opening import figures, trained_run
 
 import jdp
-from jdp import devices, evaluation, loops, plotting, registry
+from jdp import devices, evaluation, loops, plotting
 from jdp.data import Episodes
+from jdp.data.checks import check_same_task
 from jdp.finetune.base import executed
 from jdp.finetune.dream import Dream
 from jdp.learning.acting import OnPolicyConfig
@@ -87,37 +89,16 @@ WEAK = {"edm": "pointmaze-umaze-policy", "flow": "pointmaze-umaze-flow"}
 
 
 def main() -> None:
-    first = first_words(policy=None, method="dppo", plugin=())
-    for plugin in first.plugin:
-        registry.load_plugin(plugin)
-    asked = registry.entry("fine_tuner", first.method)
-    dreams = "dreams" in asked.options
-    policy = first.policy or (None if dreams else WEAK.get(asked.options.get("formulation", "edm")))
-    if policy is None and not {"-h", "--help"} & set(arguments()):
-        raise jdp.UserError("--policy: give a run of policies.py, a file of weights, or the name of a model")
-
-    def rest(presets: Mapping[str, Preset]) -> dict[str, Options]:
-        model = {name: dreaming.options(asked, name) if dreams else {} for name in presets}
-        own = {"policy": policy or "RUN"}
-        return {name: {**model[name], **usual(name, found), **own} for name, found in presets.items()}
-
-    kind: type[Config] = DreamingConfig if dreams else Config
-    entry, config = method_command("fine_tuner", "dppo", kind, __doc__ or "", rest, "method")
+    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", presets, "method", kind_of)
     compilations = devices.count_compilations()
     base = trained_run(config.policy)
-    own, config = not config.env, dataclasses.replace(config, env=config.env or task_of(base.spec))
-    task = chosen(config.env, config.simulator)
-    spec = evaluation.task_spec(config.env) if task is None else task.spec
-    if own and not spec.goal:  # scores are then on the scale of the policy's dataset
-        spec = dataclasses.replace(spec, score_range=base.spec.score_range)
+    config, task, spec = where_it_acts(config, base.spec)
     check_online(config, spec)
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
-    check_fits(base, spec)
+    check_same_task(str(base.path), base.spec, spec, "give the task it was trained for")
     state = base.state(config.policy_seed)
     execute = executed(base.settings) if entry.options.get("chunks") else 1
-    data = dreaming.dataset_of(config, base) if isinstance(config, DreamingConfig) else None
-    if data is not None:
-        dreaming.check(config, data, execute)
+    data = dreaming.dataset_of(config, base, execute) if isinstance(config, DreamingConfig) else None
     steps = loops.steps_of(config.settings.acting, config.updates) * execute
     rows = rows_of(base, method) if getattr(config.settings.acting, "offline_share", 0) else ()
     job = opened(config, entry, base, spec, data, where(task, steps, config.seeds))
@@ -130,6 +111,39 @@ def main() -> None:
     model = config.world_model if isinstance(config, DreamingConfig) else None
     film(job, base.method, method, state, states)
     closing(job, config.method, spec, steps, compilations, base=before, model=model)
+
+
+def kind_of(entry: Entry) -> type[Config]:
+    """The options of a method, which are more where it learns in a world model."""
+    return DreamingConfig if "dreams" in entry.options else Config
+
+
+def presets(entry: Entry, found: Mapping[str, Preset]) -> dict[str, Options]:
+    """What presets say beside the method; to what dreams the user must give a policy."""
+    if "dreams" in entry.options:
+        own = {name: {**dreaming.options(entry, name), "policy": tyro.MISSING} for name in found}
+    else:
+        weak = WEAK.get(entry.options.get("formulation", "edm"), tyro.MISSING)
+        own = {name: {"policy": weak} for name in found}
+    return {name: {**usual(name, preset), **own[name]} for name, preset in found.items()}
+
+
+def usual(name: str, preset: Preset) -> Options:
+    """Of any method; updates of those with a buffer are many small ones."""
+    if isinstance(preset.settings.acting, OnPolicyConfig):
+        return PRESETS[name]
+    scored = PRESETS[name]["evaluation"]
+    return {"evaluation": dataclasses.replace(scored, every=max(preset.updates // 5, 1))}  # type: ignore[type-var]
+
+
+def where_it_acts(config: Config[Any], own: Spec) -> tuple[Config[Any], Task | None, Spec]:
+    """`(config with its task, that task in JAX or None for the host's, its spec)`; `own` is the policy's."""
+    given, config = config.env, dataclasses.replace(config, env=config.env or task_of(own))
+    task = chosen(config.env, config.simulator)
+    spec = evaluation.task_spec(config.env) if task is None else task.spec
+    if not given and not spec.goal:  # scores are then on the scale of the policy's dataset
+        spec = dataclasses.replace(spec, score_range=own.score_range)
+    return config, task, spec
 
 
 def opened(
@@ -182,14 +196,6 @@ def film(job: Job[Any], base: Method, method: Method, before: PyTree, after: PyT
     plotting.save_film(figures(job) / "before_and_after.gif", plotting.beside(*films))
 
 
-def usual(name: str, preset: Preset) -> Options:
-    """What a preset says beside the method; updates of methods with a buffer are many small ones."""
-    if isinstance(preset.settings.acting, OnPolicyConfig):
-        return PRESETS[name]
-    scored = PRESETS[name]["evaluation"]
-    return {"evaluation": dataclasses.replace(scored, every=max(preset.updates // 5, 1))}  # type: ignore[type-var]
-
-
 def rows_of(base: LoadedRun, method: Method) -> PyTree:
     """The rows that `method` mixes in: of the dataset that the base policy was trained on."""
     data = dreaming.own_dataset(base, "leave --settings.acting.offline-share out")
@@ -203,16 +209,6 @@ def task_of(spec: Spec) -> str:
     if evaluation.protocol(spec) == "maze2d":
         return f"maze2d-{spec.env_id.split('_')[1].split('-')[0].lower()}-v1"
     return spec.env_id
-
-
-def check_fits(base: LoadedRun, spec: Spec) -> None:
-    """Raises `UserError` where the policy is of other observations, actions or goals than the task."""
-    ours, task = ((s.observation_dim, s.action_dim, len(s.goal)) for s in (base.spec, spec))
-    if ours != task:
-        raise jdp.UserError(
-            f"{base.path} is a policy of {ours[0]} observations, {ours[1]} actions and goals of {ours[2]}; "
-            f"{spec.env_id} has {task[0]}, {task[1]} and {task[2]}: give the task it was trained for"
-        )
 
 
 def score_before(job: Job[Config[Any]], base: Method, state: PyTree, task: Task | None) -> Json:

@@ -16,7 +16,7 @@ from jdp.registry import Entry, Kind, Preset
 
 T = TypeVar("T")
 Options = Mapping[str, object]  # of a command line, as a preset has them
-Rest = Callable[[Mapping[str, Preset]], Mapping[str, Options]]
+Rest = Callable[[Entry, Mapping[str, Preset]], Mapping[str, Options]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,13 @@ C = TypeVar("C", bound=TrainingOptions)  # of a class that is generic over the m
 
 
 def method_command(
-    kind: Kind, default: str, config: type[C], description: str, rest: Rest, option: str | None = None
+    kind: Kind,
+    default: str,
+    config: type[C],
+    description: str,
+    rest: Rest,
+    option: str | None = None,
+    more: Callable[[Entry], type[C]] | None = None,
 ) -> tuple[Entry, C]:
     """The method that `--<option>` names, and the whole command line with its preset as defaults.
 
@@ -39,12 +45,14 @@ def method_command(
         config: the script's dataclass, generic over the method's settings.
         rest: what presets say of the script's other options, and where it differs from the method's own.
         option: the kind's name, where it is not another.
+        more: the dataclass in the place of `config`, where methods of the kind ask for other options.
     """
     option = option or kind
     first = first_words(**{option: default}, env=config.env, preset=None, plugin=())
     for plugin in first.plugin:
         registry.load_plugin(plugin)
     entry = registry.entry(kind, getattr(first, option))
+    config = config if more is None else more(entry)
     task, name = registry.task_of(first.env, full_d4rl_name(first.env) or ""), first.preset or usual_preset()
     presets = dict(entry.presets(task)) if entry.presets else {}
     presets = presets or dict.fromkeys(("smoke", "cpu", "paper"), Preset(entry.config(), 1_000, 64))
@@ -55,7 +63,7 @@ def method_command(
     options |= {"settings": found.settings, "updates": found.updates}
     options |= {"batch_size": found.batch_size} if issubclass(config, RunConfig) else {}
     options |= {} if found.seeds is None else {"seeds": found.seeds}
-    options |= rest(presets)[name]
+    options |= rest(entry, presets)[name]
     known = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
     own: type[C] = config[entry.config]  # pyright: ignore
     return entry, parse(own, own(**options), "\n".join([description, f"--{option} is one of", *known]))

@@ -54,7 +54,7 @@ PRESETS: dict[str, Options] = {
 
 
 def main() -> None:
-    entry, config = method_command("agent", "td3_bc", Config, __doc__ or "", lambda _: PRESETS)
+    entry, config = method_command("agent", "td3_bc", Config, __doc__ or "", lambda *_: PRESETS)
     compilations = devices.count_compilations()
     check_counts(config, "evaluation.every")
     check_batches(config)

@@ -89,7 +89,7 @@ PRESETS: dict[str, Options] = {
 
 
 def main() -> None:
-    entry, config = method_command("online", "sac", Config, __doc__ or "", lambda _: PRESETS, "agent")
+    entry, config = method_command("online", "sac", Config, __doc__ or "", lambda *_: PRESETS, "agent")
     compilations = devices.count_compilations()
     task = chosen(config.env, config.simulator)
     scored = evaluation.task_spec(config.env) if task is None else task.spec

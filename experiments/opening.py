@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from options import NOT_IN_HASH, O, RunConfig, TrainingOptions
 from progress import Bar
 
-import jdp
 from jdp import devices, loops, runs
 from jdp.data import Episodes
 from jdp.data.sources import at_home
@@ -20,6 +19,7 @@ from jdp.runs import LoadedRun
 from jdp.runs.directories import replace_text
 from jdp.runs.job import Job, load_dataset, open_run
 from jdp.runs.journal import RunJournal
+from jdp.runs.load import load_trained
 from jdp.types import Json, Method, PyTree, named_keys
 
 
@@ -34,8 +34,7 @@ def load(config: RunConfig) -> Episodes:
 
 def trained_run(where: str | Path) -> LoadedRun:
     """A run directory, a file of weights, or a model that comes with jdp, by its name."""
-    path = at_home(Path(where))
-    return jdp.load_run(path) if path.is_dir() else jdp.load_pretrained(path)
+    return load_trained(at_home(Path(where)))
 
 
 def open_job(

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
         types,
         world_models,
     )
-    from jdp.runs.load import load_run
-    from jdp.runs.pretrained import load_pretrained
+    from jdp.runs.load import load_pretrained, load_run
 
 __all__ = [
     "UserError",
@@ -64,12 +63,9 @@ __all__ = [
 ]
 
 
-_FUNCTIONS = {"load_run": "load", "load_pretrained": "pretrained"}  # by the file of `jdp.runs` they are in
-
-
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(f"jdp.runs.{_FUNCTIONS[name]}"), name)
+    if name in ("load_run", "load_pretrained"):
+        return getattr(importlib.import_module("jdp.runs.load"), name)
     if name in __all__:
         return importlib.import_module(f"jdp.{name}")
     raise AttributeError(f"module 'jdp' has no attribute {name!r}")

@@ -162,21 +162,28 @@ def actor_step(
     return log_alpha, Trained(*taken), metrics
 
 
+def begin_sac(
+    key: Array, config: SACConfig, spec: Spec, actor_sees: int | None = None
+) -> tuple[Trained, Trained, Trained, Params]:
+    """`(log_alpha, actor, critic, target_critic)` before the first update, of `networks`; consumes `key`.
+
+    Args:
+        actor_sees: entries of its conditions, where they are not the observation.
+    """
+    keys, nets, adam = named_keys(key, "actor", "critic"), networks(config, spec), optimisers(config)
+    o = spec.observation_dim
+    critic, target = begin_critics(keys["critic"], nets.critic, adam.critic, o, spec.action_dim)
+    actor = nets.actor.init(keys["actor"], jnp.zeros(o if actor_sees is None else actor_sees))
+    # The dtype is named: a weakly typed scalar would become strong in an update, and compile it again.
+    log_alpha = jnp.array(math.log(config.initial_alpha), jnp.float32)
+    return begin(adam.log_alpha, log_alpha), begin(adam.actor, actor), critic, target
+
+
 def sac_init(key: Array, transitions: Transition, *, config: SACConfig, spec: Spec) -> SACState:
     """The state before the first update; `transitions` give the statistics of observations."""
     check_fits(transitions.observation, transitions.action, spec, "agent")
-    keys, (o, a) = named_keys(key, "actor", "critic"), (spec.observation_dim, spec.action_dim)
-    nets, adam = networks(config, spec), optimisers(config)
-    critic, target = begin_critics(keys["critic"], nets.critic, adam.critic, o, a)
-    # The dtype is named: a weakly typed scalar would become strong in an update, and compile it again.
-    log_alpha = jnp.array(math.log(config.initial_alpha), jnp.float32)
-    return SACState(
-        log_alpha=begin(adam.log_alpha, log_alpha),
-        actor=begin(adam.actor, nets.actor.init(keys["actor"], jnp.zeros(o))),
-        critic=critic,
-        target_critic=target,
-        standardise=observation_affine(transitions.observation, enabled=config.normalise_observations),
-    )
+    standardise = observation_affine(transitions.observation, enabled=config.normalise_observations)
+    return SACState(*begin_sac(key, config, spec), standardise)
 
 
 def sac_update(

@@ -22,9 +22,8 @@ from jdp.diffusion import chains
 from jdp.diffusion.transitions import Step, ddim
 from jdp.distributions import Distribution
 from jdp.errors import check_settings
-from jdp.finetune.actor_critic import flat
 from jdp.finetune.chain import Moves, moves
-from jdp.learning.ppo import clipped_surrogate
+from jdp.learning.ppo import clipped_surrogate, flat
 from jdp.types import Bound, Denoiser, Learner, Metrics, Params, named_keys
 
 
@@ -126,7 +125,7 @@ def collect(
     condition, params = each(batch, config), state.trained.params
     states = sample(key, params, condition, config, model, step)
     reward, found = state.judge(states[-1], condition), moves(states, condition)  # moves are [n, B, ...]
-    every = jax.tree.map(lambda x: flat(x, found.step.shape), found)
+    every = flat(found)
     ours, theirs = (drawn(p, every, config, model, step) for p in (params, state.reference))
     apart = divergence(ours, theirs, config, model).reshape(found.step.shape)
     future = config.kl_weight * advantages.to_go(apart) if config.kl_to_go else jnp.zeros_like(apart)

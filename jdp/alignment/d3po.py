@@ -12,8 +12,8 @@ from jdp.alignment.chain import DrawnConfig, density, drawn, sample
 from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.models import Model
 from jdp.errors import UserError
-from jdp.finetune.actor_critic import flat
 from jdp.finetune.chain import Moves, moves
+from jdp.learning.ppo import flat
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params, named_keys
 
@@ -55,10 +55,9 @@ def _collect(
     second = 1 - jnp.where(jnp.bool_(config.noise), fair, lead > 0).astype(jnp.int32)
     place = 2 * jnp.arange(len(reward)) + second
     found = moves(states, condition)
-    shape = (len(found.step), len(reward))
 
     def of(places: Array) -> Moves:
-        return jax.tree.map(lambda x: flat(x[:, places], shape), found)
+        return flat(jax.tree.map(lambda x: x[:, places], found))
 
     other = place + 1 - 2 * second
     return Rows(of(place), of(other)), {"reward": jnp.mean(reward)}

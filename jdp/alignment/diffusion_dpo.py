@@ -13,7 +13,7 @@ from jdp.alignment.learner import Aligned, aligned
 from jdp.alignment.matching import MatchingConfig, Noised, error, noised
 from jdp.alignment.models import Model
 from jdp.alignment.pairs import Pairs
-from jdp.finetune.actor_critic import flat
+from jdp.learning.ppo import flat
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params
 
@@ -63,7 +63,7 @@ def _loss(
     lead, size = rows.winner.time.shape, math.prod(model.event)
 
     def better(found: Noised) -> Array:
-        one = jax.tree.map(lambda x: flat(x, lead), found)
+        one = flat(found)
         ours, theirs = (error(p, one, model) for p in (params, reference))
         return (size * weights(one.time, config) * (theirs - ours)).reshape(lead)
 

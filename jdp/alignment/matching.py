@@ -53,7 +53,9 @@ def noised(key: Array, x0: Array, condition: Array, config: MatchingConfig) -> N
     Times of one sample are stratified: one in each M-th of the range.
     """
     keys, count = named_keys(key, "time", "noise"), config.levels
-    share = (jax.random.uniform(keys["time"], (len(x0), count)) + jnp.arange(count, dtype=jnp.float32)[None]) / count
+    share = (
+        jax.random.uniform(keys["time"], (len(x0), count)) + jnp.arange(count, dtype=jnp.float32)[None]
+    ) / count
     time = (config.least + (1 - 2 * config.least) * share).reshape(-1)
     many, shown = (jnp.repeat(x, count, axis=0) for x in (x0, condition))
     return Noised(shown, many, time, jax.random.normal(keys["noise"], many.shape))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -12,8 +11,8 @@ from jdp.alignment.chain import DrawnConfig, divergence, drawn, drawn_by, sample
 from jdp.alignment.learner import Aligned, aligned, each
 from jdp.alignment.models import Model
 from jdp.distributions import Distribution
-from jdp.finetune.actor_critic import flat
 from jdp.finetune.chain import Moves, moves
+from jdp.learning.ppo import flat
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params
 
@@ -39,7 +38,7 @@ def _collect(
     """The judge is the teachers: `judge(condition [B, C]) -> Denoiser`."""
     condition = each(batch, config)
     found = moves(sample(key, state.trained.params, condition, config, model), condition)
-    every = jax.tree.map(lambda x: flat(x, found.step.shape), found)
+    every = flat(found)
     return Rows(every, drawn_by(state.judge(every.shown), every, config, model)), {}
 
 

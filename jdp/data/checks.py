@@ -98,13 +98,17 @@ def _check_resolution(values: np.ndarray, key: str, where: str) -> None:
         )
 
 
-def check_same_task(what: str, spec: Spec, task: Spec) -> None:
-    """Raises `UserError` where `what`, of the task `spec`, sees or does something else than in `task`."""
-    ours, wanted = ((one.observation_dim, one.action_dim) for one in (spec, task))
+def check_same_task(what: str, spec: Spec, task: Spec, mend: str = "give one of this task") -> None:
+    """Whether `what`, of the task `spec`, sees, does and is told as many numbers as in `task`.
+
+    Raises:
+        UserError: if not; it ends with `mend`, what the user is to do.
+    """
+    ours, wanted = ((one.observation_dim, one.action_dim, len(one.goal)) for one in (spec, task))
     if ours != wanted:
         raise UserError(
-            f"{what} has {ours[0]} observations and {ours[1]} actions, {task.env_id} has {wanted[0]} and "
-            f"{wanted[1]}: give one of this task"
+            f"{what} has {ours[0]} observations, {ours[1]} actions and goals of {ours[2]}; "
+            f"{task.env_id or 'the task'} has {wanted[0]}, {wanted[1]} and {wanted[2]}: {mend}"
         )
 
 

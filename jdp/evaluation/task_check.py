@@ -1,9 +1,11 @@
 """Whether a dataset's task can be played, asked before anything is trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from jdp.data import Episodes
+from jdp.data.checks import check_same_task
 from jdp.errors import UserError
 from jdp.evaluation.goal_tasks import environment_maker, protocol
 
@@ -28,9 +30,5 @@ def check_task(data: Episodes, *, goals: bool = True, place: Mapping[str, Any] |
         env.reset(0, **(place or {}))
     finally:
         env.close()
-    shapes, wanted = (env.observation_dim, env.action_dim), (spec.observation_dim, spec.action_dim)
-    if shapes != wanted:
-        raise UserError(
-            f"{spec.env_id} has {shapes[0]} observations and {shapes[1]} actions, the dataset {wanted[0]} "
-            f"and {wanted[1]}: give the task it was collected in with --env-id"
-        )
+    task = replace(spec, observation_dim=env.observation_dim, action_dim=env.action_dim)
+    check_same_task(name, spec, task, "give the task it was collected in with --env-id")

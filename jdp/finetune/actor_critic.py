@@ -1,6 +1,5 @@
 """What fine-tuners by PPO share: an actor and a critic beside a base policy that stays, and their update."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,26 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jdp.data.draws import NoDraw
 from jdp.finetune import base as bases
-from jdp.learning.actors import remembers_nothing
 from jdp.learning.optimiser import Trained, begin, copied
-from jdp.learning.ppo import Judged, MinibatchLoss, PPOConfig, epochs, judged, with_value_loss
+from jdp.learning.ppo import MinibatchLoss, PPOConfig, epochs, flat, judged, with_value_loss
 from jdp.learning.running import RunningMoments, no_moments
 from jdp.networks.mlp import mlp
-from jdp.policies import chunks
-from jdp.policies.chunks import ChunkCarry
-from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.types import (
-    Bound,
-    Decision,
-    Draw,
-    Learner,
-    Method,
     Metrics,
     Network,
     Params,
-    Policy,
     PyTree,
     Rollout,
     Spec,
@@ -72,11 +60,6 @@ def begin_improving(key: Array, actor: Params, base: PyTree, config: FineTuneCon
     return Improved(trained, copied(base), no_moments(1))
 
 
-def flat(x: Array, lead: tuple[int, ...]) -> Array:
-    """`x` `[*lead, ...]` with one axis in the place of `lead`; the others may be empty."""
-    return x.reshape(math.prod(lead), *x.shape[len(lead) :])
-
-
 def improve(
     key: Array,
     state: Improved,
@@ -84,27 +67,29 @@ def improve(
     config: FineTuneConfig,
     *,
     spec: Spec,
-    rows: Callable[[Array, Judged], PyTree],
+    rows: Callable[[Array, Array, Array], PyTree],
     loss: MinibatchLoss,
     steps: int = 1,
 ) -> tuple[Improved, Metrics]:
     """One update of actor and critic on a rollout `[T, N]`; the key is consumed.
 
     Args:
-        rows: of what is shown `[T N, C]` and what the critic says `[T, N]`, what minibatches are drawn from.
+        rows: of what is shown `[T N, C]`, advantages and the critic's targets, standardised, `[T N]`: what
+            minibatches are drawn from.
         loss: of a minibatch of these rows; see `critics_loss`.
         steps: of the task in a row of the rollout.
     """
     lead, critic = rollout.reward.shape, config.critic()
 
     def seen(observation: Array, goal: Array) -> Array:
-        return bases.shown(state.base, flat(observation, lead), flat(goal, lead), spec)
+        return bases.shown(state.base, flat(observation), flat(goal), spec)
 
     def value(observation: Array, goal: Array) -> Array:
         return critic.apply(state.trained.params["critic"], seen(observation, goal))[:, 0].reshape(lead)
 
     found = judged(rollout, state.targets, value, config, steps=steps)
-    taken = rows(seen(rollout.observation, rollout.goal), found)
+    advantage, target = flat((found.advantage, found.target))
+    taken = rows(seen(rollout.observation, rollout.goal), advantage, target)
     trained, metrics = epochs(key, state.trained, taken, loss, config)
     return Improved(trained, state.base, found.moments), metrics
 
@@ -115,54 +100,3 @@ def critics_loss(
     """The actor's `loss` and the critic's, at rows `[B, C]` with standardised targets `[B]`."""
     value = config.critic().apply(params["critic"], shown)[:, 0]
     return with_value_loss(loss, metrics, value, target, config.value_weight)
-
-
-def _act(
-    key: Array,
-    state: PyTree,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    chunk: Callable[..., Array],
-    config: FineTuneConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[ChunkCarry, Decision]:
-    def sample(past: chunks.Past) -> Array:
-        shown = bases.shown(state.base, past.history[:, -1], goal, spec)
-        return chunk(key, state, shown, config=config, spec=spec, base=base)
-
-    return chunks.step(carry, observation, sample)
-
-
-def chunk_method(
-    init: Callable[..., PyTree],
-    update: Callable[..., tuple[PyTree, Metrics]],
-    explore: Callable[..., tuple[tuple[()], Decision]],
-    chunk: Callable[..., Array],
-    config: object,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-    *,
-    draws: Draw | None = None,
-    warm_up: Callable[..., tuple[tuple[()], Decision]] | None = None,
-) -> Method:
-    """A fine-tuner of chunks made of module-level functions, with `config`, `spec` and `base` bound to them.
-
-    Its state has the base policy's as `base`.
-
-    Args:
-        explore: its behaviour, which decides chunks, for `jdp.tasks.simulators.chunked`.
-        chunk: `(key, state, shown [B, C], *, config, spec, base) -> [B, chunk * A]`, of which it executes the
-            first actions one by one when it is scored.
-        draws: of methods with a buffer, the single steps that they learn from.
-        warm_up: decides as `explore`, and fills the buffer.
-    """
-    settings = (("base", base), ("config", config), ("spec", spec))
-    learner = Learner(Bound(init, settings), Bound(update, settings), draws or NoDraw())
-    start = Bound(chunks.start, (("config", base), ("spec", spec)))
-    policy = Policy(start, Bound(_act, (*settings, ("chunk", chunk))))
-    behaviour = Policy(remembers_nothing, Bound(explore, settings))
-    first = None if warm_up is None else Policy(remembers_nothing, Bound(warm_up, settings))
-    return Method(learner, policy, behaviour, warm_up=first)

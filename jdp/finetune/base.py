@@ -1,5 +1,7 @@
 """The policy that a fine-tuner improves, seen from outside: what it does, and what it shows of states."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -40,9 +42,27 @@ def shown(state: PyTree, observation: Array, goal: Array, spec: Spec) -> Array:
     return relabelled.condition(standardise, observation, goal, spec)
 
 
+class View(NamedTuple):
+    """B states, in the units of the task and as the base policy is shown them."""
+
+    observation: Array  # [B, O]
+    goal: Array  # [B, G]
+    shown: Array  # [B, O + G]
+
+
+def view(state: PyTree, observation: Array, goal: Array, spec: Spec) -> View:
+    """Observations `[B, O]` and goals `[B, G]` beside what `shown` makes of them; raises as it does."""
+    return View(observation, goal, shown(state, observation, goal, spec))
+
+
 def executed(settings: object) -> int:
     """How many actions the policy of `settings` executes before it decides again."""
     return getattr(settings, "execute", 1)
+
+
+def width(settings: object, spec: Spec) -> int:
+    """E * A, the entries of the E = `executed` actions."""
+    return executed(settings) * spec.action_dim
 
 
 def check_present(settings: object) -> None:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -15,16 +14,16 @@ from jdp.finetune.actor_critic import (
     FineTuneConfig,
     Improved,
     begin_improving,
-    chunk_method,
     critics_loss,
-    flat,
     improve,
 )
+from jdp.finetune.base import View
 from jdp.finetune.chain import ChainConfig, Moves
+from jdp.finetune.chunked import chunk_method
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew
 from jdp.learning.optimiser import copied
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
 from jdp.types import (
@@ -102,7 +101,7 @@ def _loss(
 
 
 def _reduced(log_prob: Array, config: DPPOConfig, spec: Spec, base: ChunkConfig) -> Array:
-    return log_prob / (base.execute * spec.action_dim) if config.log_prob == "mean" else log_prob
+    return log_prob / bases.width(base, spec) if config.log_prob == "mean" else log_prob
 
 
 def _update(
@@ -112,15 +111,13 @@ def _update(
     drawn = jnp.moveaxis(rollout.decision.chain, 1, 0)  # [T, K + 1, N, D] to [K + 1, T, N, D]
     drawn = drawn.reshape(len(drawn), -1, drawn.shape[-1])
 
-    def rows(shown: Array, found: Judged) -> Rows:
+    def rows(shown: Array, *judged: Array) -> Rows:
         moves = chain.moves(drawn, shown)
-
-        def each(x: Array) -> Array:  # of every decision [T, N], for all its denoising steps
-            return jnp.broadcast_to(x.reshape(1, -1), moves.step.shape).reshape(-1)
-
-        every = jax.tree.map(lambda x: flat(x, moves.step.shape), moves)
+        every = flat(moves)
         old = chain.log_prob(state.trained.params["actor"], every, config.chain, base, spec)
-        return Rows(every, _reduced(old, config, spec, base), each(found.advantage), each(found.target))
+        # What was said of a decision holds for all its denoising steps.
+        each = flat(tuple(jnp.broadcast_to(x[None], moves.step.shape) for x in judged))
+        return Rows(every, _reduced(old, config, spec, base), *each)
 
     return improve(
         key,
@@ -135,31 +132,22 @@ def _update(
 
 
 def _explore(
-    key: Array,
-    state: Improved,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: DPPOConfig,
-    spec: Spec,
-    base: ChunkConfig,
-) -> tuple[tuple[()], Decision]:
+    key: Array, state: Improved, view: View, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+) -> Decision:
     """A chunk for each of B environments, and the steps that drew it."""
-    shown = bases.shown(state.base, observation, goal, spec)
     weights = state.base.actor.ema, state.trained.params["actor"]
-    drawn = chain.sample(key, *weights, shown, config.chain, base, spec)
-    executed = drawn[-1][:, : base.execute * spec.action_dim]
-    return carry, decided_anew(executed)._replace(chain=drawn)
+    drawn = chain.sample(key, *weights, view.shown, config.chain, base, spec)
+    executed = drawn[-1][:, : bases.width(base, spec)]
+    return decided_anew(executed)._replace(chain=drawn)
 
 
 def _chunk(
-    key: Array, state: Improved, shown: Array, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
+    key: Array, state: Improved, view: View, *, config: DPPOConfig, spec: Spec, base: ChunkConfig
 ) -> Array:
     """As it is scored: the same chain, whose steps have no floor of noise."""
     quiet = replace(config.chain, std_floor=1e-6)
     weights = state.base.actor.ema, state.trained.params["actor"]
-    return jnp.clip(chain.sample(key, *weights, shown, quiet, base, spec)[-1], -1.0, 1.0)
+    return jnp.clip(chain.sample(key, *weights, view.shown, quiet, base, spec)[-1], -1.0, 1.0)
 
 
 def presets(task: Task) -> Mapping[str, Preset]:

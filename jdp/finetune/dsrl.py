@@ -11,18 +11,19 @@ from jax import Array
 
 from jdp.agents import sac
 from jdp.agents.sac import SACState
+from jdp.data.normalise import identity
 from jdp.errors import UserError, check_settings
 from jdp.finetune import base as bases
 from jdp.finetune import noise, replayed
-from jdp.finetune.actor_critic import chunk_method
+from jdp.finetune.base import View
+from jdp.finetune.chunked import chunk_method
 from jdp.finetune.replayed import ReplayedConfig
 from jdp.learning.acting import OffPolicyConfig
 from jdp.learning.actors import decided_anew
 from jdp.learning.critics import begin_critics, learn_critics, soft_target
 from jdp.learning.critics import critic_loss as regression
 from jdp.learning.optimiser import Trained, copied, descend
-from jdp.policies.chunks import CloneState
-from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
 from jdp.types import Decision, Method, Metrics, Spec, TanhNormal, Transition, named_keys
 
@@ -62,55 +63,48 @@ class Steered(NamedTuple):
     base: CloneState  # as it was
 
 
-def _width(spec: Spec, base: DiffusionPolicyConfig) -> int:
+def _width(spec: Spec, base: ChunkConfig) -> int:
     return base.chunk * spec.action_dim
 
 
-def _networks(config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig) -> sac.Networks:
+def _networks(config: DSRLConfig, spec: Spec, base: ChunkConfig) -> sac.Networks:
     return sac.networks(config, replayed.seen(spec, _width(spec, base)))
 
 
-def _init(
-    key: Array, data: CloneState, *, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig
-) -> Steered:
+def _init(key: Array, data: CloneState, *, config: DSRLConfig, spec: Spec, base: ChunkConfig) -> Steered:
     """`data` is the state of the base policy, which stays."""
-    keys, width = named_keys(key, "sac", "actions"), _width(spec, base)
-    whole = replayed.seen(spec, width)
-    state = sac.sac_init(keys["sac"], replayed.nothing(spec, width), config=config, spec=whole)
-    frozen, noise_critic = copied(data), None
-    if config.variant == "na":
-        noise_critic, adam = state.critic, sac.optimisers(config).critic
-        executed = base.execute * spec.action_dim
-        seen, critic = whole.observation_dim, _networks(config, spec, base).critic
-        learned, slow = begin_critics(keys["actions"], critic, adam, seen, executed)
-        state = state._replace(critic=learned, target_critic=slow)
-    return Steered(state, noise_critic, frozen)
+    keys, whole = named_keys(key, "sac", "actions"), replayed.seen(spec, _width(spec, base))
+    seen = whole.observation_dim
+    state = SACState(*sac.begin_sac(keys["sac"], config, whole), identity(seen))
+    if config.variant == "sac":
+        return Steered(state, None, copied(data))
+    critic, adam = _networks(config, spec, base).critic, sac.optimisers(config).critic
+    learned, slow = begin_critics(keys["actions"], critic, adam, seen, bases.width(base, spec))
+    return Steered(state._replace(critic=learned, target_critic=slow), state.critic, copied(data))
 
 
 def _made(
-    state: Steered, shown: Array, unit: Array, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig
+    state: Steered, shown: Array, unit: Array, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> Array:
     """`[B, E * A]`, what is executed of the chunk that noise `bound * unit` `[B, W]` makes at `[B, C]`."""
     made = noise.decode(state.base, shown, config.bound * jnp.clip(unit, -1.0, 1.0), base)
-    return made[:, : base.execute * spec.action_dim]
+    return made[:, : bases.width(base, spec)]
 
 
-def _own(key: Array, shown: Array, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig) -> Array:
+def _own(key: Array, shown: Array, config: DSRLConfig, spec: Spec, base: ChunkConfig) -> Array:
     """The base policy's own noise `[B, W]` from N(0, I), clipped and divided by its bound."""
     drawn = jax.random.normal(key, (len(shown), _width(spec, base)))
     return jnp.clip(drawn / config.bound, -1.0, 1.0)
 
 
-def pi(
-    state: Steered, shown: Array, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig
-) -> TanhNormal:
+def pi(state: Steered, shown: Array, config: DSRLConfig, spec: Spec, base: ChunkConfig) -> TanhNormal:
     """The noise divided by its bound `[B, W]` at `[B, C]`."""
     actor = _networks(config, spec, base).actor
     return sac.policy(state.sac.actor.params, actor=actor, config=config)(shown)
 
 
 def noise_target(
-    state: Steered, shown: Array, unit: Array, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig
+    state: Steered, shown: Array, unit: Array, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> Array:
     """`[B]`, `min_j Q^A_j(s, pi_dp(s, w))`: what the critic of noise `w = bound * unit` is taught."""
     critic, action = _networks(config, spec, base).critic, _made(state, shown, unit, config, spec, base)
@@ -118,13 +112,7 @@ def noise_target(
 
 
 def _update(
-    key: Array,
-    state: Steered,
-    batch: Transition,
-    *,
-    config: DSRLConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
+    key: Array, state: Steered, batch: Transition, *, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[Steered, Metrics]:
     batch, chunked = replayed.shown(batch, state.base, spec), replayed.of_chunks(config, base.execute)
     if config.variant == "sac":
@@ -150,12 +138,7 @@ def _update(
 
 
 def _learn_actions(
-    key: Array,
-    state: Steered,
-    batch: Transition,
-    config: DSRLConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
+    key: Array, state: Steered, batch: Transition, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[Steered, Metrics]:
     """Temporal differences of executed actions, the next one `pi_dp(s', pi(s'))`."""
     old, critic, following = state.sac, _networks(config, spec, base).critic, batch.next_observation
@@ -172,7 +155,7 @@ def _learn_actions(
 
 
 def _learn_noise(
-    key: Array, state: Steered, shown: Array, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig
+    key: Array, state: Steered, shown: Array, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[Steered, Metrics]:
     """`noise_steps` of regression to `noise_target`: of the base policy's own noise, and of the actor's."""
     nets, adam = _networks(config, spec, base), sac.optimisers(config).critic
@@ -194,68 +177,41 @@ def _learn_noise(
 
 
 def _decide(
-    state: Steered,
-    shown: Array,
-    unit: Array,
-    config: DSRLConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
+    state: Steered, shown: Array, unit: Array, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> Decision:
     decision = decided_anew(_made(state, shown, unit, config, spec, base))
     return decision._replace(latent=unit) if config.variant == "sac" else decision
 
 
 def _explore(
-    key: Array,
-    state: Steered,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: DSRLConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[tuple[()], Decision]:
+    key: Array, state: Steered, view: View, *, config: DSRLConfig, spec: Spec, base: ChunkConfig
+) -> Decision:
     """A chunk for each of B environments; the variant sac keeps its noise."""
-    shown = bases.shown(state.base, observation, goal, spec)
-    unit = pi(state, shown, config, spec, base).sample(key)
-    return carry, _decide(state, shown, unit, config, spec, base)
+    unit = pi(state, view.shown, config, spec, base).sample(key)
+    return _decide(state, view.shown, unit, config, spec, base)
 
 
 def _warm_up(
-    key: Array,
-    state: Steered,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: DSRLConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[tuple[()], Decision]:
+    key: Array, state: Steered, view: View, *, config: DSRLConfig, spec: Spec, base: ChunkConfig
+) -> Decision:
     """The base policy's own noise."""
-    shown = bases.shown(state.base, observation, goal, spec)
-    return carry, _decide(state, shown, _own(key, shown, config, spec, base), config, spec, base)
+    return _decide(state, view.shown, _own(key, view.shown, config, spec, base), config, spec, base)
 
 
 def _chunk(
-    key: Array, state: Steered, shown: Array, *, config: DSRLConfig, spec: Spec, base: DiffusionPolicyConfig
+    key: Array, state: Steered, view: View, *, config: DSRLConfig, spec: Spec, base: ChunkConfig
 ) -> Array:
     """As it is scored: by the mean noise."""
     del key
-    unit = pi(state, shown, config, spec, base).mean
-    return noise.decode(state.base, shown, config.bound * unit, base)
+    unit = pi(state, view.shown, config, spec, base).mean
+    return noise.decode(state.base, view.shown, config.bound * unit, base)
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
     """The paper's (its runs in Gymnasium), and ours of fewer updates: faster targets, little entropy."""
     del task
-    acting = OffPolicyConfig(16, updates=4, batch_size=128, capacity=50_000, warm_up=1_000)
-    rates = dict.fromkeys(("actor_learning_rate", "critic_learning_rate", "alpha_learning_rate"), 1e-3)
-    soft = {"initial_alpha": 0.003, "backup_entropy": False, "tau": 0.02}
-    cpu = DSRLConfig(acting=acting, noise_steps=2, **soft, **rates)
-    brief = OffPolicyConfig(4, batch_size=8, capacity=100, warm_up=8)
-    tiny = replace(cpu, acting=brief, hidden=(16,), noise_steps=1)
+    cpu = DSRLConfig(**replayed.cpu(updates=4), backup_entropy=False, noise_steps=2)
+    tiny = replace(cpu, acting=replayed.BRIEF, hidden=(16,), noise_steps=1)
     return {
         "smoke": Preset(tiny, updates=3, batch_size=0, seeds=2),
         "cpu": Preset(cpu, updates=600, batch_size=0, seeds=3),
@@ -276,7 +232,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     chunks=True,  # an action of its behaviour is a chunk
 )
 @lru_cache
-def dsrl(config: DSRLConfig, spec: Spec, *, base: DiffusionPolicyConfig) -> Method:
+def dsrl(config: DSRLConfig, spec: Spec, *, base: ChunkConfig) -> Method:
     """DSRL on a `diffusion_policy` of settings `base`, whose sampler draws no noise of its own.
 
     Its `behaviour` decides chunks, for `jdp.tasks.simulators.chunked`; `policy` acts step by step. `init`
@@ -286,7 +242,7 @@ def dsrl(config: DSRLConfig, spec: Spec, *, base: DiffusionPolicyConfig) -> Meth
         UserError: if the base policy is no such one, or rows of a dataset are asked for that have no noise.
     """
     found = noise.check_decoder(base)
-    width = _width(spec, base) if config.variant == "sac" else found.execute * spec.action_dim
+    width = _width(spec, base) if config.variant == "sac" else bases.width(found, spec)
     if config.variant == "sac" and config.acting.offline_share:
         raise UserError("dsrl: rows of a dataset have no noise: set offline_share to 0, or the variant to na")
     draws = replayed.draw(config, spec, width, found.execute)

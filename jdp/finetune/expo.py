@@ -13,29 +13,16 @@ from jdp.agents import sac
 from jdp.errors import UserError, check_settings
 from jdp.finetune import base as bases
 from jdp.finetune import replayed
+from jdp.finetune.base import View
+from jdp.finetune.chunked import chunk_method
 from jdp.finetune.replayed import ReplayedConfig
 from jdp.learning.acting import OffPolicyConfig
-from jdp.learning.actors import decided_anew, remembers_nothing
+from jdp.learning.actors import decided_anew
 from jdp.learning.candidates import check_candidates, choose, repeated
 from jdp.learning.critics import learn_critics, td_target
 from jdp.learning.optimiser import Trained, copied
-from jdp.policies import chunks
-from jdp.policies.chunks import ChunkCarry, ChunkConfig
 from jdp.registry import Preset, Task, register
-from jdp.types import (
-    Bound,
-    Decision,
-    Learner,
-    Method,
-    Metrics,
-    Params,
-    Policy,
-    PyTree,
-    Spec,
-    TanhNormal,
-    Transition,
-    named_keys,
-)
+from jdp.types import Decision, Method, Metrics, Params, PyTree, Spec, TanhNormal, Transition, named_keys
 
 
 @dataclass(frozen=True)
@@ -84,24 +71,20 @@ class Edited(NamedTuple):
     base: PyTree  # as it was
 
 
-def _width(spec: Spec, base: object) -> int:
-    return bases.executed(base) * spec.action_dim
+def _seen(spec: Spec, base: object) -> Spec:
+    return replayed.seen(spec, bases.width(base, spec))
 
 
 def networks(config: EXPOConfig, spec: Spec, base: object) -> sac.Networks:
     """The actor sees states and actions, `[..., C + D]`, the critics as all critics do."""
-    return sac.networks(config, replayed.seen(spec, _width(spec, base)))
+    return sac.networks(config, _seen(spec, base))
 
 
 def _init(key: Array, data: PyTree, *, config: EXPOConfig, spec: Spec, base: object) -> Edited:
     """`data` is the state of the base policy, which stays."""
-    keys, width = named_keys(key, "sac", "edits"), _width(spec, base)
-    whole = replayed.seen(spec, width)
-    state = sac.sac_init(keys["sac"], replayed.nothing(spec, width), config=config, spec=whole)
-    seen = jnp.zeros(whole.observation_dim + width)
-    params = networks(config, spec, base).actor.init(keys["edits"], seen)
-    actor = Trained(params, sac.optimisers(config).actor.init(params))
-    return Edited(state.log_alpha, actor, state.critic, state.target_critic, copied(data))
+    seen = _seen(spec, base)
+    begun = sac.begin_sac(key, config, seen, actor_sees=seen.observation_dim + seen.action_dim)
+    return Edited(*begun, copied(data))
 
 
 def pi(
@@ -120,8 +103,7 @@ def edited(action: Array, edit: Array, beta: float) -> Array:
 def candidates(
     key: Array,
     state: Edited,
-    observation: Array,
-    goal: Array,
+    view: View,
     config: EXPOConfig,
     spec: Spec,
     base: object,
@@ -130,16 +112,14 @@ def candidates(
 ) -> Array:
     """`[B, 2 N, D]`: N actions of the base policy, then the edited ones (by mean edits unless it `explores`).
 
-    Observations are `[B, O]`, goals `[B, G]`; the key is consumed.
+    The key is consumed.
     """
-    keys, count = named_keys(key, "base", "edits"), config.candidates
-    seen, goals = repeated((observation, goal), count)
-    action = bases.drawn(keys["base"], state.base, seen, goals, base, spec)
-    shown = bases.shown(state.base, seen, goals, spec)
-    found = pi(state.actor.params, shown, action, config, spec, base)
+    keys, many = named_keys(key, "base", "edits"), repeated(view, config.candidates)
+    action = bases.drawn(keys["base"], state.base, many.observation, many.goal, base, spec)
+    found = pi(state.actor.params, many.shown, action, config, spec, base)
     edit = found.sample(keys["edits"]) if explores else found.mean
     both = [action, edited(action, edit, config.beta)]
-    return jnp.concatenate([x.reshape(len(observation), count, -1) for x in both], axis=1)
+    return jnp.concatenate([x.reshape(len(view.shown), config.candidates, -1) for x in both], axis=1)
 
 
 def values(params: Params, shown: Array, found: Array, nets: sac.Networks) -> Array:
@@ -148,41 +128,30 @@ def values(params: Params, shown: Array, found: Array, nets: sac.Networks) -> Ar
     return nets.critic.apply(params, many, found)
 
 
-def best(found: Array, score: Array) -> tuple[Array, Array]:
-    """`(action [B, D], score [B])`, of candidates `[B, 2 N, D]` the one of the highest score `[B, 2 N]`."""
-    return choose(found.reshape(-1, found.shape[-1]), score.reshape(-1), found.shape[1])
-
-
 def backup(
-    key: Array, state: Edited, batch: Transition, config: EXPOConfig, spec: Spec, base: object
+    key: Array, state: Edited, view: View, config: EXPOConfig, spec: Spec, base: object
 ) -> tuple[Array, Array]:
-    """`(values [B], scores [B, 2 N])` of what follows `batch`: the best candidate of the target critics.
+    """`(values [B], scores [B, 2 N])` of what comes next: the best candidate of the target critics.
 
-    Scores are the lowest of `config.subsample` critics. Observations and goals of `batch` are `[B, O + G]`,
-    in the units of the task; the key is consumed.
+    Scores are the lowest of `config.subsample` critics. The key is consumed.
     """
-    keys, o, nets = (
-        named_keys(key, "candidates", "critics"),
-        spec.observation_dim,
-        networks(config, spec, base),
-    )
-    observation, goal = batch.next_observation[:, :o], batch.next_observation[:, o:]
-    found = candidates(keys["candidates"], state, observation, goal, config, spec, base)
+    keys, nets = named_keys(key, "candidates", "critics"), networks(config, spec, base)
+    found = candidates(keys["candidates"], state, view, config, spec, base)
     members = jax.random.permutation(keys["critics"], config.critics)[: config.subsample]
     some = jax.tree.map(lambda x: x[members], state.target_critic)
-    shown = bases.shown(state.base, observation, goal, spec)
-    score = jnp.min(values(some, shown, found, nets), axis=0)
-    return best(found, score)[1], score
+    score = jnp.min(values(some, view.shown, found, nets), axis=0)
+    return jnp.max(score, axis=1), score
 
 
 def _update(
     key: Array, state: Edited, batch: Transition, *, config: EXPOConfig, spec: Spec, base: object
 ) -> tuple[Edited, Metrics]:
     keys, nets = named_keys(key, "next", "edits"), networks(config, spec, base)
-    seen, discount = replayed.shown(batch, state.base, spec), config.discount ** bases.executed(base)
-    following, _ = backup(keys["next"], state, batch, config, spec, base)
-    target = td_target(batch.reward, batch.terminal, following, discount)
-    adam = sac.optimisers(config).critic
+    now, following = (replayed.view(state.base, x, spec) for x in (batch.observation, batch.next_observation))
+    value, _ = backup(keys["next"], state, following, config, spec, base)
+    discount = replayed.of_chunks(config, bases.executed(base)).discount
+    target = td_target(batch.reward, batch.terminal, value, discount)
+    seen, adam = batch._replace(observation=now.shown), sac.optimisers(config).critic
     critic, slow, metrics = learn_critics(
         adam, state.critic, state.target_critic, nets.critic, seen, target, config.tau
     )
@@ -206,83 +175,42 @@ def _update(
     return Edited(log_alpha, actor, critic, slow, state.base), {**metrics, **more}
 
 
-def _best(
+def _chunk(
     key: Array,
     state: Edited,
-    observation: Array,
-    goal: Array,
+    view: View,
+    *,
     config: EXPOConfig,
     spec: Spec,
     base: object,
-    *,
-    explores: bool,
+    explores: bool = False,
 ) -> Array:
     """`[B, D]`, the best candidate by the mean of the target critics."""
-    found = candidates(key, state, observation, goal, config, spec, base, explores=explores)
-    shown = bases.shown(state.base, observation, goal, spec)
-    score = jnp.mean(values(state.target_critic, shown, found, networks(config, spec, base)), axis=0)
-    return best(found, score)[0]
+    found = candidates(key, state, view, config, spec, base, explores=explores)
+    score = jnp.mean(values(state.target_critic, view.shown, found, networks(config, spec, base)), axis=0)
+    return choose(found.reshape(-1, found.shape[-1]), score.reshape(-1), found.shape[1])[0]
 
 
 def _explore(
-    key: Array,
-    state: Edited,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: EXPOConfig,
-    spec: Spec,
-    base: object,
-) -> tuple[tuple[()], Decision]:
-    """A chunk for each of B environments."""
-    action = _best(key, state, observation, goal, config, spec, base, explores=True)
-    return carry, decided_anew(action)
+    key: Array, state: Edited, view: View, *, config: EXPOConfig, spec: Spec, base: object
+) -> Decision:
+    return decided_anew(_chunk(key, state, view, config=config, spec=spec, base=base, explores=True))
 
 
 def _warm_up(
-    key: Array,
-    state: Edited,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: EXPOConfig,
-    spec: Spec,
-    base: object,
-) -> tuple[tuple[()], Decision]:
+    key: Array, state: Edited, view: View, *, config: EXPOConfig, spec: Spec, base: object
+) -> Decision:
     """As the base policy does."""
     del config
-    return carry, decided_anew(bases.drawn(key, state.base, observation, goal, base, spec))
-
-
-def _act(
-    key: Array,
-    state: Edited,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    config: EXPOConfig,
-    spec: Spec,
-    base: object,
-) -> tuple[ChunkCarry, Decision]:
-    def sample(past: chunks.Past) -> Array:
-        return _best(key, state, past.history[:, -1], goal, config, spec, base, explores=False)
-
-    return chunks.step(carry, observation, sample)
+    return decided_anew(bases.drawn(key, state.base, view.observation, view.goal, base, spec))
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
     """The paper's, and ours of fewer candidates and updates: faster targets, little entropy."""
     del task
-    acting = OffPolicyConfig(16, updates=3, batch_size=128, capacity=50_000, warm_up=1_000)
-    rates = dict.fromkeys(("actor_learning_rate", "critic_learning_rate", "alpha_learning_rate"), 1e-3)
-    soft = {"initial_alpha": 0.003, "tau": 0.02}
     small = {"candidates": 4, "critics": 4, "hidden": (128, 128)}
-    cpu = EXPOConfig(acting=acting, beta=0.2, **small, **soft, **rates)
-    brief = OffPolicyConfig(4, batch_size=8, capacity=100, warm_up=8)
-    tiny = replace(cpu, acting=brief, hidden=(16,), candidates=2, critics=2)
+    cpu = EXPOConfig(**replayed.cpu(updates=3), beta=0.2, **small)
+    tiny = replace(cpu, acting=replayed.BRIEF, hidden=(16,), candidates=2, critics=2)
     return {
         "smoke": Preset(tiny, updates=3, batch_size=0, seeds=2),
         "cpu": Preset(cpu, updates=800, batch_size=0, seeds=3),
@@ -315,10 +243,5 @@ def expo(config: EXPOConfig, spec: Spec, *, base: object) -> Method:
     """
     bases.method_of(base, spec)
     bases.check_present(base)
-    execute, settings = bases.executed(base), (("base", base), ("config", config), ("spec", spec))
-    draws = replayed.draw(config, spec, _width(spec, base), execute)
-    whole = ChunkConfig(chunk=execute, execute=execute)
-    start = Bound(chunks.start, (("config", whole), ("spec", spec)))
-    explore, warm_up = (Policy(remembers_nothing, Bound(f, settings)) for f in (_explore, _warm_up))
-    learner = Learner(Bound(_init, settings), Bound(_update, settings), draws)
-    return Method(learner, Policy(start, Bound(_act, settings)), explore, warm_up=warm_up)
+    draws = replayed.draw(config, spec, bases.width(base, spec), bases.executed(base))
+    return chunk_method(_init, _update, _explore, _chunk, config, spec, base, draws=draws, warm_up=_warm_up)

@@ -14,17 +14,16 @@ from jdp.finetune.actor_critic import (
     FineTuneConfig,
     Improved,
     begin_improving,
-    chunk_method,
     critics_loss,
-    flat,
     improve,
 )
+from jdp.finetune.base import View
+from jdp.finetune.chunked import chunk_method
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.networks.mlp import mlp
-from jdp.policies.chunks import CloneState
-from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
 from jdp.types import (
     Decision,
@@ -75,9 +74,7 @@ def starts(params: Params, shown: Array, config: FINDConfig, width: int) -> Norm
     return Normal(mean, jnp.exp(jnp.clip(log_std, -5.0, 2.0)))
 
 
-def _init(
-    key: Array, data: CloneState, *, config: FINDConfig, spec: Spec, base: DiffusionPolicyConfig
-) -> Improved:
+def _init(key: Array, data: CloneState, *, config: FINDConfig, spec: Spec, base: ChunkConfig) -> Improved:
     """`data` is the state of the base policy, whose averaged weights stay."""
     keys, seen = named_keys(key, "actor", "critic"), spec.observation_dim + len(spec.goal)
     actor = _network(config, base.chunk * spec.action_dim).init(keys["actor"], jnp.zeros(seen))
@@ -85,7 +82,7 @@ def _init(
 
 
 def _loss(
-    params: Params, rows: Rows, *, config: FINDConfig, spec: Spec, base: DiffusionPolicyConfig
+    params: Params, rows: Rows, *, config: FINDConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[Array, Metrics]:
     own = starts(params["actor"], rows.shown, config, base.chunk * spec.action_dim)
     advantage = normalised(rows.advantage)
@@ -102,46 +99,36 @@ def _update(
     *,
     config: FINDConfig,
     spec: Spec,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
 ) -> tuple[Improved, Metrics]:
     decision = rollout.decision
     assert decision.chain is not None and decision.log_prob is not None
-    start, old = decision.chain[:, 0], decision.log_prob["start"]  # [T, N, D], [T, N]
+    drawn = flat((decision.chain[:, 0], decision.log_prob["start"]))  # [T N, D], [T N]
 
-    def rows(shown: Array, found: Judged) -> Rows:
-        each = (start, old, found.advantage, found.target)
-        return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
+    def rows(shown: Array, advantage: Array, target: Array) -> Rows:
+        return Rows(shown, *drawn, advantage, target)
 
     loss = partial(_loss, config=config, spec=spec, base=base)
     return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss, steps=base.execute)
 
 
 def _explore(
-    key: Array,
-    state: Improved,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: FINDConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[tuple[()], Decision]:
+    key: Array, state: Improved, view: View, *, config: FINDConfig, spec: Spec, base: ChunkConfig
+) -> Decision:
     """A chunk for each of B environments; the chain is its start alone, `[1, B, D]`."""
-    shown = bases.shown(state.base, observation, goal, spec)
-    own = starts(state.trained.params["actor"], shown, config, base.chunk * spec.action_dim)
+    own = starts(state.trained.params["actor"], view.shown, config, base.chunk * spec.action_dim)
     start = own.sample(key)
-    made = noise.decode(state.base, shown, start, base)
-    decision = decided_anew(made[:, : base.execute * spec.action_dim])
-    return carry, decision._replace(chain=start[None], log_prob={"start": own.log_prob(start)})
+    made = noise.decode(state.base, view.shown, start, base)
+    decision = decided_anew(made[:, : bases.width(base, spec)])
+    return decision._replace(chain=start[None], log_prob={"start": own.log_prob(start)})
 
 
 def _chunk(
-    key: Array, state: Improved, shown: Array, *, config: FINDConfig, spec: Spec, base: DiffusionPolicyConfig
+    key: Array, state: Improved, view: View, *, config: FINDConfig, spec: Spec, base: ChunkConfig
 ) -> Array:
     """As it is scored: starts are drawn, for the base policy's own are."""
-    own = starts(state.trained.params["actor"], shown, config, base.chunk * spec.action_dim)
-    return noise.decode(state.base, shown, own.sample(key), base)
+    own = starts(state.trained.params["actor"], view.shown, config, base.chunk * spec.action_dim)
+    return noise.decode(state.base, view.shown, own.sample(key), base)
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
@@ -169,7 +156,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     chunks=True,  # an action of its behaviour is a chunk
 )
 @lru_cache
-def find(config: FINDConfig, spec: Spec, *, base: DiffusionPolicyConfig) -> Method:
+def find(config: FINDConfig, spec: Spec, *, base: ChunkConfig) -> Method:
     """FIND on a `diffusion_policy` of settings `base`, whose sampler draws no noise of its own.
 
     Its `behaviour` decides chunks, for `jdp.tasks.simulators.chunked`; `policy` acts step by step. `init`

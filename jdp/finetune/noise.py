@@ -10,7 +10,7 @@ from jax import Array
 from jdp.errors import UserError
 from jdp.finetune.chain import check_base
 from jdp.policies import actions
-from jdp.policies.chunks import CloneState
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 
 DETERMINISTIC = ("euler", "heun", "dpmpp_2m")
@@ -31,7 +31,7 @@ def check_decoder(base: object) -> DiffusionPolicyConfig:
     return found
 
 
-def decode(state: CloneState, shown: Array, noise: Array, base: DiffusionPolicyConfig) -> Array:
+def decode(state: CloneState, shown: Array, noise: Array, base: ChunkConfig) -> Array:
     """`[B, D]`, the chunk that the policy makes of `noise` `[B, D]` (its own is N(0, I)) at `[B, C]`."""
     sampling = base.sampling()
     sigmas = sampling.sigmas()

@@ -15,8 +15,10 @@ from jdp.diffusion.times import FLOW
 from jdp.diffusion.transitions import Scalar, euler_step
 from jdp.errors import UserError, check_settings
 from jdp.finetune import chain
+from jdp.learning.ppo import flat
 from jdp.networks.mlp import mlp
 from jdp.policies import actions
+from jdp.policies.chunks import ChunkConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.types import Denoiser, Network, Normal, Params, PyTree, Spec, bind, named_keys
 
@@ -62,7 +64,7 @@ def check_base(base: object) -> DiffusionPolicyConfig:
     return found
 
 
-def levels(config: NoisyFlowConfig, base: DiffusionPolicyConfig) -> Array:
+def levels(config: NoisyFlowConfig, base: ChunkConfig) -> Array:
     """`[levels + 1]`, the schedule of the base policy with as many steps as `config` says."""
     return replace(base.sampling(), steps=config.levels).sigmas()
 
@@ -103,7 +105,7 @@ def sample(
     params: Params,
     shown: Array,
     config: NoisyFlowConfig,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
     spec: Spec,
     *,
     eta: Scalar = 1.0,
@@ -124,7 +126,7 @@ def log_prob(
     shown: Array,
     states: Array,
     config: NoisyFlowConfig,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
     spec: Spec,
 ) -> tuple[Array, Array]:
     """Of chains `[K + 1, B, D]` at `[B, C]`: the log density `[B]`, and the entropy of the noise `[B]`.
@@ -132,7 +134,7 @@ def log_prob(
     Both of the entries that are executed. The density is that of all steps given the start, which does not
     learn; the entropy, in units of actions, is a mean over steps and entries.
     """
-    rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chain.moves(states, shown))
+    rows = flat(chain.moves(states, shown))
     sigmas, counts = levels(config, base), chain.counted(base, spec)
     level, level_next = sigmas[rows.step], sigmas[rows.step + 1]
     own = actions.denoiser(params["flow"], rows.shown, base)

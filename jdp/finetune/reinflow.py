@@ -15,18 +15,17 @@ from jdp.finetune.actor_critic import (
     FineTuneConfig,
     Improved,
     begin_improving,
-    chunk_method,
     critics_loss,
-    flat,
     improve,
 )
+from jdp.finetune.base import View
+from jdp.finetune.chunked import chunk_method
 from jdp.finetune.noisy_flow import NoisyFlowConfig
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew
 from jdp.learning.optimiser import copied
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
-from jdp.policies.chunks import CloneState
-from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
+from jdp.policies.chunks import ChunkConfig, CloneState
 from jdp.registry import Preset, Task, register
 from jdp.types import Decision, Method, Metrics, Params, Rollout, Spec, named_keys
 
@@ -73,9 +72,7 @@ class Rows(NamedTuple):
     target: Array  # of the critic, standardised
 
 
-def _init(
-    key: Array, data: CloneState, *, config: ReinFlowConfig, spec: Spec, base: DiffusionPolicyConfig
-) -> Improved:
+def _init(key: Array, data: CloneState, *, config: ReinFlowConfig, spec: Spec, base: ChunkConfig) -> Improved:
     """`data` is the state of the base policy, whose averaged weights are improved."""
     keys, seen = named_keys(key, "noise", "critic"), spec.observation_dim + len(spec.goal)
     noise = config.flow.noise(base.chunk * spec.action_dim).init(keys["noise"], jnp.zeros(seen + 1))
@@ -88,18 +85,18 @@ def _density(
     shown: Array,
     drawn: Array,
     config: ReinFlowConfig,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
     spec: Spec,
 ) -> tuple[Array, Array]:
     """Of chains `[B, K + 1, D]`, as `config.log_prob` says; and the entropy of their noise."""
     states = jnp.moveaxis(drawn, 1, 0)
     density, entropy = noisy_flow.log_prob(params, shown, states, config.flow, base, spec)
-    entries = config.flow.levels * base.execute * spec.action_dim if config.log_prob == "mean" else 1
+    entries = config.flow.levels * bases.width(base, spec) if config.log_prob == "mean" else 1
     return density / entries, entropy
 
 
 def _loss(
-    params: Params, rows: Rows, *, config: ReinFlowConfig, spec: Spec, base: DiffusionPolicyConfig
+    params: Params, rows: Rows, *, config: ReinFlowConfig, spec: Spec, base: ChunkConfig
 ) -> tuple[Array, Metrics]:
     own, entropy = _density(params["actor"], rows.shown, rows.chain, config, base, spec)
     loss, metrics = clipped_surrogate(own, rows.log_prob, normalised(rows.advantage), config.clip)
@@ -115,50 +112,36 @@ def _update(
     *,
     config: ReinFlowConfig,
     spec: Spec,
-    base: DiffusionPolicyConfig,
+    base: ChunkConfig,
 ) -> tuple[Improved, Metrics]:
     assert rollout.decision.chain is not None
-    lead = rollout.reward.shape
-    drawn = flat(jnp.moveaxis(rollout.decision.chain, 1, 2), lead)  # [T, K + 1, N, D] to [T N, K + 1, D]
+    drawn = flat(jnp.moveaxis(rollout.decision.chain, 1, 2))  # [T, K + 1, N, D] to [T N, K + 1, D]
 
-    def rows(shown: Array, found: Judged) -> Rows:
+    def rows(shown: Array, advantage: Array, target: Array) -> Rows:
         old, _ = _density(state.trained.params["actor"], shown, drawn, config, base, spec)
-        return Rows(shown, drawn, old, flat(found.advantage, lead), flat(found.target, lead))
+        return Rows(shown, drawn, old, advantage, target)
 
     loss = partial(_loss, config=config, spec=spec, base=base)
     return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss, steps=base.execute)
 
 
 def _explore(
-    key: Array,
-    state: Improved,
-    carry: tuple[()],
-    observation: Array,
-    goal: Array,
-    *,
-    config: ReinFlowConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
-) -> tuple[tuple[()], Decision]:
+    key: Array, state: Improved, view: View, *, config: ReinFlowConfig, spec: Spec, base: ChunkConfig
+) -> Decision:
     """A chunk for each of B environments, and the steps that drew it."""
-    shown = bases.shown(state.base, observation, goal, spec)
-    drawn = noisy_flow.sample(key, state.trained.params["actor"], shown, config.flow, base, spec)
-    executed = drawn[-1][:, : base.execute * spec.action_dim]
-    return carry, decided_anew(executed)._replace(chain=drawn)
+    drawn = noisy_flow.sample(key, state.trained.params["actor"], view.shown, config.flow, base, spec)
+    executed = drawn[-1][:, : bases.width(base, spec)]
+    return decided_anew(executed)._replace(chain=drawn)
 
 
 def _chunk(
-    key: Array,
-    state: Improved,
-    shown: Array,
-    *,
-    config: ReinFlowConfig,
-    spec: Spec,
-    base: DiffusionPolicyConfig,
+    key: Array, state: Improved, view: View, *, config: ReinFlowConfig, spec: Spec, base: ChunkConfig
 ) -> Array:
     """As it is scored: the flow alone, without the noise."""
     weights = state.trained.params["actor"]
-    return jnp.clip(noisy_flow.sample(key, weights, shown, config.flow, base, spec, eta=0.0)[-1], -1.0, 1.0)
+    return jnp.clip(
+        noisy_flow.sample(key, weights, view.shown, config.flow, base, spec, eta=0.0)[-1], -1.0, 1.0
+    )
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
@@ -196,7 +179,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     formulation="flow",  # of the policies that it improves
 )
 @lru_cache
-def reinflow(config: ReinFlowConfig, spec: Spec, *, base: DiffusionPolicyConfig) -> Method:
+def reinflow(config: ReinFlowConfig, spec: Spec, *, base: ChunkConfig) -> Method:
     """ReinFlow on a `diffusion_policy` of settings `base`, which is trained as a flow.
 
     Its `behaviour` decides chunks, for `jdp.tasks.simulators.chunked`; `policy` acts step by step, without

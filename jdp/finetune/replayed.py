@@ -1,15 +1,15 @@
 """What fine-tuners with a buffer share: SAC's settings, and the steps of chunks that they learn from."""
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import jax.numpy as jnp
 from jax import Array
 
 from jdp.agents.sac import SACConfig
 from jdp.data.chunked import ChunkDraw
 from jdp.errors import UserError
 from jdp.finetune import base as bases
+from jdp.finetune.base import View
 from jdp.learning.acting import OffPolicyConfig
 from jdp.types import PyTree, Spec, Transition
 
@@ -57,18 +57,23 @@ def draw(config: ReplayedConfig, spec: Spec, actions: int, execute: int) -> Chun
     return ChunkDraw(whole.observation_dim, whole.action_dim, execute=execute)
 
 
-def nothing(spec: Spec, actions: int) -> Transition:
-    """One step of the right shapes, of which learning starts."""
-    whole = seen(spec, actions)
-    observation, none = jnp.zeros((1, whole.observation_dim)), jnp.zeros(1)
-    return Transition(observation, jnp.zeros((1, actions)), none, observation, none)
+def view(base: PyTree, both: Array, spec: Spec) -> View:
+    """Observations and goals `both` `[B, O + G]` of the buffer, and what the policy of `base` is shown."""
+    o = spec.observation_dim
+    return bases.view(base, both[:, :o], both[:, o:], spec)
 
 
 def shown(batch: Transition, base: PyTree, spec: Spec) -> Transition:
     """`batch` with observations and goals `[B, O + G]` as the policy of state `base` standardises them."""
-    o = spec.observation_dim
+    now, following = (view(base, x, spec).shown for x in (batch.observation, batch.next_observation))
+    return batch._replace(observation=now, next_observation=following)
 
-    def one(x: Array) -> Array:
-        return bases.shown(base, x[:, :o], x[:, o:], spec)
 
-    return batch._replace(observation=one(batch.observation), next_observation=one(batch.next_observation))
+def cpu(updates: int) -> dict[str, Any]:
+    """What presets of two cores have in common: few updates, fast rates and targets, little entropy."""
+    rates = dict.fromkeys(("actor_learning_rate", "critic_learning_rate", "alpha_learning_rate"), 1e-3)
+    acting = OffPolicyConfig(16, updates=updates, batch_size=128, capacity=50_000, warm_up=1_000)
+    return {"acting": acting, "initial_alpha": 0.003, "tau": 0.02, **rates}
+
+
+BRIEF = OffPolicyConfig(4, batch_size=8, capacity=100, warm_up=8)  # of presets for the plumbing

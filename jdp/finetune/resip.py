@@ -11,9 +11,9 @@ from jax import Array
 
 from jdp.data.draws import NoDraw
 from jdp.finetune import base as bases
-from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, flat, improve
+from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, improve
 from jdp.learning.acting import OnPolicyConfig
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
 from jdp.types import (
@@ -104,11 +104,10 @@ def _update(
     decision = rollout.decision
     assert decision.chain is not None and decision.log_prob is not None
     of_base, correction = jnp.moveaxis(decision.chain, 1, 0)  # [T, 2, N, A] to twice [T, N, A]
-    old = decision.log_prob["correction"]
+    drawn = flat((of_base, correction, decision.log_prob["correction"]))
 
-    def rows(shown: Array, found: Judged) -> Rows:
-        each = (of_base, correction, old, found.advantage, found.target)
-        return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
+    def rows(shown: Array, advantage: Array, target: Array) -> Rows:
+        return Rows(shown, *drawn, advantage, target)
 
     loss = partial(_loss, config=config, spec=spec)
     return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss)

@@ -11,12 +11,12 @@ from jax import Array
 from jdp.data.draws import NoDraw
 from jdp.errors import UserError
 from jdp.finetune import base as bases
-from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, flat, improve
+from jdp.finetune.actor_critic import FineTuneConfig, Improved, begin_improving, critics_loss, improve
 from jdp.finetune.dream import DreamConfig
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, remembers_nothing
 from jdp.learning.optimiser import copied
-from jdp.learning.ppo import Judged, clipped_surrogate, normalised
+from jdp.learning.ppo import clipped_surrogate, flat, normalised
 from jdp.networks.two_hot import from_two_hot
 from jdp.policies.two_hot import TwoHotConfig, TwoHotState, in_box, over_bins
 from jdp.registry import Preset, Task, register
@@ -83,11 +83,10 @@ def _update(
 ) -> tuple[Improved, Metrics]:
     decision = rollout.decision
     assert decision.chain is not None and decision.log_prob is not None
-    bins, old = decision.chain[:, 0], decision.log_prob["bins"]  # [T, N, A], [T, N]
+    drawn = flat((decision.chain[:, 0], decision.log_prob["bins"]))  # [T N, A], [T N]
 
-    def rows(shown: Array, found: Judged) -> Rows:
-        each = (bins, old, found.advantage, found.target)
-        return Rows(shown, *(flat(x, rollout.reward.shape) for x in each))
+    def rows(shown: Array, advantage: Array, target: Array) -> Rows:
+        return Rows(shown, *drawn, advantage, target)
 
     loss = partial(_loss, cloned=state.base.actor.params, config=config, spec=spec, base=base)
     return improve(key, state, rollout, config, spec=spec, rows=rows, loss=loss)

@@ -6,7 +6,7 @@ in the study of Huang et al. (2022, "The 37 implementation details of PPO").
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from jdp.errors import check_settings
 from jdp.learning.optimiser import Trained, descend
 from jdp.learning.running import RunningMoments, seen
 from jdp.types import Metrics, Params, PyTree, Rollout
+
+T = TypeVar("T")
 
 
 class Passes(Protocol):
@@ -152,6 +154,11 @@ def judged(
     targets = found.target[..., None]
     moments = seen(moments, targets)
     return Judged(found.advantage, moments.affine()(targets)[..., 0], moments)
+
+
+def flat(rows: T) -> T:
+    """Leaves `[T, N, ...]` as `[T N, ...]`; the axes behind may be empty."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), rows)
 
 
 def normalised(advantage: Array) -> Array:

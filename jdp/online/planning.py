@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.data.checks import check_same_task
 from jdp.diffusion import monte_carlo
 from jdp.errors import UserError, check_settings
 from jdp.learning.actors import decided_anew
@@ -66,9 +67,7 @@ def dynamics_of(name: str, spec: Spec, task: Task | None, model: WorldModel | No
             f"{name} cannot plan in {task.spec.env_id}: its observations do not tell the simulator's state; "
             "choose Pendulum-v1, jdp/DoubleIntegrator-v0 or a maze, or plan in a world model"
         )
-    ours, theirs = ((s.observation_dim, s.action_dim) for s in (spec, task.spec))
-    if ours != theirs:
-        raise UserError(f"{name} acts on {ours} observations and actions, but its simulator has {theirs}")
+    check_same_task(name, spec, task.spec, "give it the simulator of its own task")
     return Dynamics(task.state_of, Bound(_simulated, (("task", task),)))
 
 

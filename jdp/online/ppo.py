@@ -17,6 +17,7 @@ from jdp.learning.ppo import (
     PPOConfig,
     clipped_surrogate,
     epochs,
+    flat,
     judged,
     normalised,
     with_value_loss,
@@ -130,15 +131,15 @@ def learn(
 
     found = judged(rollout, state.targets, value, config)
     assert rollout.decision.log_prob is not None
-    rows = Rows(
+    steps = Rows(
         observation=shown(rollout.observation),
         action=action,
         log_prob=rollout.decision.log_prob["action"],
         advantage=found.advantage,
         target=found.target,
     )
-    flat = Rows(*(x.reshape(-1, *x.shape[2:]) for x in rows))
-    trained, metrics = epochs(key, state.trained, flat, loss, config)
+    rows = flat(steps)
+    trained, metrics = epochs(key, state.trained, rows, loss, config)
     observations = seen(state.observations, rollout.observation)
     return PPOState(trained, observations, found.moments), found.advantage, metrics
 

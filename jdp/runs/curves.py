@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jdp.evaluation.scores import normalised_score
+from jdp.errors import UserError
 from jdp.evaluation.statistics import interval
-from jdp.types import Json
+from jdp.evaluation.summary import seed_scores
+from jdp.runs.settings import task_of
+from jdp.types import Json, Spec
 
 POINTS = 200  # of a curve, at most
 SCORE = "score"
@@ -36,14 +38,12 @@ def read_curves(run: str | Path) -> pd.DataFrame:
     """Everything a run logged, one value a row: `phase`, `metric`, `step`, `seed`, `value`.
 
     Phases of one seed each ("diffuser 0", "diffuser 1") are one phase of many seeds. The metric "score" is
-    the mean over the episodes of an evaluation in training, normalised where the task has reference scores,
-    and in tasks with goals the percentage of successes.
+    that of the evaluations in training, as `jdp.evaluation.seed_scores` has it.
     """
     try:
-        spec = json.loads((Path(run) / "config.json").read_text())["spec"]
-        scale, goals = spec["score_range"], bool(spec.get("goal"))
-    except UNREADABLE:
-        scale, goals = None, False
+        spec = task_of(json.loads((Path(run) / "config.json").read_text()))
+    except (*UNREADABLE, UserError):
+        spec = Spec(0, 0)  # whose scores are returns
     rows = []
     for record in logged(Path(run) / "metrics.jsonl"):
         phase, step = record["phase"], record["step"]
@@ -51,22 +51,16 @@ def read_curves(run: str | Path) -> pd.DataFrame:
             continue
         alone = re.search(r" (\d+)$", phase)
         name = phase.removesuffix("/evaluation").removesuffix(alone[0] if alone else "")
-        for metric, values in _metrics(record, scale, goals):
+        for metric, values in _metrics(record, spec):
             seeds = enumerate(values, start=int(alone[1]) if alone else 0)
             rows += [(name, metric, step, seed, value) for seed, value in seeds]
     return pd.DataFrame(rows, columns=["phase", "metric", "step", "seed", "value"])
 
 
-def _metrics(
-    record: Json, scale: tuple[float, float] | None, goals: bool
-) -> Iterator[tuple[str, list[float]]]:
+def _metrics(record: Json, spec: Spec) -> Iterator[tuple[str, list[float]]]:
     """`(metric, one value a seed)` of a record; of an evaluation the score alone."""
     if record["phase"].endswith("/evaluation"):
-        if goals and scale is None and record.get("success"):
-            yield SCORE, [100 * float(np.mean(episodes)) for episodes in record["success"]]
-            return
-        returns = np.asarray([np.mean(np.asarray(episodes, np.float64)) for episodes in record["returns"]])
-        yield SCORE, (returns if scale is None else normalised_score(returns, (scale[0], scale[1]))).tolist()
+        yield SCORE, seed_scores(record, spec).tolist()
         return
     for metric, value in record.items():
         if metric not in ("phase", "step", "seconds") and not isinstance(value, str | dict):

@@ -15,7 +15,7 @@ from jdp.finetune import base as bases
 from jdp.learning.diffuser import TrainedDiffuser
 from jdp.runs import models
 from jdp.runs.records import without_place
-from jdp.runs.settings import from_dict
+from jdp.runs.settings import from_dict, task_of
 from jdp.runs.stores import Store, checkpoints_of, find, read_weights
 from jdp.synthesis.imagined import TrainedModel
 from jdp.tasks import simulators
@@ -56,8 +56,7 @@ class LoadedRun:
     @property
     def task(self) -> Spec:
         """What it is scored on: `spec`, but for agents whose observations end with the goal."""
-        told = self.written.get("task_spec")
-        return self.spec if told is None else from_dict(Spec, told)
+        return task_of(self.written)
 
     def finished_scores(self) -> Json:
         """`scores`; raises `UserError` while the run is unfinished."""
@@ -114,6 +113,11 @@ class LoadedRun:
         return None if self.diffuser is None else self.diffuser.denoiser
 
 
+def load_trained(where: str | Path) -> LoadedRun:
+    """`load_run` of a folder, `load_pretrained` of a file or of the name of a model that comes with jdp."""
+    return load_run(where) if Path(where).is_dir() else load_pretrained(where)
+
+
 def load_run(path: str | Path) -> LoadedRun:
     """The trained method and models of the run directory `path`.
 
@@ -127,10 +131,26 @@ def load_run(path: str | Path) -> LoadedRun:
     path = Path(path)
     written, scores = read_config(path), path / "scores.json"
     store = checkpoints_of(path)
-    return opened(path, written, store, json.loads(scores.read_text()) if scores.exists() else None)
+    return _opened(path, written, store, json.loads(scores.read_text()) if scores.exists() else None)
 
 
-def opened(path: Path, written: Json, store: Store, scores: Json | None) -> LoadedRun:
+def load_pretrained(name: str | Path) -> LoadedRun:
+    """A trained model that comes with jdp, or that of a file: as `load_run` gives it, with one seed.
+
+    `.written` says what it was trained on and by which command, `.scores` what all seeds of that run scored.
+
+    Args:
+        name: one of `jdp.runs.stores.names()`, or a path of a file of `save_pretrained`.
+
+    Raises:
+        UserError: for an unknown name, and a file that cannot be read.
+    """
+    path = find(name)
+    card, store = read_weights(path)
+    return _opened(path, card["run"], store, card["scores"])
+
+
+def _opened(path: Path, written: Json, store: Store, scores: Json | None) -> LoadedRun:
     """The run of the configuration `written`, with the weights of `store`; raises as `load_run` does."""
     config, ignored = written["config"], []
     kind, name = _method_of(path, config)
@@ -187,12 +207,8 @@ def _base_of(path: Path, written: Json) -> object:
     """The settings of the policy that a fine-tuner improves; older runs name it, and do not say them."""
     if "settings" in (told := written.get("base") or {}):
         return from_dict(registry.entry(told["kind"], told["method"]).config, told["settings"])
-    where = Path(written["config"]["policy"])
     try:
-        if where.is_dir():
-            return load_run(where).settings
-        card, store = read_weights(find(where))
-        return opened(where, card["run"], store, card["scores"]).settings
+        return load_trained(written["config"]["policy"]).settings
     except UserError as error:
         raise UserError(f"{path} improves a policy that is not there any more ({error})") from error
 

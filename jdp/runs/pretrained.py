@@ -1,4 +1,4 @@
-"""Trained models in small files: those that come with jdp, and your own."""
+"""Trained models in small files: those that come with jdp, and your own; `load_pretrained` opens them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,27 +6,11 @@ from pathlib import Path
 import jax
 
 from jdp.errors import UserError
-from jdp.runs.load import LoadedRun, opened
-from jdp.runs.stores import find, names, read_weights, write_weights
+from jdp.runs.load import LoadedRun, load_pretrained
+from jdp.runs.stores import find, names, write_weights
 from jdp.types import Json
 
 __all__ = ["find", "load_pretrained", "names", "save_pretrained"]
-
-
-def load_pretrained(name: str | Path) -> LoadedRun:
-    """A trained model that comes with jdp, or that of a file: as `load_run` gives it, with one seed.
-
-    `.written` says what it was trained on and by which command, `.scores` what all seeds of that run scored.
-
-    Args:
-        name: one of `names()`, or a path of a file of `save_pretrained`.
-
-    Raises:
-        UserError: for an unknown name, and a file that cannot be read.
-    """
-    path = find(name)
-    card, store = read_weights(path)
-    return opened(path, card["run"], store, card["scores"])
 
 
 def save_pretrained(

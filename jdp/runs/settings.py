@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from jdp.errors import UserError
-from jdp.types import Json
+from jdp.types import Json, Spec
 
 T = TypeVar("T")
 
@@ -45,6 +45,11 @@ def from_dict(kind: type[T], values: Mapping[str, object], ignored: list[str] | 
         return kind(**known)
     except TypeError as error:
         raise UserError(f"these are no settings of {kind.__name__} ({error})") from error
+
+
+def task_of(written: Json) -> Spec:
+    """The task that a run of this config.json is scored on; `spec` may be of observations with the goal."""
+    return from_dict(Spec, written.get("task_spec") or written["spec"])
 
 
 def _dataclass_in(hint: object) -> type | None:

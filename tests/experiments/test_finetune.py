@@ -124,7 +124,7 @@ def test_mistakes_get_one_line(tmp_path, base, hopper):
     written = json.loads((changed / "config.json").read_text())
     (changed / "config.json").write_text(json.dumps(written | {"sha256": "another"}))
     cases = {
-        "no policy to dream of": (["--method", "diwa"], "--policy: give a run of policies.py"),
+        "no policy to dream of": (["--method", "diwa"], "--policy STR What is improved: a run directory"),
         "unknown policy": (["--policy", "hoper"], "hoper"),
         "a diffuser": (["--policy", "hopper-medium-diffuser"], "only diffusion_policy"),
         "a planner": (["--policy", "maze2d-umaze-diffuser"], "only diffusion_policy"),
@@ -142,7 +142,10 @@ def test_mistakes_get_one_line(tmp_path, base, hopper):
         "short horizon": ([*dreams, "--settings.dream.horizon", "7"], "give --settings.dream.horizon 8"),
         "no members": ([*dreams, "--world-model", "diffusion_step"], "give --settings.dream.penalty 0"),
         "no dataset": ([*dreams, "--dataset", str(tmp_path / "no.hdf5")], "no.hdf5"),
-        "other data": ([*dreams, "--dataset", "walker2d-medium"], "give a dataset of its task"),
+        "other data": (
+            [*dreams, "--dataset", "walker2d-medium"],
+            "Hopper-v5 has 11, 3 and 0: give one of this task",
+        ),
         "changed data": (["--method", "diwa", "--policy", str(changed)], "another file than"),
         "batches": ([*dreams, "--ensemble.batch-size", "999999999"], "too few to train an ensemble"),
         "no model": ([*policy, "--world-model", "ensemble"], "world-model"),

@@ -178,7 +178,7 @@ def test_the_arms_of_policy_guided_diffusion(tmp_path):
 
 def test_what_goes_on_from_a_policy_shows_its_score_before_and_its_steps(tmp_path):
     told = {"steps": 4_000, "base": {"seeds": [40.0, 50.0]}}
-    spec = {"score_range": None, "goal": [0, 1]}
+    spec = {"observation_dim": 4, "action_dim": 2, "goal": [0, 1]}
     run = make_run(tmp_path, "plan", MAZE, "dppo", [90.0, 70.0], scores=told, spec=spec)
     records = [
         {"phase": "base/evaluation", "step": 0, "returns": [[0.5], [0.5]], "success": [[1, 0], [0, 0]]},

@@ -18,7 +18,7 @@ from jdp.learning.acting import OffPolicyConfig
 from jdp.learning.actors import decided_anew
 from jdp.loops import train_online
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
-from jdp.types import Learner, Method, Policy, Spec, Stepped, Task, Transition
+from jdp.types import Learner, Method, Policy, Spec, Stepped, Task
 
 SPEC, BEST = Spec(2, 1, "modes", 1), 0.65  # the base policy's modes are -.5 and .5
 
@@ -36,6 +36,7 @@ TINY = EXPOConfig(
     beta=0.2, initial_alpha=0.003, target_entropy=-3.0, **FAST,
 )  # fmt: skip
 SHOWN, GOALS = jnp.linspace(-1, 1, 12).reshape(6, 2), jnp.zeros((6, 0))
+VIEW = bases.View(SHOWN, GOALS, SHOWN)
 
 
 @pytest.fixture
@@ -50,22 +51,22 @@ def begun(method):
 
 def test_edits_stay_within_beta_and_half_of_the_candidates_are_the_bases_own(modes):
     state = begun(modes)
-    draw = jax.jit(expo.candidates, static_argnums=(4, 5, 6))
+    draw = jax.jit(expo.candidates, static_argnums=(3, 4, 5))
     for params in (state.actor.params, jax.tree.map(lambda x: 1e4 * x + 1e4, state.actor.params)):
         now = state._replace(actor=state.actor._replace(params=params))
-        own, edited = np.split(np.asarray(draw(KEY, now, SHOWN, GOALS, TINY, SPEC, "modes")), 2, axis=1)
+        own, edited = np.split(np.asarray(draw(KEY, now, VIEW, TINY, SPEC, "modes")), 2, axis=1)
         assert own.shape == (6, 8, 1) and np.abs(np.abs(own) - 0.5).max() < 0.1
         assert np.abs(edited - own).max() <= np.float32(TINY.beta) + 1e-7
         assert np.abs(edited).max() <= 1
     np.testing.assert_allclose(np.abs(edited - own), TINY.beta, rtol=1e-5)  # saturated
-    again = np.asarray(draw(KEY, state, SHOWN, GOALS, TINY, SPEC, "modes"))
+    again = np.asarray(draw(KEY, state, VIEW, TINY, SPEC, "modes"))
     np.testing.assert_array_equal(again[:, :8], own)  # whatever the edits are
 
 
 def test_nothing_better_than_what_is_backed_up_was_at_hand(modes):
-    state, row = begun(modes), jnp.zeros(6)
-    batch = Transition(SHOWN, jnp.zeros((6, 1)), row, SHOWN, row)
-    value, scores = jax.jit(expo.backup, static_argnums=(3, 4, 5))(KEY, state, batch, TINY, SPEC, "modes")
+    value, scores = jax.jit(expo.backup, static_argnums=(3, 4, 5))(
+        KEY, begun(modes), VIEW, TINY, SPEC, "modes"
+    )
     assert scores.shape == (6, 16) and (value[:, None] >= scores).all()
     np.testing.assert_array_equal(value, scores.max(1))
 

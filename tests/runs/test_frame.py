@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from jdp.evaluation import interval
 from jdp.runs.curves import POINTS, read_curves, summarise, training_minutes
 from jdp.runs.frame import COLUMNS, read_runs
 from jdp.runs.records import without_place
+from jdp.types import Spec
 
 RUN = "20261101-100000-aaaaaaaa"
 
@@ -135,6 +137,24 @@ def test_curves_are_the_logged_means_with_intervals_over_seeds(results):
     assert loss.iloc[0][["low", "mean", "high"]].tolist() == [10.0, 15.0, 20.0]
     broken = read_curves(results / "broken/set/scores")
     assert set(broken.metric) == {"score", "critic_loss"}, "what could be read is still shown"
+
+
+GOALS, PLAIN = Spec(2, 2, "reach", goal=(0, 1)), Spec(4, 2, "reach")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"spec": asdict(GOALS)},
+        {"spec": asdict(PLAIN), "task_spec": asdict(GOALS)},  # an agent that is told the goal in observations
+        {"spec": asdict(replace(PLAIN, env_id="cube-single-play-singletask-v0"))},
+    ],
+)
+def test_curves_show_successes_where_scores_are_shares_of_them(tmp_path, facts):
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    record = {"step": 5, "returns": [[-9.0, -3.0], [-7.0, -2.0]], "success": [[0, 1], [1, 1]]}
+    found = read_curves(write_log(tmp_path, [{"phase": "agent/evaluation", **record}]))
+    assert list(found.value) == [50, 100]
 
 
 def write_log(folder: Path, records: list[dict]) -> Path:
