@@ -174,7 +174,7 @@ def test_one_token_a_step_draws_exactly(order):
 @pytest.mark.slow
 def test_a_transformer_learns_the_conditionals():
     network = networks.make(networks.NetworkConfig("transformer", features=32, blocks=2))
-    params, optimiser = denoiser.init(KEY, network, L, V), optax.adam(5e-3)
+    params, optimiser = denoiser.init(KEY, network, L, V), optax.adam(optax.cosine_decay_schedule(5e-3, 600))
 
     def apply(params, tokens, level):
         return denoiser.of_network(network, params, V)(tokens, level)
@@ -182,7 +182,7 @@ def test_a_transformer_learns_the_conditionals():
     def update(carry, key):
         params, state = carry
         rows, noise = jax.random.split(key)
-        x0 = exact.sequences(L, V)[jax.random.choice(rows, V**L, (128,), p=jnp.asarray(PRIOR))]
+        x0 = exact.sequences(L, V)[jax.random.choice(rows, V**L, (256,), p=jnp.asarray(PRIOR))]
         slope = jax.grad(lambda p: losses.masked_cross_entropy(noise, apply, p, x0, mask=V)[0])(params)
         with jax.numpy_dtype_promotion("standard"):
             change, state = optimiser.update(slope, state)
