@@ -4,6 +4,7 @@ Rewards are `[P, K]`, K samples at each of P conditions; so are advantages. All 
 so groups may lie on several devices.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -32,3 +33,21 @@ def to_go(terms: Array) -> Array:
 def optimality(reward: Array) -> Array:
     """Within [0, 1]: the group's advantage, cut to +-5 and mapped (DiffusionNFT, arXiv 2509.16117)."""
     return jnp.clip(group(reward), -5.0, 5.0) / 10 + 0.5
+
+
+def process(reward: Array) -> Array:
+    """`[n, P, K]`, of every step of chains, of the rewards `[n, P, K]` of what it took the sample to be.
+
+    What the step gained, plus the mean of what later ones reach (of the last one its own reward), normalised
+    over the group step by step (MDPO, arXiv 2508.13148, as in its authors' code, whose added 1 drops out).
+    Tokens and continuous samples alike: the reward of a denoised `x0_hat` will do.
+    """
+    gain = reward - jnp.concatenate([jnp.zeros_like(reward[:1]), reward[:-1]])
+    left = jnp.arange(len(reward) - 1, 0, -1, dtype=reward.dtype)[:, None, None]
+    later = jnp.concatenate([to_go(reward)[:-1] / left, reward[-1:]])
+    return jax.vmap(group)(gain + later)
+
+
+def largest(advantage: Array, count: int) -> Array:
+    """`[count]` int32, the steps of `[n, P, K]` whose advantages are the largest, signs aside."""
+    return jax.lax.top_k(jnp.sum(jnp.abs(advantage), axis=(1, 2)), count)[1]

@@ -9,7 +9,7 @@ import jax
 import optax
 from jax import Array
 
-from jdp.alignment.models import Given, GivenDraw, Model
+from jdp.alignment.models import AnyModel, Given, GivenDraw
 from jdp.errors import check_settings
 from jdp.learning.candidates import repeated
 from jdp.learning.optimiser import Trained, begin, clipped_adam, copied
@@ -72,12 +72,12 @@ class Memory(NamedTuple):
     after: Callable[..., PyTree]  # after(memory, params, *, config, model) -> memory, once an update is done
 
 
-def _none(params: Params, *, config: AlignConfig, model: Model) -> PyTree:
+def _none(params: Params, *, config: AlignConfig, model: AnyModel) -> PyTree:
     del params, config, model
     return ()
 
 
-def _kept(memory: PyTree, params: Params, *, config: AlignConfig, model: Model) -> PyTree:
+def _kept(memory: PyTree, params: Params, *, config: AlignConfig, model: AnyModel) -> PyTree:
     del params, config, model
     return memory
 
@@ -85,7 +85,7 @@ def _kept(memory: PyTree, params: Params, *, config: AlignConfig, model: Model) 
 NOTHING = Memory(_none, _kept)
 
 
-def init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: Model) -> Aligned:
+def init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: AnyModel) -> Aligned:
     """Before the first update: the model as it was. The key is consumed."""
     del key
     params = copied(data.params)
@@ -103,23 +103,33 @@ def _update(
     loss: Loss,
     memory: Memory,
     config: AlignConfig,
-    model: Model,
+    model: AnyModel,
+    shuffle: bool,
 ) -> tuple[Aligned, Metrics]:
     draw, learn = jax.random.split(key)
     settings: dict[str, Any] = {"config": config, "model": model}
     rows, told = collect(draw, state, batch, **settings)
     own = partial(loss, reference=state.reference, **settings)
-    trained, metrics = epochs(learn, state.trained, rows, own, config)
+    trained, metrics = epochs(learn, state.trained, rows, own, config, shuffle=shuffle)
     remembered = memory.after(state.memory, trained.params, **settings)
     return state._replace(trained=trained, memory=remembered), {**metrics, **told}
 
 
 def aligned(
-    collect: Collect, loss: Loss, config: AlignConfig, model: Model, memory: Memory = NOTHING
+    collect: Collect,
+    loss: Loss,
+    config: AlignConfig,
+    model: AnyModel,
+    memory: Memory = NOTHING,
+    *,
+    shuffle: bool = True,
 ) -> Learner:
-    """A learner of module-level functions `collect` and `loss`, which learns from rows of `Given`."""
+    """A learner of module-level functions `collect` and `loss`, which learns from rows of `Given`.
+
+    Without `shuffle` the minibatches are the parts of the collected rows as they lie.
+    """
     own = (("config", config), ("memory", memory), ("model", model))
-    update = Bound(_update, (("collect", collect), *own, ("loss", loss)))
+    update = Bound(_update, (("collect", collect), *own, ("loss", loss), ("shuffle", shuffle)))
     return Learner(Bound(init, own), update, GivenDraw())
 
 

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jdp.data.episodes import Episodes
+from jdp.diffusion.discrete.samplers import Unmasked, Unmasking, unmask
 from jdp.diffusion.sampling import Sampling
-from jdp.types import AnyArray, Denoiser, Params, PyTree
+from jdp.types import AnyArray, Denoiser, Params, PyTree, TokenDenoiser
 
 Reward = Callable[[Array, Array], Array]
-# reward(x0 [B, *event], condition [B, C]) -> [B]; a pytree (`jdp.types.bind`), so what it is made of is data
+# reward(x0 [B, *event], condition [B, C]) -> [B], of tokens [B, L] too; a pytree (`jdp.types.bind`), so what
+# it is made of is data
 
 
 class Model(NamedTuple):
@@ -36,6 +39,31 @@ class Model(NamedTuple):
         """`[B, *event]` at conditions `[B, C]`, drawn as the model is used; the key is consumed."""
         denoiser = self.denoiser(params, condition)
         return self.sampling.draw(key, denoiser, (len(condition), *self.event))
+
+
+class TokenModel(NamedTuple):
+    """The same of tokens `[B, L]`: masked diffusion. Methods on tokens take it in the place of a `Model`."""
+
+    denoiser: Callable[[Params, Array], TokenDenoiser]  # (params, condition [B, C]) -> denoiser of [B, L]
+    length: int  # L
+    vocabulary: int  # V: tokens are below it, and it is the mask
+    sampling: Unmasking  # in which order tokens are shown
+
+    def start(self, count: int) -> Array:
+        """`[count, L]`, what chains begin with: all masked."""
+        return jnp.full((count, self.length), self.vocabulary, jnp.int32)
+
+    def chain(self, key: Array, params: Params, condition: Array) -> Unmasked:
+        """Of `[B, L]` at conditions `[B, C]`; the key is consumed."""
+        denoiser = self.denoiser(params, condition)
+        return unmask(key, denoiser, self.start(len(condition)), self.sampling, self.vocabulary)
+
+    def sample(self, key: Array, params: Params, condition: Array) -> Array:
+        """`[B, L]` at conditions `[B, C]`; the key is consumed."""
+        return self.chain(key, params, condition).tokens
+
+
+AnyModel = Model | TokenModel
 
 
 class Given(NamedTuple):

@@ -201,8 +201,12 @@ def epochs(
     loss: MinibatchLoss,
     config: Passes,
     optimiser: optax.GradientTransformation | None = None,
+    *,
+    shuffle: bool = True,
 ) -> tuple[Trained, Metrics]:
     """`config.epochs` passes over `rows` `[B, ...]` in random minibatches; the key is consumed.
+
+    Without `shuffle` every pass takes them in their order.
 
     What does not fill the last minibatch is left out of that epoch. With a `target_kl` nothing is learned
     after the minibatch in which the policy had moved further. Metrics are means over the minibatches.
@@ -213,7 +217,8 @@ def epochs(
     batches = count // size
 
     def epoch(carry: tuple[Trained, Array], key: Array) -> Any:
-        order = jax.random.permutation(key, count)[: batches * size].reshape(batches, size)
+        order = jax.random.permutation(key, count) if shuffle else jnp.arange(count)
+        order = order[: batches * size].reshape(batches, size)
 
         def one(carry: tuple[Trained, Array], places: Array) -> Any:
             trained, going = carry
