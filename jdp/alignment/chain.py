@@ -124,14 +124,33 @@ def collect(
     """Chains of K samples at each condition of `batch` `[P, C]`, judged."""
     condition, params = each(batch, config), state.trained.params
     states = sample(key, params, condition, config, model, step)
-    reward, found = state.judge(states[-1], condition), moves(states, condition)  # moves are [n, B, ...]
+    reward = state.judge(states[-1], condition)
+    own = {"reference": state.reference, "config": config, "model": model, "step": step}
+    rows, apart = judged(params, moves(states, condition), reward, advantage=advantage, **own)
+    return rows, {"reward": jnp.mean(reward), "kl": jnp.mean(jnp.sum(apart, axis=0))}
+
+
+def judged(
+    params: Params,
+    found: Moves,
+    reward: Array,
+    *,
+    reference: Params,
+    config: ChainConfig,
+    model: Model,
+    advantage: Advantage,
+    step: Step = ddim,
+) -> tuple[Rows, Array]:
+    """The moves `[n, B, ...]` of chains, drawn by `params` and rewarded with `[B]`, as rows `[n * B, ...]`.
+
+    And the divergence of each from what `reference` would do, `[n, B]`.
+    """
     every = flat(found)
-    ours, theirs = (drawn(p, every, config, model, step) for p in (params, state.reference))
+    ours, theirs = (drawn(p, every, config, model, step) for p in (params, reference))
     apart = divergence(ours, theirs, config, model).reshape(found.step.shape)
     future = config.kl_weight * advantages.to_go(apart) if config.kl_to_go else jnp.zeros_like(apart)
-    judged = jax.vmap(lambda r: advantage(in_groups(r, config)).reshape(-1))(reward[None] - future)
-    told = {"reward": jnp.mean(reward), "kl": jnp.mean(jnp.sum(apart, axis=0))}
-    return Rows(every, density(ours, every.following, config, model), judged.reshape(-1)), told
+    gain = jax.vmap(lambda r: advantage(in_groups(r, config)).reshape(-1))(reward[None] - future)
+    return Rows(every, density(ours, every.following, config, model), gain.reshape(-1)), apart
 
 
 def loss(
