@@ -14,9 +14,9 @@ from jdp.alignment.learner import Aligned, each
 from jdp.alignment.models import Model
 from jdp.alignment.n_pg_igt import NormalisedConfig
 from jdp.errors import check_settings
-from jdp.finetune.actor_critic import flat
 from jdp.finetune.chain import Moves, moves
 from jdp.learning import policy_gradients
+from jdp.learning.ppo import flat
 from jdp.registry import register
 from jdp.types import Bound, Learner, Metrics, Params, Update, named_keys
 
@@ -70,7 +70,7 @@ def gradient(
 
 def log_prob(params: Params, found: Moves, config: HARPGConfig, model: Model) -> Array:
     """`[B]`, log densities of the chains whose moves `[n, B, ...]` were `found`."""
-    every = jax.tree.map(lambda x: flat(x, found.step.shape), found)
+    every = flat(found)
     terms = drawn(params, every, config, model).log_prob(every.following, event_axes=model.event_axes)
     return jnp.sum(terms.reshape(found.step.shape), axis=0)
 

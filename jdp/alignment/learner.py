@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import optax
 from jax import Array
 
-from jdp.alignment.models import AnyModel, Given, GivenDraw
+from jdp.alignment import support
+from jdp.alignment.models import AnyModel, Given, GivenDraw, Model
 from jdp.errors import check_settings
 from jdp.learning.candidates import repeated
 from jdp.learning.optimiser import Trained, begin, clipped_adam, copied
 from jdp.learning.ppo import epochs
-from jdp.types import Bound, Learner, Metrics, Params, PyTree
+from jdp.types import Bound, Learner, Metrics, Params, PyTree, named_keys
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class AlignConfig:
     """Beta: of the divergence from the model as it was, in units of the reward."""
     target_kl: float | None = None
     """The passes of an update stop once the model has moved further (in nats); None: never."""
+    watched: int = 32
+    """Samples of an update by which the share off the data's support is told; 0: it is not."""
+    off_support_bound: float = 0.02
+    """Training stops where a larger share of samples lies off the data's support."""
 
     def __post_init__(self) -> None:
         check_settings(
@@ -43,6 +47,8 @@ class AlignConfig:
             epochs=(self.epochs, 1, 10_000),
             minibatches=(self.minibatches, 1, 1_000_000),
             kl_weight=(self.kl_weight, 0, 1e9),
+            watched=(self.watched, 0, 1_000_000),
+            off_support_bound=(self.off_support_bound, 0, 1),
         )
 
     def optimiser(self) -> optax.GradientTransformation:
@@ -57,6 +63,7 @@ class Aligned(NamedTuple):
     reference: Params  # as the model was
     judge: PyTree  # of `Given`
     memory: PyTree = ()  # of the method
+    support: Any = ()  # `Support`, where the reference's samples lie; () where nothing is watched
 
 
 Collect = Callable[..., tuple[PyTree, Metrics]]
@@ -87,11 +94,23 @@ NOTHING = Memory(_none, _kept)
 
 def init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: AnyModel) -> Aligned:
     """Before the first update: the model as it was. The key is consumed."""
-    del key
     params = copied(data.params)
     trained = begin(config.optimiser(), params)
     remembered = memory.begin(copied(params), config=config, model=model)
-    return Aligned(trained, copied(params), copied(data.judge), remembered)
+    watched = config.watched and isinstance(model, Model)
+    known = support.known(key, params, data.rows, model) if watched else ()
+    return Aligned(trained, copied(params), copied(data.judge), remembered, known)
+
+
+def watch(key: Array, state: Aligned, batch: PyTree, *, config: AlignConfig, model: AnyModel) -> Metrics:
+    """The share of samples off the data's support, at conditions of `batch`; the key is consumed.
+
+    Of tokens, which are noised otherwise, it is not told.
+    """
+    if not isinstance(model, Model) or not state.support:
+        return {}
+    own = state.support, state.reference, state.trained.params
+    return {"off_support": support.share_off(key, *own, batch, config.watched, model)}
 
 
 def _update(
@@ -106,13 +125,14 @@ def _update(
     model: AnyModel,
     shuffle: bool,
 ) -> tuple[Aligned, Metrics]:
-    draw, learn = jax.random.split(key)
+    keys = named_keys(key, "draw", "learn", "watch")
     settings: dict[str, Any] = {"config": config, "model": model}
-    rows, told = collect(draw, state, batch, **settings)
+    rows, told = collect(keys["draw"], state, batch, **settings)
     own = partial(loss, reference=state.reference, **settings)
-    trained, metrics = epochs(learn, state.trained, rows, own, config, shuffle=shuffle)
+    trained, metrics = epochs(keys["learn"], state.trained, rows, own, config, shuffle=shuffle)
     remembered = memory.after(state.memory, trained.params, **settings)
-    return state._replace(trained=trained, memory=remembered), {**metrics, **told}
+    state = state._replace(trained=trained, memory=remembered)
+    return state, {**metrics, **told, **watch(keys["watch"], state, batch, **settings)}
 
 
 def aligned(

@@ -1,4 +1,4 @@
-"""N-PG-IGT (Fatkhullin et al. 2023, arXiv 2302.01734): policy gradients ahead of the parameters, of one length."""
+"""N-PG-IGT (Fatkhullin et al. 2023, arXiv 2302.01734): policy gradients ahead of the parameters."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -72,7 +72,7 @@ def _update(
     NPGIGTConfig,
     title="N-PG-IGT",
     paper="arXiv 2302.01734",
-    idea="policy gradients taken so far ahead that their mean is of the present parameters; steps of one length",
+    idea="policy gradients so far ahead that their mean is of the present parameters; steps of a set length",
     departures="on denoising chains, a batch of them for each step; steps get shorter more slowly",
 )
 @lru_cache
