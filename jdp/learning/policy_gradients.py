@@ -50,7 +50,7 @@ def _step(
     direction = _sum(_scaled(1 - fresh, state.direction), _scaled(fresh, gradient))
     factor = -jnp.asarray(length(state.count))
     if normalise:
-        norm = optax.global_norm(direction)
+        norm = optax.tree.norm(direction)
         factor = jnp.where(norm > 0, factor / jnp.where(norm > 0, norm, 1.0), 0.0)
     return Momentum(state.count + 1, direction, _scaled(factor, direction))
 
