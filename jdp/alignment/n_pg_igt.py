@@ -23,9 +23,9 @@ class NormalisedConfig(ChainConfig):
     learning_rate: float = 0.1
     """Length of the first step, in the units of the parameters; `grad_norm` says nothing here."""
     step_decay: float = 0.5
-    """Step `t` is `(2 / (t + 2))^step_decay` times as long."""
-    share_decay: float = 0.8
-    """The share of the newest gradient in the mean is `(2 / (t + 2))^share_decay`."""
+    """Step `t` is `(2 / (t + 2))^step_decay` times as long; in the paper 1."""
+    share_decay: float = 0.5
+    """The share of the newest gradient in the mean is `(2 / (t + 2))^share_decay`; in the paper 0.8."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +73,7 @@ def _update(
     title="N-PG-IGT",
     paper="arXiv 2302.01734",
     idea="policy gradients so far ahead that their mean is of the present parameters; steps of a set length",
-    departures="on denoising chains, a batch of them for each step; steps get shorter more slowly",
+    departures="on denoising chains, a batch of them for each step; both decays slower",
 )
 @lru_cache
 def n_pg_igt(config: NPGIGTConfig, model: Model) -> Learner:
