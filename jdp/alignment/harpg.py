@@ -110,7 +110,7 @@ def _update(
     title="(N-)HARPG",
     paper="arXiv 2302.01734",
     idea="the mean of past policy gradients is moved with the parameters, by a product with the Hessian",
-    departures="on denoising chains, a batch of them for each step; both decays slower, fewer of them for the Hessian",
+    departures="on denoising chains, a batch for each step, a smaller one for the Hessian; slower decays",
 )
 @lru_cache
 def harpg(config: HARPGConfig, model: Model) -> Learner:

@@ -97,8 +97,9 @@ def init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model:
     params = copied(data.params)
     trained = begin(config.optimiser(), params)
     remembered = memory.begin(copied(params), config=config, model=model)
-    watched = config.watched and isinstance(model, Model)
-    known = support.known(key, params, data.rows, model) if watched else ()
+    known = ()
+    if config.watched and isinstance(model, Model):
+        known = support.known(key, params, data.rows, model)
     return Aligned(trained, copied(params), copied(data.judge), remembered, known)
 
 

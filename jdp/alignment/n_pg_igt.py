@@ -73,7 +73,7 @@ def _update(
     title="N-PG-IGT",
     paper="arXiv 2302.01734",
     idea="policy gradients so far ahead that their mean is of the present parameters; steps of a set length",
-    departures="on denoising chains, a batch of them for each step; both decays slower",
+    departures="on denoising chains, a batch for each step; slower decays",
 )
 @lru_cache
 def n_pg_igt(config: NPGIGTConfig, model: Model) -> Learner:

@@ -92,5 +92,4 @@ def test_they_reach_the_tilt_of_the_mixture(learner):
     )
     tilt = toy.FOUR.tilted(toy.SLOPE, 1.0)
     found = toy.measured(x0, tilt.sample(jax.random.key(9), 2000), tilt)
-    print(found)
     assert found.energy_distance <= 0.15 and found.off_support <= 0.02
