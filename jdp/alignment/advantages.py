@@ -65,3 +65,6 @@ def process(reward: Array) -> Array:
 def largest(advantage: Array, count: int) -> Array:
     """`[count]` int32, the steps of `[n, P, K]` whose advantages are the largest, signs aside."""
     return jax.lax.top_k(jnp.sum(jnp.abs(advantage), axis=(1, 2)), count)[1]
+
+
+SPREADS = {"batch": across, "group": group, "none": centred}  # by whose standard deviation they are divided

@@ -154,7 +154,8 @@ def merged(rows: PyTree, lead: tuple[int, ...]) -> PyTree:
 
 def whole(rows: Rows, count: int) -> Rows:
     """Moves `[n * B, ...]` of `count` = B chains as chains `[B, n, ...]`, of which minibatches are made."""
-    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), rows)
+    steps = len(rows.log_prob) // count
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(steps, count, *x.shape[1:]), 0, 1), rows)
 
 
 def counted(mask: Array) -> Array:

@@ -42,9 +42,6 @@ class FlowGRPOConfig(ChainConfig):
             check_settings(type(self).__name__, levels=(self.levels, 2, 10_000))
 
 
-SPREADS = {"batch": advantages.across, "group": advantages.group, "none": advantages.centred}
-
-
 def _collect(key: Array, state: Aligned, batch: Array, **settings: Any) -> tuple[Rows, Metrics]:
     """Chains, without the groups in which all are rewarded alike."""
     rows, told = chain.collect(key, state, batch, **settings)
@@ -68,4 +65,4 @@ def flow_grpo(config: FlowGRPOConfig, model: Model) -> Learner:
     """Flow-GRPO of `model`. Equal arguments give the same learner."""
     if config.levels is not None:
         model = model._replace(sampling=replace(model.sampling, steps=config.levels))
-    return chain_learner(config, model, SPREADS[config.spread], flow_sde, collect=_collect)
+    return chain_learner(config, model, advantages.SPREADS[config.spread], flow_sde, collect=_collect)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,8 @@ class G2RPOConfig(ChainConfig):
     """Has no meaning here: no step that follows is drawn."""
     branching: int = 8
     """The first steps of a chain, each of which branches."""
+    spread: Literal["group", "none"] = "group"
+    """Whose standard deviation advantages are divided by; "none" keeps the reward's unit."""
     strides: tuple[int, ...] = (1, 2)
     """Of the levels that are left of a branch, every so many: advantages are summed over them."""
 
@@ -122,4 +125,4 @@ def g2rpo(config: G2RPOConfig, model: Model) -> Learner:
         raise UserError(
             f"G2RPOConfig.branching is {config.branching}, of chains of {model.sampling.steps} steps"
         )
-    return chain_learner(config, model, advantages.group, flow_sde, collect=_collect)
+    return chain_learner(config, model, advantages.SPREADS[config.spread], flow_sde, collect=_collect)

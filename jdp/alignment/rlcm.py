@@ -42,7 +42,7 @@ class RLCMConfig(ChainConfig):
 def _pairs(key: Array, state: Aligned, batch: Array, **settings: Any) -> tuple[Rows, Metrics]:
     """Pairs of whole chains at one condition, `[P * K / 2, 2, n, ...]`."""
     rows, told = chain.collect_whole(key, state, batch, **settings)
-    return jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), rows), told
+    return jax.tree.map(lambda x: x.reshape(len(x) // 2, 2, *x.shape[1:]), rows), told
 
 
 def _regressed(
