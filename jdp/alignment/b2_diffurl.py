@@ -40,7 +40,7 @@ class B2DiffuRLConfig(ChainConfig):
     best: float = 0.5
     """A branch's best sample is learned from if it lies as many standard deviations above the mean."""
     worst: float = -0.5
-    """Its worst one if it lies below that."""
+    """Its worst one if it lies below that; of a single success in five, the others lie at -0.5 exactly."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,10 +6,15 @@ import jax
 import jax.numpy as jnp
 import level_table as table
 import numpy as np
+import pytest
 
-from jdp.alignment import advantages, b2_diffurl, chain
+from jdp.alignment import advantages, b2_diffurl, chain, toy
 from jdp.alignment.b2_diffurl import B2DiffuRLConfig
+from jdp.diffusion import chains
+from jdp.diffusion.sampling import Sampling
 from jdp.diffusion.transitions import ddim
+from jdp.loops import train
+from jdp.types import bind
 
 KEY = jax.random.key(4)
 P, K, N = 3, 5, table.SAMPLING.steps
@@ -48,3 +53,32 @@ def test_only_the_best_and_the_worst_of_a_branch_count_and_only_after_the_split(
 
     slope = jax.jit(jax.grad(loss))(table.PARAMS + 0.05)  # also away from the ratio of 1
     assert np.all(slope[:first] == 0) and np.all(slope[first:] != 0)
+
+
+RARE = toy.Mixture(toy.FOUR.means, (0.32, 0.33, 0.33, 0.02), toy.FOUR.std)
+
+
+def _found(x0, condition):
+    """1 within three standard deviations of the mode that has 2 % of the weight, 0 elsewhere."""
+    del condition
+    gap = x0 - jnp.array(RARE.means[-1:])
+    return (jnp.sum(jnp.square(gap), axis=-1) < (3 * RARE.std) ** 2).astype(jnp.float32)
+
+
+@pytest.mark.slow
+def test_a_reward_that_is_rarely_earned_is_earned_mostly_after_three_thousand_samples():
+    model = toy.model(Sampling(sampler="euler", steps=20), RARE)
+    given = toy.given(jax.random.key(1))._replace(judge=bind(_found))
+    # One success of five leaves the others half a standard deviation below the mean: they count as well.
+    config = B2DiffuRLConfig(learning_rate=1e-3, begin_share=0.9, widening=20, worst=-0.3, epochs=4, clip=0.2)
+    learner = b2_diffurl.b2_diffurl(config, model)
+    state = train(learner, given, key=jax.random.key(0), updates=40, batch_size=16, seeds=None)
+    assert state.memory == 40
+
+    def share(params):
+        keys, shown = jax.random.split(KEY), jnp.zeros((2000, 0))
+        denoiser, start = model.denoiser(params, shown), model.start(keys[0], 2000)
+        x = chains.sample(ddim, denoiser, start, model.sampling.sigmas(), key=keys[1], memory=())
+        return _found(x, shown).mean()
+
+    assert share(given.params) < 0.03 and share(state.trained.params) > 0.6

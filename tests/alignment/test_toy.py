@@ -44,8 +44,10 @@ ROWS = [
         0.15,
     ),
     Row(fiberpo, FiberPOConfig(learning_rate=3e-3), 60, 16, 0.15),
-    # Twice beta: advantages are summed over two strides.
-    Row(g2rpo, G2RPOConfig(learning_rate=2e-3, **EXACT | {"kl_weight": 2 * BETA}), 60, 16, 0.15),
+    # Twice beta, for advantages are summed over two strides; all steps branch, for the last keep the support.
+    Row(
+        g2rpo, G2RPOConfig(learning_rate=2e-3, branching=25, **EXACT | {"kl_weight": 2 * BETA}), 60, 16, 0.15
+    ),
 ]
 
 
