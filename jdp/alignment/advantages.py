@@ -10,13 +10,27 @@ from jax import Array
 
 
 def centred(reward: Array) -> Array:
-    """Less the group's mean."""
-    return reward - jnp.mean(reward, axis=1, keepdims=True)
+    """Less the group's mean; exactly 0 where all are equal."""
+    beside = reward - reward[:, :1]
+    return beside - jnp.mean(beside, axis=1, keepdims=True)
 
 
 def group(reward: Array) -> Array:
     """Less the group's mean, over its standard deviation (GRPO, arXiv 2402.03300); 0 where all are equal."""
     return centred(reward) / (jnp.std(reward, axis=1, keepdims=True) + 1e-4)
+
+
+def across(reward: Array) -> Array:
+    """Less the group's mean, over the standard deviation of all rewards, as in Flow-GRPO's code."""
+    return centred(reward) / (jnp.std(reward) + 1e-4)
+
+
+def extremes(score: Array, high: float, low: float) -> Array:
+    """`[P, K]` bool: a group's best where it is at least `high`, and its worst where that is below `low`."""
+    places = jnp.arange(score.shape[1])[None]
+    best = places == jnp.argmax(score, axis=1, keepdims=True)
+    worst = places == jnp.argmin(score, axis=1, keepdims=True)
+    return (best & (score >= high)) | (worst & (score < low))
 
 
 def leave_one_out(reward: Array) -> Array:
@@ -51,3 +65,6 @@ def process(reward: Array) -> Array:
 def largest(advantage: Array, count: int) -> Array:
     """`[count]` int32, the steps of `[n, P, K]` whose advantages are the largest, signs aside."""
     return jax.lax.top_k(jnp.sum(jnp.abs(advantage), axis=(1, 2)), count)[1]
+
+
+SPREADS = {"batch": across, "group": group, "none": centred}  # by whose standard deviation they are divided

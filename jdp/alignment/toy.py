@@ -19,6 +19,7 @@ from jdp.alignment.models import Given, Model
 from jdp.diffusion import exact
 from jdp.diffusion.denoiser import edm_preconditioning, network_levels
 from jdp.diffusion.sampling import Sampling
+from jdp.diffusion.transitions import euler_step, heun_step
 from jdp.networks.mlp import mlp
 from jdp.types import Bound, Denoiser, Network, Params, bind, expand
 
@@ -59,27 +60,58 @@ class Mixture:
 
 FOUR = Mixture(((2.0, 2.0), (2.0, -2.0), (-2.0, 2.0), (-2.0, -2.0)), (0.25,) * 4, 0.3)
 SLOPE = (0.5, 0.25)
+LOWEST = 0.02  # the level from which the ODE's last step goes to 0
 NETWORK: Network = mlp((64, 64, 2), activation="mish", last_limit=0.0)
+
+
+def _corrected(
+    params: Params, condition: Array, found: Array, x: Array, sigma: Array, network: Network
+) -> Array:
+    """`found`, what is said of `x`, and the network's correction."""
+    scales = edm_preconditioning(2.0)
+    c_in, _, c_out = scales.scales(expand(sigma, x))
+    level = scales.condition(network_levels(sigma, x))[..., None]
+    return found + c_out * network.apply(params, jnp.concatenate([c_in * x, level, condition], axis=-1))
 
 
 def _residual(
     params: Params, condition: Array, x: Array, sigma: Array, *, of: Mixture, network: Network
 ) -> Array:
-    scales = edm_preconditioning(2.0)
-    c_in, _, c_out = scales.scales(expand(sigma, x))
-    level = scales.condition(network_levels(sigma, x))[..., None]
-    correction = network.apply(params, jnp.concatenate([c_in * x, level, condition], axis=-1))
-    return of.denoiser()(x, sigma) + c_out * correction
+    return _corrected(params, condition, of.denoiser()(x, sigma), x, sigma, network)
+
+
+def _jump(
+    params: Params, condition: Array, x: Array, sigma: Array, *, of: Mixture, network: Network, steps: int
+) -> Array:
+    falls = (LOWEST / jnp.maximum(sigma, LOWEST)) ** (1 / steps)  # by which the level falls in a step
+
+    def once(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        y, level = carry
+        return (heun_step(of.denoiser(), y, level, level * falls), level * falls), None
+
+    (y, level), _ = jax.lax.scan(once, (x, sigma), None, length=steps)
+    ended = euler_step(of.denoiser(), y, level, jnp.zeros_like(level))
+    return _corrected(params, condition, ended, x, sigma, network)
 
 
 def _denoiser(params: Params, condition: Array, *, of: Mixture, network: Network) -> Denoiser:
     return bind(_residual, params, condition, of=of, network=network)
 
 
+def _consistency(params: Params, condition: Array, *, of: Mixture, network: Network, steps: int) -> Denoiser:
+    return bind(_jump, params, condition, of=of, network=network, steps=steps)
+
+
 def model(sampling: Sampling, of: Mixture = FOUR) -> Model:
     """The mixture's denoiser with a correction that learns."""
     settings = (("network", NETWORK), ("of", of))
     return Model(Bound(_denoiser, settings), (len(of.means[0]),), sampling)
+
+
+def consistency_model(sampling: Sampling, of: Mixture = FOUR, *, steps: int = 12) -> Model:
+    """Its consistency function, `steps` of the exact ODE, with a correction that learns."""
+    settings = (("network", NETWORK), ("of", of), ("steps", steps))
+    return Model(Bound(_consistency, settings), (len(of.means[0]),), sampling)
 
 
 def _linear(slope: Array, x0: Array, condition: Array) -> Array:
