@@ -6,7 +6,6 @@ own, the gradient is that of `E[r] - beta KL`; its optimum is the tilt `p exp(r 
 no memory of its start (`eta` 1).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -81,16 +80,17 @@ def drawn_by(
 
 def density(found: Distribution, following: Array, config: DrawnConfig, model: Model) -> Array:
     """`[R]`, log densities of `following` `[R, *event]`, as `config.log_prob` says."""
-    return _reduced(found.log_prob(following, event_axes=model.event_axes), config, model)
+    terms = found.log_prob(following, event_axes=model.event_axes, mask=model.mask)
+    return _reduced(terms, config, model)
 
 
 def divergence(found: Distribution, other: Distribution, config: DrawnConfig, model: Model) -> Array:
     """`[R]`, `KL(found || other)` of every move, reduced as densities are."""
-    return _reduced(found.kl(other, event_axes=model.event_axes), config, model)
+    return _reduced(found.kl(other, event_axes=model.event_axes, mask=model.mask), config, model)
 
 
 def _reduced(terms: Array, config: DrawnConfig, model: Model) -> Array:
-    return terms / math.prod(model.event) if config.log_prob == "mean" else terms
+    return terms / model.size if config.log_prob == "mean" else terms
 
 
 def sample(

@@ -11,6 +11,7 @@ from jdp.alignment import advantages
 from jdp.alignment.learner import Aligned, Memory, aligned, each, in_groups
 from jdp.alignment.matching import MatchingConfig, Noised, denoised, gap, noised
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
 from jdp.learning.optimiser import polyak
 from jdp.registry import register
@@ -93,6 +94,7 @@ def _after(memory: Params, params: Params, *, config: NFTConfig, model: Model) -
     "alignment",
     "nft",
     NFTConfig,
+    presets_of(NFTConfig(), 300, paper=NFTConfig(group=24, learning_rate=3e-4)),
     title="DiffusionNFT",
     paper="arXiv 2509.16117",
     idea="good samples pull the velocity, bad ones push its mirror image: no density, no chain",
