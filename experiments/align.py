@@ -16,12 +16,12 @@ on the toy. Presets: smoke (seconds), cpu (a minute on two cores), paper (the pa
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
+import align_benchmark
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aligning import KEYS, AlignOptions, Config, Subject, subject
+from aligning import KEYS, AlignOptions, Config, Subject, calls_of, score_of, seed_of, subject
 from closed_loop import PlayConfig, evaluate
 from command_line import arguments, first_words, run_main
 from methods import Options, method_command
@@ -31,7 +31,6 @@ from options import check_positive
 from jdp import devices, evaluation, loops, plotting
 from jdp.alignment import scores
 from jdp.alignment.bases import stacked
-from jdp.alignment.calls import network_calls
 from jdp.alignment.presets import TOY
 from jdp.errors import check_seed
 from jdp.registry import Entry, Preset
@@ -46,8 +45,6 @@ PICTURED = 24  # plans that are drawn
 
 def main() -> None:
     if "--benchmark" in arguments():
-        import align_benchmark
-
         return align_benchmark.main()
     asked = first_words(model=TOY, plugin=()).model
     where = TOY if asked == TOY else "run"
@@ -123,41 +120,10 @@ def opened(config: Config, entry: Entry, found: Subject) -> Job[Config]:
     return open_job("align", config, data, notes, KEYS, not_in_hash=NOT_IN_HASH, facts=facts)
 
 
-def calls_of(entry: Entry, config: Config, found: Subject) -> int:
-    """Network calls of an update of one seed."""
-
-    def make(model: Any) -> Any:
-        return entry.make(config.settings, model)
-
-    learner = make(found.base.model)
-    state = jax.eval_shape(learner.init, jax.random.key(0), found.given)
-    batch = jax.tree.map(lambda x: x[jnp.zeros(config.batch_size, jnp.int32)], found.given.rows)
-    return network_calls(make, found.base.model, state, batch)
-
-
 def scored(job: Job[Config], found: Subject, params: PyTree) -> list[tuple[scores.Score, Json]]:
     """Of every seed's parameters `[S, ...]` the score, and the numbers of a report."""
-    return [
-        score_of(found, jax.tree.map(lambda x, s=s: x[s], params), job.keys) for s in range(seeds_of(params))
-    ]
-
-
-def seeds_of(params: PyTree) -> int:
-    return len(jax.tree.leaves(params)[0])
-
-
-def score_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> tuple[scores.Score, Json]:
-    """One model, always by the same draws."""
-    reference, options = found.base.params, {"model": found.base.model, "count": found.each}
-    score = scores.score(keys["score"], params, reference, found.judge, found.conditions, **options)
-    said = {"divergence": float(score.divergence)}
-    said |= {} if found.judge is None else {"reward": float(score.reward)}
-    if found.run is None:
-        said |= {"off_support": float(scores.off_support(score.samples))}
-    if found.targets is not None:
-        exact = scores.against(keys["target"], score.samples, found.targets)
-        said |= {name: float(getattr(exact, name)) for name in ("energy_distance", "mode_error")}
-    return score, said
+    seeds = len(jax.tree.leaves(params)[0])
+    return [score_of(found, seed_of(params, s), job.keys) for s in range(seeds)]
 
 
 def draw(

@@ -1,11 +1,12 @@
 """What align.py aligns: its options, the toy or a trained model, its reward, and what is learned from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 from closed_loop import PlayConfig
 from dreaming import own_dataset
 from finetune import task_of
@@ -14,8 +15,9 @@ from options import TrainingOptions
 
 import jdp
 from jdp import registry
-from jdp.alignment import problems, rows
+from jdp.alignment import problems, rows, scores
 from jdp.alignment.bases import Base, base_of, judged_by
+from jdp.alignment.calls import network_calls
 from jdp.alignment.models import Given, Reward
 from jdp.alignment.presets import TOY
 from jdp.alignment.rewards import Arrive, Avoid, Gentle, Steady, check_reward, loaded, valued
@@ -23,7 +25,7 @@ from jdp.alignment.toy import Mixture
 from jdp.registry import Entry
 from jdp.runs import LoadedRun
 from jdp.tasks import simulators
-from jdp.types import PyTree, named_keys
+from jdp.types import Json, PyTree, named_keys
 
 T = TypeVar("T")
 
@@ -221,3 +223,34 @@ def teachers_of(config: Config, run: LoadedRun) -> Sequence[LoadedRun]:
         if (other.settings, other.spec) != (run.settings, run.spec):
             raise jdp.UserError(f"--teachers {other.path}: it is of another model than {run.path}")
     return found
+
+
+def calls_of(entry: Entry, config: Config, found: Subject) -> int:
+    """Network calls of an update of one seed."""
+
+    def make(model: Any) -> Any:
+        return entry.make(config.settings, model)
+
+    learner = make(found.base.model)
+    state = jax.eval_shape(learner.init, jax.random.key(0), found.given)
+    batch = jax.tree.map(lambda x: x[jnp.zeros(config.batch_size, jnp.int32)], found.given.rows)
+    return network_calls(make, found.base.model, state, batch)
+
+
+def seed_of(params: PyTree, seed: int) -> PyTree:
+    """The parameters of one seed, of `[S, ...]`."""
+    return jax.tree.map(lambda x: x[seed], params)
+
+
+def score_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> tuple[scores.Score, Json]:
+    """One model, always by the same draws."""
+    reference, options = found.base.params, {"model": found.base.model, "count": found.each}
+    score = scores.score(keys["score"], params, reference, found.judge, found.conditions, **options)
+    said = {"divergence": float(score.divergence)}
+    said |= {} if found.judge is None else {"reward": float(score.reward)}
+    if found.run is None:
+        said |= {"off_support": float(scores.off_support(score.samples))}
+    if found.targets is not None:
+        exact = scores.against(keys["target"], score.samples, found.targets)
+        said |= {name: float(getattr(exact, name)) for name in ("energy_distance", "mode_error")}
+    return score, said
