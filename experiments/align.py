@@ -7,8 +7,8 @@
 
 MODEL is a mixture in the plane whose optimum is known exactly (toy), a run of policies.py (diffusion_policy)
 or plan.py (diffuser), a file of `export.py --weights`, or the name of a model that comes with jdp. A reward
-is a function of plans `(observations [B, T, O], actions [B, T, A], goal [B, G]) -> [B]` or of chunks of actions
-`(observation [B, O], actions [B, E, A], goal [B, G]) -> [B]`. The method's settings are --settings.*.
+is a function of plans `(observations [B, T, O], actions [B, T, A], goal [B, G]) -> [B]` or of chunks of
+actions `(observation [B, O], actions [B, E, A], goal [B, G]) -> [B]`. The method's settings are --settings.*.
 Everything goes to results/align/<dataset>/<run>/, which is then a run like that of the model:
 evaluate.py RUN plays it. A run that was cut goes on with --resume. With --benchmark all methods are compared
 on the toy. Presets: smoke (seconds), cpu (a minute on two cores), paper (the papers' sizes).
@@ -173,10 +173,8 @@ def report(
     """`scores.json` and `report.txt`."""
     before, after = ([said for _, said in each] for each in scored)
     config = job.config
-    lines = [
-        f"{found.env}: {entry.name}, {config.updates:,} updates, {config.seeds} seeds, {calls:,} network calls",
-        "",
-    ]
+    spent = f"{config.updates:,} updates, {calls:,} network calls a seed"
+    lines = [f"{found.env}: {entry.name}, {spent}, {config.seeds} seeds", ""]
     for name, start in before[0].items():
         reached = [said[name] for said in after]
         each = " ".join(f"{x:.4g}" for x in reached)

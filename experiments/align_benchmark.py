@@ -142,6 +142,11 @@ class Watching:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.journal, name)
 
+    def begin(self, phase: str, *args: Any, **options: Any) -> tuple[PyTree, int]:
+        state, start = self.journal.begin(phase, *args, **options)
+        self.journal.cut(f"{phase}/scores", start)
+        return state, start
+
     def after(self, phase: str, step: int, last: int, state: PyTree, metrics: Logged) -> None:
         began = time.monotonic()
         scored = self.measured(state)
