@@ -25,6 +25,7 @@ from aligning import KEYS, AlignOptions, Config, Subject, calls_of, score_of, se
 from closed_loop import PlayConfig, evaluate
 from command_line import arguments, first_words, run_main
 from methods import Options, method_command
+from online_rl import NOT_IN_HASH
 from opening import finish, minutes, open_job, save_figure, score_line
 from options import check_positive
 
@@ -39,7 +40,6 @@ from jdp.runs.models import stand_in
 from jdp.tasks import maze_of
 from jdp.types import Json, PyTree, Spec
 
-NOT_IN_HASH = ("out", "resume", "checkpoint_minutes", "log")
 PICTURED = 24  # plans that are drawn
 
 
@@ -90,7 +90,8 @@ def presets(found: Mapping[str, Preset], where: str) -> dict[str, Options]:
     sizes, made = small if where == TOY else of_runs, {}
     for name, preset in found.items():
         given, samples = sizes[name]
-        play = PlayConfig(preset.episodes or 20, *((5, 2) if name == "smoke" else ()))
+        play = PlayConfig(decisions=5, pictures=2) if name == "smoke" else PlayConfig()
+        play = dataclasses.replace(play, episodes=preset.episodes or play.episodes)
         made[name] = {"given": given, "samples": samples, "evaluation": play}
     return made
 

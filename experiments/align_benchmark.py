@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from aligning import KEYS, AlignOptions, Subject, calls_of, score_of, seed_of, subject
 from command_line import parse_preset
+from online_rl import NOT_IN_HASH
 from opening import open_job, save_figure
 from options import EvaluationConfig, TrainingOptions, check_positive
 
@@ -77,8 +78,8 @@ def main() -> None:
     known = registry.entries("alignment")
     entries = {name: registry.entry("alignment", name) for name in config.methods or known}
     data = stand_in(Spec(observation_dim=2, action_dim=0, env_id="the mixture"), name=TOY, kind="none")
-    options = {"not_in_hash": ("out", "resume", "checkpoint_minutes", "log")}
-    job = open_job("align_benchmark", config, data, f"{len(entries)} methods", KEYS, **options)
+    notes = f"{len(entries)} methods, {config.seeds} seeds at once"
+    job = open_job("align_benchmark", config, data, notes, KEYS, not_in_hash=NOT_IN_HASH)
     compilations = devices.count_compilations()
     found: dict[str, Json] = {}
     panels: dict[str, np.ndarray] = {}
@@ -185,12 +186,10 @@ def report(
     }
     if curves:
         best = float(np.mean(panels["exact optimum"] @ np.array(toy.SLOPE)))
-        options = {
-            "optimum": best,
-            "score": "mean reward",
-            "title": "reward against network calls; dotted: exact",
-        }
-        save_figure(job, "efficiency", plotting.efficiency(curves, **options))
+        figure = plotting.efficiency(
+            curves, optimum=best, score="mean reward", title="dotted: the exact optimum"
+        )
+        save_figure(job, "efficiency", figure)
     job.run.write("scores.json", {"methods": found, "compilations": compilations.summary()})
     print(f"\n{text}\nwritten to {job.run.path}")
 

@@ -7,11 +7,10 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from closed_loop import PlayConfig
+from closed_loop import PlayOptions
 from dreaming import own_dataset
 from finetune import task_of
 from opening import trained_run
-from options import TrainingOptions
 
 import jdp
 from jdp import registry
@@ -22,6 +21,7 @@ from jdp.alignment.models import Given, Reward
 from jdp.alignment.presets import TOY
 from jdp.alignment.rewards import Arrive, Avoid, Gentle, Steady, check_reward, loaded, valued
 from jdp.alignment.toy import Mixture
+from jdp.data import SegmentDraw
 from jdp.registry import Entry
 from jdp.runs import LoadedRun
 from jdp.tasks import simulators
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignOptions(TrainingOptions, Generic[T]):
+class AlignOptions(PlayOptions, Generic[T]):
     """Align a diffusion model with a reward, preferences or teachers."""
 
     method: str = "ddpo"
@@ -67,7 +67,6 @@ class AlignOptions(TrainingOptions, Generic[T]):
     """Samples that are scored, before and after."""
     beta: float = 1.0
     """Of the exact optimum that the toy's samples are compared with."""
-    evaluation: PlayConfig = field(default_factory=PlayConfig)
     settings: T
     """Of the method."""
 
@@ -207,7 +206,9 @@ def conditions_of(config: Config, run: LoadedRun, base: Base, key: jax.Array) ->
     if config.conditions == "task" or (config.conditions == "auto" and simulated):
         return rows.conditions_of_task(key, base, simulators.simulator(env), config.given)
     data = own_dataset(run, "give --conditions task")
-    return rows.conditions_of_data(key, base, run.method.learner.draws, data, config.given)
+    draw = run.method.learner.draws
+    assert isinstance(draw, SegmentDraw)  # of policies of chunks and of planners
+    return rows.conditions_of_data(key, base, draw, data, config.given)
 
 
 def teachers_of(config: Config, run: LoadedRun) -> Sequence[LoadedRun]:

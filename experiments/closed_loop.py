@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from methods import MethodConfig, fitted
 from opening import figures, finish, heading, load, minutes, open_job, score_line
-from options import EvaluationConfig, check_batches, check_counts, with_options
+from options import EvaluationConfig, TrainingOptions, check_batches, check_counts, with_options
 
 from jdp import evaluation, loops, plotting, registry
 from jdp.devices import Compilations
@@ -47,7 +47,14 @@ class PlayConfig(EvaluationConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayedConfig(MethodConfig[T]):
+class PlayOptions(TrainingOptions):
+    """What every script asks for that plays in closed loop, one seed after another."""
+
+    evaluation: PlayConfig = field(default_factory=PlayConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedConfig(MethodConfig[T], PlayOptions):
     """Train a planner or a policy and play it in closed loop."""
 
     seeds: int = 2
@@ -86,7 +93,7 @@ def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[J
 
 
 def evaluate(
-    job: Job[AnyConfig], name: str, method: Method, states: PyTree, phase: str = "evaluation"
+    job: Job[PlayOptions], name: str, method: Method, states: PyTree, phase: str = "evaluation"
 ) -> Record:
     """Plays every seed's last checkpoint and times its decisions; what was played before is not repeated.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.alignment import advantages
-from jdp.alignment.learner import Aligned, aligned, each, in_groups
+from jdp.alignment.learner import Aligned, aligned, check_baseline, each, in_groups
 from jdp.alignment.matching import MatchingConfig, Noised, denoised, error, gap, noised
 from jdp.alignment.models import Model
 from jdp.alignment.presets import presets_of
@@ -28,6 +28,10 @@ class AWMConfig(MatchingConfig):
     normalise: bool = False
     """Whether advantages are divided by their group's spread, as the authors do: rewards lose their unit,
     and `kl_weight` its meaning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_baseline(self)
 
 
 class Rows(NamedTuple):

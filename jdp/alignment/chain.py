@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.alignment import advantages
-from jdp.alignment.learner import AlignConfig, Aligned, aligned, each, in_groups
+from jdp.alignment.learner import AlignConfig, Aligned, aligned, check_baseline, each, in_groups
 from jdp.alignment.models import Model
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import Step, ddim
 from jdp.distributions import Distribution
-from jdp.errors import check_settings
+from jdp.errors import UserError, check_settings
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import clipped_surrogate, flat
 from jdp.types import Bound, Denoiser, Learner, Metrics, Params, named_keys
@@ -40,6 +40,11 @@ class DrawnConfig(AlignConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
+        if not self.eta:
+            raise UserError(
+                f"{name}.eta is 0: the steps of a deterministic sampler have no densities; choose one above "
+                "0 (1 keeps no memory of the start)"
+            )
         check_settings(name, eta=(self.eta, 1e-6, 10), std_floor=(self.std_floor, 1e-6, 10))
 
 
@@ -51,6 +56,10 @@ class ChainConfig(DrawnConfig):
     """How far the ratio of probabilities may go from 1."""
     kl_to_go: bool = True
     """Whether a step answers for the divergence of later ones too; without it the gradient is biased."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_baseline(self)
 
 
 class Rows(NamedTuple):

@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ class Avoid:
     def __call__(self, observation: Array, action: Array, goal: Array) -> Array:
         """`[B]`, within [-1, 0]."""
         del action, goal
-        away = observation[..., jnp.array(self.entries)] - jnp.array(self.centre)[None, None]
+        away = _entries("avoid", observation, self.entries) - jnp.array(self.centre)[None, None]
         distance = jnp.sqrt(jnp.sum(jnp.square(away), axis=-1) + 1e-12)
         return -jnp.max(jnp.maximum(1 - distance / self.radius, 0.0), axis=1)
 
@@ -62,7 +63,7 @@ class Arrive:
     def __call__(self, observation: Array, action: Array, goal: Array) -> Array:
         """`[B]`."""
         del action, goal
-        speed = observation[:, -self.rows :][..., jnp.array(self.velocity)]
+        speed = _entries("arrive", observation, self.velocity)[:, -self.rows :]
         return -jnp.mean(jnp.sqrt(jnp.sum(jnp.square(speed), axis=-1) + 1e-12), axis=1)
 
 
@@ -76,7 +77,7 @@ class Steady:
     def __call__(self, observation: Array, action: Array, goal: Array) -> Array:
         """`[B]`."""
         del action, goal
-        return -jnp.var(observation[..., self.entry], axis=1)
+        return -jnp.var(_entries("steady", observation, (self.entry,))[..., 0], axis=1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,24 @@ class Gentle:
     def __call__(self, observation: Array, action: Array, goal: Array) -> Array:
         """`[B]`, within [-1, 0]."""
         del observation, goal
+        if not action.shape[1]:
+            raise UserError("--reward gentle judges actions, and these plans hold states alone")
         return -jnp.mean(jnp.square(action), axis=(1, 2))
+
+
+def _entries(name: str, observation: Array, entries: tuple[int, ...]) -> Array:
+    """`[B, T, n]`, these entries of planned observations.
+
+    Raises:
+        UserError: if there are none of these, or no plans.
+    """
+    if observation.ndim != 3:
+        raise UserError(f"--reward {name} judges plans, and a policy draws actions: choose gentle or critic")
+    if not all(0 <= i < observation.shape[-1] for i in entries):
+        raise UserError(
+            f"--reward {name}: observations have no entries {entries}, but {observation.shape[-1]}"
+        )
+    return observation[..., jnp.array(entries)]
 
 
 BUILT_IN: dict[str, Callable[..., Array]] = {
@@ -108,7 +126,7 @@ def _valued(critic: CriticOf, observation: Array, action: Array, goal: Array) ->
     if observation.ndim == 2:
         return critic(observation, action[:, 0])
     if action.shape[1] != observation.shape[1]:
-        raise UserError("a critic judges actions, and these plans hold states alone")
+        raise UserError("--reward critic judges actions, and these plans hold states alone")
     rows = observation.shape[:2]
     flat = (x.reshape(-1, x.shape[-1]) for x in (observation, action))
     return jnp.mean(critic(*flat).reshape(rows), axis=1)
@@ -142,7 +160,7 @@ def loaded(source: str) -> Reward:
     found = getattr(module, name, None)
     if not callable(found):
         raise UserError(f"--reward {source}: there is no function {name} in {where}")
-    return found
+    return cast(Reward, found)
 
 
 def check_reward(key: Array, model: Model, params: Params, judge: Partial, condition: Array) -> None:

@@ -66,11 +66,11 @@ def efficiency(
     styles = ("-", "--", ":")
     for i, (name, (calls, found)) in enumerate(curves.items()):
         found = np.asarray(found, np.float64)
-        line = {"color": f"C{i % 10}", "linestyle": styles[i // 10 % len(styles)]}
-        axis.plot(calls, found.mean(axis=1), linewidth=1.3, label=name, **line)
+        colour, style = f"C{i % 10}", styles[i // 10 % len(styles)]
+        axis.plot(calls, found.mean(axis=1), linewidth=1.3, label=name, color=colour, linestyle=style)
         if found.shape[1] > 1:
             axis.fill_between(
-                calls, found.min(axis=1), found.max(axis=1), alpha=0.12, linewidth=0, color=f"C{i % 10}"
+                calls, found.min(axis=1), found.max(axis=1), alpha=0.12, linewidth=0, color=colour
             )
     axis.axhline(optimum, color="#404040", linewidth=0.8, linestyle=(0, (1, 2)))
     axis.set_xscale("log")
