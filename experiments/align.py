@@ -16,6 +16,7 @@ on the toy. Presets: smoke (seconds), cpu (a minute on two cores), paper (the pa
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 
 import align_benchmark
 import jax
@@ -40,6 +41,7 @@ from jdp.runs.models import stand_in
 from jdp.tasks import maze_of
 from jdp.types import Json, PyTree, Spec
 
+Scored = tuple[scores.Score | None, Json]
 PICTURED = 24  # plans that are drawn
 
 
@@ -48,8 +50,10 @@ def main() -> None:
         return align_benchmark.main()
     asked = first_words(model=TOY, plugin=()).model
     where = TOY if asked == TOY else "run"
-    usual = lambda found: presets(found, where)  # noqa: E731
-    entry, config = method_command("alignment", "ddpo", AlignOptions, __doc__ or "", usual, "method", where)
+    usual = partial(presets, where)
+    entry, config = method_command(
+        "alignment", "ddpo", AlignOptions, __doc__ or "", usual, "method", env=where
+    )
     compilations = devices.count_compilations()
     check(config)
     found = subject(config, entry)
@@ -83,7 +87,7 @@ def main() -> None:
     report(job, entry, found, (before, after), (acted, acts), calls * config.updates, compilations)
 
 
-def presets(found: Mapping[str, Preset], where: str) -> dict[str, Options]:
+def presets(where: str, entry: Entry, found: Mapping[str, Preset]) -> dict[str, Options]:
     """What presets say beside the method."""
     small = {"smoke": (64, 64), "cpu": (4096, 2000), "paper": (16384, 10_000)}
     of_runs = {"smoke": (32, 32), "cpu": (1024, 512), "paper": (16384, 4096)}
@@ -109,7 +113,7 @@ def opened(config: Config, entry: Entry, found: Subject) -> Job[Config]:
     """The run directory, which says what is aligned."""
     notes, run = f"{entry.name}, {config.seeds} seeds at once", found.run
     if run is None:
-        spec = Spec(observation_dim=found.base.model.event[0], action_dim=0, env_id="the mixture")
+        spec = Spec(observation_dim=2, action_dim=0, env_id="the toy")
         return open_job(
             "align", config, stand_in(spec, name=TOY, kind="none"), notes, KEYS, not_in_hash=NOT_IN_HASH
         )
@@ -121,7 +125,7 @@ def opened(config: Config, entry: Entry, found: Subject) -> Job[Config]:
     return open_job("align", config, data, notes, KEYS, not_in_hash=NOT_IN_HASH, facts=facts)
 
 
-def scored(job: Job[Config], found: Subject, params: PyTree) -> list[tuple[scores.Score, Json]]:
+def scored(job: Job[Config], found: Subject, params: PyTree) -> list[Scored]:
     """Of every seed's parameters `[S, ...]` the score, and the numbers of a report."""
     seeds = len(jax.tree.leaves(params)[0])
     return [score_of(found, seed_of(params, s), job.keys) for s in range(seeds)]
@@ -131,11 +135,14 @@ def draw(
     job: Job[Config],
     entry: Entry,
     found: Subject,
-    before: list[tuple[scores.Score, Json]],
-    after: list[tuple[scores.Score, Json]],
+    before: list[Scored],
+    after: list[Scored],
 ) -> None:
     """Samples of the first seed before and after: of the toy beside the exact optimum, plans in a maze."""
-    panels = {"before": before[0][0].samples, f"after {entry.title}": after[0][0].samples}
+    was, now = before[0][0], after[0][0]
+    if was is None or now is None:
+        return
+    panels = {"before": was.samples, f"after {entry.title}": now.samples}
     title = f"{entry.title}, {job.config.updates:,} updates"
     if found.run is None:
         if found.targets is not None:
@@ -166,7 +173,7 @@ def report(
     job: Job[Config],
     entry: Entry,
     found: Subject,
-    scored: tuple[list[tuple[scores.Score, Json]], list[tuple[scores.Score, Json]]],
+    scored: tuple[list[Scored], list[Scored]],
     acted: tuple[Json | None, Json | None],
     calls: int,
     compilations: devices.Compilations,

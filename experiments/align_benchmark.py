@@ -38,6 +38,7 @@ COLUMNS = {
     "reward": "mean reward",
     "off_support": "off support",
     "divergence": "divergence (nats)",
+    "variation_distance": "variation distance (tokens)",
 }
 
 
@@ -77,7 +78,7 @@ def main() -> None:
         registry.load_plugin(plugin)
     known = registry.entries("alignment")
     entries = {name: registry.entry("alignment", name) for name in config.methods or known}
-    data = stand_in(Spec(observation_dim=2, action_dim=0, env_id="the mixture"), name=TOY, kind="none")
+    data = stand_in(Spec(observation_dim=2, action_dim=0, env_id="the toy"), name=TOY, kind="none")
     notes = f"{len(entries)} methods, {config.seeds} seeds at once"
     job = open_job("align_benchmark", config, data, notes, KEYS, not_in_hash=NOT_IN_HASH)
     compilations = devices.count_compilations()
@@ -108,10 +109,10 @@ def compared(
         each = [score_of(found, seed_of(params, s), job.keys)[1] for s in range(config.seeds)]
         return {name: [said[name] for said in each] for name in each[0]}
 
-    if not panels:
-        panels = {"before": samples_of(found, found.base.params, job.keys)}
-        if found.targets is not None:
-            panels["exact optimum"] = np.asarray(found.targets[0].sample(job.keys["target"], config.samples))
+    own_samples = samples_of(found, found.base.params, job.keys)
+    if not panels and found.targets is not None and own_samples is not None:
+        exact = np.asarray(found.targets[0].sample(job.keys["target"], config.samples))
+        panels = {"before": own_samples, "exact optimum": exact}
     start = measured(jax.tree.map(lambda x: jnp.stack([x] * config.seeds), found.base.params))
     states = loops.train(
         entry.make(own.settings, found.base.model),
@@ -126,7 +127,8 @@ def compared(
         phase=entry.name,
     )
     records = job.journal.records(f"{entry.name}/scores")
-    panels = {**panels, entry.title: samples_of(found, seed_of(states.trained.params, 0), job.keys)}
+    own_samples = samples_of(found, seed_of(states.trained.params, 0), job.keys)
+    panels = panels if own_samples is None else {**panels, entry.title: own_samples}
     curve = {name: [start[name], *(r[name] for r in records)] for name in start}
     steps = [0, *(r["step"] for r in records)]
     seconds = loops.training_seconds(job.journal, entry.name) - sum(r["seconds"] for r in records[:-1])
@@ -155,9 +157,10 @@ class Watching:
         self.journal.after(phase, step, last, state, metrics)
 
 
-def samples_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> np.ndarray:
-    """What is scored."""
-    return np.asarray(score_of(found, params, keys)[0].samples)
+def samples_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> np.ndarray | None:
+    """What is scored; None of tokens, which are scored without."""
+    score = score_of(found, params, keys)[0]
+    return None if score is None else np.asarray(score.samples)
 
 
 def report(
@@ -179,7 +182,7 @@ def report(
     replace_text(job.run.path / "report.txt", text + "\n")
     title = "samples of every method on the mixture"
     save_figure(job, "samples", plotting.samples(panels, title=title))
-    by_reward = {name: one for name, one in found.items() if "reward" in one["curve"]}
+    by_reward = {name: one for name, one in found.items() if {"reward", "mode_error"} <= set(one["curve"])}
     curves = {
         entries[name].title: (one["calls"][1:], np.array(one["curve"]["reward"][1:]))
         for name, one in by_reward.items()

@@ -17,7 +17,7 @@ from jdp import registry
 from jdp.alignment import problems, rows, scores
 from jdp.alignment.bases import Base, base_of, judged_by
 from jdp.alignment.calls import network_calls
-from jdp.alignment.models import Given, Reward
+from jdp.alignment.models import Given, Reward, TokenModel
 from jdp.alignment.presets import TOY
 from jdp.alignment.rewards import Arrive, Avoid, Gentle, Steady, check_reward, loaded, valued
 from jdp.alignment.toy import Mixture
@@ -85,6 +85,7 @@ class Subject(NamedTuple):
     each: int  # samples at each of them
     targets: tuple[Mixture, ...] | None  # exact optima of the toy's conditions
     run: LoadedRun | None
+    beta: float = 1.0  # of the toy's optimum
 
     @property
     def env(self) -> str:
@@ -105,9 +106,15 @@ def subject(config: Config, entry: Entry) -> Subject:
         raise jdp.UserError(f"--preferences: {entry.name} learns from no pairs: choose one that does")
     if config.teachers and not taught:
         raise jdp.UserError(f"--teachers: {entry.name} has no teachers: choose opd")
+    if config.model == TOY and entry.options.get("tokens"):
+        return on_tokens(config, keys)
     if config.model == TOY:
         return on_toy(config, keys, wants, taught)
     run = trained_run(config.model)
+    if entry.options.get("tokens"):
+        raise jdp.UserError(
+            f"{entry.name} aligns models of tokens, and {run.path} is none: choose another method"
+        )
     base = base_of(run.settings, run.spec, run.state(config.model_seed))
     found = conditions_of(config, run, base, keys["rows"])
     scored = found[: min(len(found), 64)]
@@ -141,6 +148,15 @@ def on_toy(config: Config, keys: dict[str, jax.Array], wants: str | None, taught
         given = given_of(config, toy.base, judge, toy.conditions, keys, wants)
     each = max(config.samples // len(toy.conditions), 1)
     return Subject(toy.base, given, None if taught else judge, toy.conditions, each, targets, None)
+
+
+def on_tokens(config: Config, keys: dict[str, jax.Array]) -> Subject:
+    """The toy of tokens, with its own reward or a user's."""
+    toy = problems.token_problem(keys["check"])
+    judge = judged_by(toy.base, loaded(config.reward)) if config.reward else toy.judge
+    check_reward(keys["check"], toy.base.model, toy.base.params, judge, toy.conditions)
+    given = Given(toy.base.params, judge, toy.conditions)
+    return Subject(toy.base, given, judge, toy.conditions, config.samples, None, None, config.beta)
 
 
 def given_of(
@@ -243,8 +259,14 @@ def seed_of(params: PyTree, seed: int) -> PyTree:
     return jax.tree.map(lambda x: x[seed], params)
 
 
-def score_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> tuple[scores.Score, Json]:
-    """One model, always by the same draws."""
+def score_of(
+    found: Subject, params: PyTree, keys: Mapping[str, jax.Array]
+) -> tuple[scores.Score | None, Json]:
+    """One model, always by the same draws; of tokens exactly, by the toy's own reward."""
+    if isinstance(found.base.model, TokenModel):
+        law = scores.of_tokens(params, found.beta)
+        said = {"divergence": law.kl, "reward": law.reward, "variation_distance": law.distance}
+        return None, {name: float(x) for name, x in said.items()}
     reference, options = found.base.params, {"model": found.base.model, "count": found.each}
     score = scores.score(keys["score"], params, reference, found.judge, found.conditions, **options)
     said = {"divergence": float(score.divergence)}

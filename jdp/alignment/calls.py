@@ -8,7 +8,7 @@ import jax
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
-from jdp.alignment.models import Model
+from jdp.alignment.models import AnyModel, TokenModel
 from jdp.types import Bound, Denoiser, Learner, Params, PyTree, bind
 
 _NAME = "network call"
@@ -22,23 +22,24 @@ def _marking(params: Params, condition: Array, *, of: Callable[[Params, Array], 
     return bind(_marked, of(params, condition))
 
 
-def network_calls(make: Callable[[Model], Learner], model: Model, state: PyTree, batch: PyTree) -> int:
+def network_calls(make: Callable[[AnyModel], Learner], model: AnyModel, state: PyTree, batch: PyTree) -> int:
     """Rows on which an update of `make(model)` calls the denoiser, forwards; nothing is computed.
 
     Backward passes are not counted, nor calls that a condition may spare.
     """
     learner = make(model._replace(denoiser=Bound(_marking, (("of", model.denoiser),))))
     program = jax.make_jaxpr(learner.update)(jax.random.key(0), state, batch)
-    return _counted(program.jaxpr)
+    return _counted(program.jaxpr, 2 if isinstance(model, TokenModel) else len(model.event))
 
 
-def _counted(program: Any) -> int:
+def _counted(program: Any, axes: int) -> int:
+    """`axes` are those of what a call says of one sample."""
     total = 0
     for step in program.eqns:
         if step.primitive.name == "name" and step.params["name"] == _NAME:
-            total += math.prod(step.outvars[0].aval.shape[:1])
+            total += math.prod(step.outvars[0].aval.shape[:-axes])
             continue
-        inner = [_counted(one) for one in _programs(step.params)]
+        inner = [_counted(one, axes) for one in _programs(step.params)]
         if step.primitive.name == "cond":
             inner = [max(inner, default=0)]
         total += sum(inner) * (step.params["length"] if step.primitive.name == "scan" else 1)

@@ -5,9 +5,10 @@ from typing import NamedTuple
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.alignment import toy
+from jdp.alignment import token_toy, toy
 from jdp.alignment.bases import Base
 from jdp.alignment.toy import FOUR, Mixture
+from jdp.diffusion.discrete.samplers import Unmasking
 from jdp.diffusion.sampling import Sampling
 from jdp.errors import UserError
 from jdp.types import Params, bind
@@ -23,7 +24,7 @@ class Problem(NamedTuple):
     base: Base
     judge: Partial  # of `Given`
     conditions: Array  # [N, C]
-    targets: tuple[Mixture, ...] | None  # of each condition, the exact optimum; None: not known
+    targets: tuple[Mixture, ...] | None  # of each condition, the exact optimum; None: not of the mixture
 
 
 def _as_they_are(x0: Array, condition: Array) -> tuple[Array, Array]:
@@ -37,6 +38,13 @@ def _nothing(observation: Array, goal: Array) -> Array:
 
 def _itself(params: Params) -> Params:
     return params
+
+
+def token_problem(key: Array, steps: int = 4) -> Problem:
+    """The toy of tokens, whose reward is the share of neighbours that differ; the key is consumed."""
+    given, model = token_toy.given(key), token_toy.model(Unmasking(steps, "random"))
+    base = Base(model, given.params, bind(_as_they_are), _nothing, _itself)  # type: ignore[arg-type]
+    return Problem(base, given.judge, given.rows, None)
 
 
 def problem(key: Array, reward: str, *, beta: float = 1.0, taught: bool = False) -> Problem:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.alignment import toy
+from jdp.alignment import token_toy, toy
 from jdp.alignment.chain import DrawnConfig, sample
 from jdp.alignment.models import Model
 from jdp.alignment.toy import FOUR, Measured, Mixture
 from jdp.diffusion import chains
+from jdp.diffusion.discrete import exact
 from jdp.diffusion.transitions import ddim
 from jdp.learning.candidates import repeated
 from jdp.types import Params, named_keys
@@ -60,6 +61,12 @@ def score(
         summed=True,
     )
     return Score(jnp.zeros(()) if judge is None else jnp.mean(judge(x0, seen)), jnp.mean(apart), x0)
+
+
+def of_tokens(params: Params, beta: float) -> token_toy.Measured:
+    """Of the toy of tokens, whose distribution is exact, against the tilt at `beta`."""
+    denoiser = token_toy.denoiser(params, jnp.zeros((1, 0)))
+    return token_toy.measured(exact.law(denoiser, token_toy.LENGTH, token_toy.VOCABULARY), beta)
 
 
 def against(key: Array, x0: Array, targets: tuple[Mixture, ...]) -> Measured:
