@@ -22,7 +22,7 @@ import align_benchmark
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aligning import KEYS, AlignOptions, Config, Subject, calls_of, score_of, seed_of, subject
+from aligning import KEYS, AlignOptions, Config, Scored, Subject, calls_of, score_of, seed_of, subject
 from closed_loop import PlayConfig, evaluate
 from command_line import arguments, first_words, run_main
 from methods import Options, method_command
@@ -31,7 +31,6 @@ from opening import finish, minutes, open_job, save_figure, score_line
 from options import check_positive
 
 from jdp import devices, evaluation, loops, plotting
-from jdp.alignment import scores
 from jdp.alignment.bases import stacked
 from jdp.alignment.presets import TOY
 from jdp.errors import check_seed
@@ -41,7 +40,6 @@ from jdp.runs.models import stand_in
 from jdp.tasks import maze_of
 from jdp.types import Json, PyTree, Spec
 
-Scored = tuple[scores.Score | None, Json]
 PICTURED = 24  # plans that are drawn
 
 

@@ -72,6 +72,7 @@ class AlignOptions(PlayOptions, Generic[T]):
 
 
 Config = AlignOptions[Any]  # of whatever method
+Scored = tuple[scores.Score | None, Json]  # None of tokens; and the numbers of a report
 KEYS = ("rows", "check", "train", "score", "target", "play", "latency")
 
 
@@ -113,9 +114,9 @@ def subject(config: Config, entry: Entry) -> Subject:
     run = trained_run(config.model)
     if entry.options.get("tokens"):
         raise jdp.UserError(
-            f"{entry.name} aligns models of tokens, and {run.path} is none: choose another method"
+            f"{entry.name} aligns models of tokens: {run.path} is none, choose another method"
         )
-    base = base_of(run.settings, run.spec, run.state(config.model_seed))
+    base = base_of(run.settings, run.spec, run.state(config.model_seed) if run.states else None)
     found = conditions_of(config, run, base, keys["rows"])
     scored = found[: min(len(found), 64)]
     each = max(config.samples // len(scored), 1)
@@ -259,9 +260,7 @@ def seed_of(params: PyTree, seed: int) -> PyTree:
     return jax.tree.map(lambda x: x[seed], params)
 
 
-def score_of(
-    found: Subject, params: PyTree, keys: Mapping[str, jax.Array]
-) -> tuple[scores.Score | None, Json]:
+def score_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> Scored:
     """One model, always by the same draws; of tokens exactly, by the toy's own reward."""
     if isinstance(found.base.model, TokenModel):
         law = scores.of_tokens(params, found.beta)
