@@ -126,8 +126,8 @@ def subject(config: Config, entry: Entry) -> Subject:
         ]
         base, given = rows.taught(base, others, found)
         scored = given.rows[:: max(len(given.rows) // len(scored), 1)]
-        return Subject(base, given, reward_of(config, base, ""), scored, each, None, run)
-    judge = reward_of(config, base, wants or "")
+        return Subject(base, given, reward_of(config, base, needed=False), scored, each, None, run)
+    judge = reward_of(config, base, needed=config.preferences is None)
     if judge is not None:
         check_reward(keys["check"], base.model, base.params, judge, found)
     return Subject(base, given_of(config, base, judge, found, keys, wants), judge, scored, each, None, run)
@@ -180,14 +180,14 @@ def given_of(
     return Given(base.params, () if wants in ("pairs", "experts") else judge, found)
 
 
-def reward_of(config: Config, base: Base, wants: str) -> PyTree:
-    """The judge of a trained model's samples; None where pairs of a file say it all.
+def reward_of(config: Config, base: Base, *, needed: bool) -> PyTree:
+    """The judge of a trained model's samples; None where none is given, nor needed.
 
     Raises:
-        UserError: if none is given.
+        UserError: if it is needed and not given.
     """
     if not config.reward and config.critic is None:
-        if config.preferences is not None or wants == "":
+        if not needed:
             return None
         raise jdp.UserError(
             "--reward: say what is wished for: avoid, arrive, steady, gentle, critic, or file.py:function"
