@@ -162,3 +162,16 @@ def test_the_benchmark_compares_and_resumes(tmp_path):
     (path,) = tmp_path.glob("align_benchmark/*/*")
     assert "| DiffusionOPD |" in (path / "report.txt").read_text()
     assert {p.name for p in (path / "figures").iterdir()} == {"samples.png", "efficiency.png"}
+
+
+@pytest.mark.slow
+def test_a_critic_of_the_policys_own_dataset_is_a_reward(tmp_path):
+    env, out = ("--env", "hopper-medium", "--source", "bundled"), ("--out", str(tmp_path))
+    done = run("offline_rl", "--agent", "iql", *env, *SMOKE, "--updates", "50", *out)
+    assert done.returncode == 0, done.stderr
+    (critic,) = tmp_path.glob("offline_rl/*/*")
+    asked = ("--model", "hopper-medium-policy", "--reward", "critic", "--critic", str(critic))
+    done = run("align", *TINY, *asked, *out)
+    assert done.returncode == 0, done.stderr
+    found = scores(tmp_path)
+    assert found["score_name"] == "normalised score" and np.isfinite(found["after"][0]["reward"])
