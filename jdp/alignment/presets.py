@@ -20,10 +20,11 @@ def presets_of(
         toy: the settings that reach the marks of the mixture, in `updates` updates of `batch_size` conditions
             (pairs, experts); of smoke runs too.
         run: those of trained policies and planners; None: a tenth of the toy's learning rate, for networks
-            that have learned already.
+            that have learned already, and a twentieth of its `kl_weight`, for rewards within [-1, 0].
         paper: those of the paper where they are known; None: `run`, ten times as long.
     """
-    run = replace(toy, learning_rate=toy.learning_rate / 10) if run is None else run
+    usual = replace(toy, learning_rate=toy.learning_rate / 10, kl_weight=toy.kl_weight / 20)
+    run = usual if run is None else run
 
     def presets(task: Task) -> Mapping[str, Preset]:
         on_toy = task.dataset == TOY
