@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.alignment import advantages
-from jdp.alignment.learner import Aligned, aligned, each, in_groups
+from jdp.alignment.learner import Aligned, aligned, check_baseline, each, in_groups
 from jdp.alignment.matching import MatchingConfig, Noised, denoised, error, gap, noised
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.learning.ppo import clipped_surrogate
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params, named_keys
@@ -27,6 +28,10 @@ class AWMConfig(MatchingConfig):
     normalise: bool = False
     """Whether advantages are divided by their group's spread, as the authors do: rewards lose their unit,
     and `kl_weight` its meaning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_baseline(self)
 
 
 class Rows(NamedTuple):
@@ -67,6 +72,9 @@ def _loss(
     "alignment",
     "awm",
     AWMConfig,
+    presets_of(
+        AWMConfig(), 400, paper=AWMConfig(group=24, learning_rate=3e-4, normalise=True, kl_weight=1e-3)
+    ),
     title="AWM",
     paper="arXiv 2509.25050",
     idea="PPO with the training loss in the place of a log density: no chain is looked at",

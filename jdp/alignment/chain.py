@@ -6,7 +6,6 @@ own, the gradient is that of `E[r] - beta KL`; its optimum is the tilt `p exp(r 
 no memory of its start (`eta` 1).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,12 +15,22 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.alignment import advantages
-from jdp.alignment.learner import NOTHING, AlignConfig, Aligned, Collect, Memory, aligned, each, in_groups
+from jdp.alignment.learner import (
+    NOTHING,
+    AlignConfig,
+    Aligned,
+    Collect,
+    Memory,
+    aligned,
+    check_baseline,
+    each,
+    in_groups,
+)
 from jdp.alignment.models import Model
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import Step, ddim
 from jdp.distributions import Distribution
-from jdp.errors import check_choices, check_settings
+from jdp.errors import UserError, check_choices, check_settings
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import clipped_surrogate, flat
 from jdp.types import Bound, Denoiser, Learner, Metrics, Params, PyTree, named_keys
@@ -42,6 +51,11 @@ class DrawnConfig(AlignConfig):
         super().__post_init__()
         check_choices(self)
         name = type(self).__name__
+        if not self.eta:
+            raise UserError(
+                f"{name}.eta is 0: the steps of a deterministic sampler have no densities; choose one above "
+                "0 (1 keeps no memory of the start)"
+            )
         check_settings(name, eta=(self.eta, 1e-6, 10), std_floor=(self.std_floor, 1e-6, 10))
 
 
@@ -58,8 +72,8 @@ class ChainConfig(DrawnConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        check_settings(name, group=(self.group, 2, 1_000_000), clip=(self.clip, 0, 1e9))
+        check_baseline(self)
+        check_settings(type(self).__name__, clip=(self.clip, 0, 1e9))
 
 
 class Rows(NamedTuple):
@@ -93,16 +107,17 @@ def drawn_by(
 
 def density(found: Distribution, following: Array, config: DrawnConfig, model: Model) -> Array:
     """`[R]`, log densities of `following` `[R, *event]`, as `config.log_prob` says."""
-    return _reduced(found.log_prob(following, event_axes=model.event_axes), config, model)
+    terms = found.log_prob(following, event_axes=model.event_axes, mask=model.mask)
+    return _reduced(terms, config, model)
 
 
 def divergence(found: Distribution, other: Distribution, config: DrawnConfig, model: Model) -> Array:
     """`[R]`, `KL(found || other)` of every move, reduced as densities are."""
-    return _reduced(found.kl(other, event_axes=model.event_axes), config, model)
+    return _reduced(found.kl(other, event_axes=model.event_axes, mask=model.mask), config, model)
 
 
 def _reduced(terms: Array, config: DrawnConfig, model: Model) -> Array:
-    return terms / math.prod(model.event) if config.log_prob == "mean" else terms
+    return terms / model.size if config.log_prob == "mean" else terms
 
 
 def sample(

@@ -10,6 +10,7 @@ from jax import Array
 from jdp.alignment.chain import DrawnConfig, divergence
 from jdp.alignment.learner import NOTHING, Aligned, each, init, watch
 from jdp.alignment.models import GivenDraw, Model
+from jdp.alignment.presets import presets_of
 from jdp.diffusion.transitions import ddim
 from jdp.errors import check_settings
 from jdp.learning.optimiser import descend
@@ -78,6 +79,7 @@ def _update(
     "alignment",
     "ctrl",
     CTRLConfig,
+    presets_of(CTRLConfig(learning_rate=1e-2, kl_weight=1.0), 300, 256),
     title="CTRL",
     paper="arXiv 2406.12120",
     idea="a new condition: the gradient of a classifier of samples, through the chain that drew them",

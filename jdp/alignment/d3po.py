@@ -11,6 +11,7 @@ from jax import Array
 from jdp.alignment.chain import DrawnConfig, density, drawn, sample
 from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.errors import UserError
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import flat
@@ -85,6 +86,7 @@ def _loss(
     "alignment",
     "d3po",
     D3POConfig,
+    presets_of(D3POConfig(learning_rate=1e-4), 200, 128, paper=D3POConfig(learning_rate=3e-5)),
     title="D3PO",
     paper="arXiv 2311.13231",
     idea="preferences between two chains, a step of one against the same step of the other",

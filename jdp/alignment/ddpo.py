@@ -6,6 +6,7 @@ from functools import lru_cache
 from jdp.alignment import advantages
 from jdp.alignment.chain import ChainConfig, chain_learner
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.registry import register
 from jdp.types import Learner
 
@@ -23,6 +24,12 @@ class DDPOConfig(ChainConfig):
     "alignment",
     "ddpo",
     DDPOConfig,
+    presets_of(
+        DDPOConfig(learning_rate=3e-3),
+        150,
+        16,
+        paper=DDPOConfig(learning_rate=3e-4, clip=1e-4, log_prob="mean", normalise=True, kl_weight=0.0),
+    ),
     title="DDPO",
     paper="arXiv 2305.13301",
     idea="policy gradients on the steps of a denoising chain",

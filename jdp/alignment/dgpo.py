@@ -14,6 +14,7 @@ from jax import Array
 from jdp.alignment import advantages, tokens
 from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.models import TokenModel
+from jdp.alignment.presets import presets_of
 from jdp.alignment.tokens import Rows, StepsConfig
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params, named_keys
@@ -59,6 +60,7 @@ def loss(
     "alignment",
     "dgpo",
     DGPOConfig,
+    presets_of(DGPOConfig(learning_rate=2e-3), 60, 8),
     title="DGPO",
     paper="arXiv 2602.19261",
     idea="of tokens: eager policy gradients, of log p(x0 | x_t) in the place of each step's",

@@ -1,6 +1,5 @@
 """Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908): preferences, by how well samples are denoised."""
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from jdp.alignment.learner import Aligned, aligned
 from jdp.alignment.matching import MatchingConfig, Noised, error, noised
 from jdp.alignment.models import Model
 from jdp.alignment.pairs import Pairs
+from jdp.alignment.presets import presets_of
 from jdp.learning.ppo import flat
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params
@@ -60,12 +60,12 @@ def _loss(
     params: Params, rows: Rows, *, reference: Params, config: DiffusionDPOConfig, model: Model
 ) -> tuple[Array, Metrics]:
     """`-log sigmoid(beta (m_w - m_l))`, m: how much better a sample is denoised than by the reference."""
-    lead, size = rows.winner.time.shape, math.prod(model.event)
+    lead = rows.winner.time.shape
 
     def better(found: Noised) -> Array:
         one = flat(found)
         ours, theirs = (error(p, one, model) for p in (params, reference))
-        return (size * weights(one.time, config) * (theirs - ours)).reshape(lead)
+        return (model.size * weights(one.time, config) * (theirs - ours)).reshape(lead)
 
     margin = better(rows.winner) - better(rows.loser)
     if config.weight == "elbo":  # the bound is a mean over levels, so it comes before the sigmoid
@@ -79,6 +79,7 @@ def _loss(
     "alignment",
     "diffusion_dpo",
     DiffusionDPOConfig,
+    presets_of(DiffusionDPOConfig(), 1500, 256),
     title="Diffusion-DPO",
     paper="arXiv 2311.12908",
     idea="preferences: what won is to be denoised better than by the model as it was, what lost worse",

@@ -11,6 +11,7 @@ from jax import Array
 from jdp.alignment.learner import Aligned, Memory, aligned
 from jdp.alignment.matching import MatchingConfig, Noised, error, noised
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params, named_keys
@@ -89,6 +90,7 @@ def _after(memory: Drawing, params: Params, *, config: DiffusionDROConfig, model
     "alignment",
     "diffusion_dro",
     DiffusionDROConfig,
+    presets_of(DiffusionDROConfig(), 600, 256),
     title="Diffusion-DRO",
     idea="imitation: experts' samples are to be denoised better, by a margin, than the model's own",
     departures="the model's samples are noised anew, where the authors keep the chains that drew them",

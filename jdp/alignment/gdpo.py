@@ -10,6 +10,7 @@ from jax import Array
 from jdp.alignment import advantages
 from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.models import TokenModel
+from jdp.alignment.presets import presets_of
 from jdp.alignment.tokens import TokenConfig, checked
 from jdp.diffusion.discrete.likelihood import Masks, elbo, quadrature
 from jdp.errors import check_settings
@@ -76,6 +77,7 @@ def _loss(
     "alignment",
     "gdpo",
     GDPOConfig,
+    presets_of(GDPOConfig(kl_weight=1.0, learning_rate=3e-3, antithetic=True), 500, 8),
     title="GDPO",
     paper="arXiv 2510.08554",
     idea="of tokens: the ratio of whole sequences by their ELBOs, at few nodes of a quadrature",

@@ -10,7 +10,7 @@ from jax import Array
 
 from jdp.alignment import support
 from jdp.alignment.models import AnyModel, Given, GivenDraw, Model
-from jdp.errors import check_settings
+from jdp.errors import UserError, check_settings
 from jdp.learning.candidates import repeated
 from jdp.learning.optimiser import Trained, begin, clipped_adam, copied
 from jdp.learning.ppo import epochs
@@ -54,6 +54,15 @@ class AlignConfig:
     def optimiser(self) -> optax.GradientTransformation:
         """Adam after clipping."""
         return clipped_adam(self.learning_rate, self.grad_norm)
+
+
+def check_baseline(config: AlignConfig) -> None:
+    """Raises `UserError` where a sample would be judged by the others of a group of one."""
+    if config.group < 2:
+        raise UserError(
+            f"{type(config).__name__}.group is {config.group}; samples are judged by others there: "
+            "draw 2 or more"
+        )
 
 
 class Aligned(NamedTuple):

@@ -6,6 +6,7 @@ from functools import lru_cache
 from jdp.alignment import advantages
 from jdp.alignment.chain import ChainConfig, chain_learner
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.registry import register
 from jdp.types import Learner
 
@@ -24,6 +25,12 @@ class LOOPConfig(ChainConfig):
     "alignment",
     "loop",
     LOOPConfig,
+    presets_of(
+        LOOPConfig(learning_rate=2e-3),
+        60,
+        64,
+        paper=LOOPConfig(learning_rate=3e-4, clip=1e-4, log_prob="mean"),
+    ),
     title="LOOP",
     paper="arXiv 2503.00897",
     idea="PPO on chains; of several samples each is judged by the mean of the others",

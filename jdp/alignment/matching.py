@@ -5,7 +5,6 @@ density. Levels are those of a rectified flow, `sigma = t / (1 - t)`, where the 
 `|D - x0|^2 / t^2`.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,8 +68,9 @@ def denoised(params: Params, rows: Noised, model: Model) -> Array:
 
 def gap(found: Array, other: Array, rows: Noised, model: Model) -> Array:
     """`[R]`, the mean squared difference of the velocities that denoised samples `[R, *event]` say."""
-    square = jnp.sum(jnp.square(found - other), axis=model.event_axes) / math.prod(model.event)
-    return square / jnp.square(rows.time)
+    apart = jnp.square(found - other)
+    apart = apart if model.mask is None else jnp.where(model.mask, apart, 0.0)
+    return jnp.sum(apart, axis=model.event_axes) / model.size / jnp.square(rows.time)
 
 
 def error(params: Params, rows: Noised, model: Model) -> Array:

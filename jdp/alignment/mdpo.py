@@ -14,6 +14,7 @@ from jax import Array
 from jdp.alignment import advantages, tokens
 from jdp.alignment.learner import Aligned, aligned, each
 from jdp.alignment.models import TokenModel
+from jdp.alignment.presets import presets_of
 from jdp.alignment.tokens import Rows, StepsConfig
 from jdp.registry import register
 from jdp.types import Learner, Metrics
@@ -49,6 +50,7 @@ def _collect(
     "alignment",
     "mdpo",
     MDPOConfig,
+    presets_of(MDPOConfig(kl_weight=1.0, learning_rate=2e-3, learned=3), 200, 8),
     title="MDPO",
     paper="arXiv 2508.13148",
     idea="of tokens: learns on its sampler's own states; each step is rewarded by its guess at the whole",

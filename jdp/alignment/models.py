@@ -1,5 +1,6 @@
 """What is aligned: a diffusion model of any parameters, how it is drawn from, and what alignment is given."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,11 +26,25 @@ class Model(NamedTuple):
     denoiser: Callable[[Params, Array], Denoiser]  # (params, condition [B, C]) -> denoiser of x [B, *event]
     event: tuple[int, ...]  # the shape of one sample
     sampling: Sampling  # the levels that a chain goes down
+    counts: Callable[[], Array] | None = None
+    # counts() -> [*event] bool, the entries that are drawn: others are prescribed by the condition, as the
+    # present is in a plan, and count in no density and no error; None: all
 
     @property
     def event_axes(self) -> tuple[int, ...]:
         """Those of a sample, counted from the end."""
         return tuple(range(-len(self.event), 0))
+
+    @property
+    def mask(self) -> Array | None:
+        """`[1, *event]` bool, the entries that count; None: all."""
+        return None if self.counts is None else self.counts()[None]
+
+    @property
+    def size(self) -> Array | int:
+        """How many entries count."""
+        mask = self.mask
+        return math.prod(self.event) if mask is None else jnp.maximum(jnp.sum(mask), 1).astype(jnp.float32)
 
     def start(self, key: Array, count: int) -> Array:
         """`[count, *event]`, what chains begin with; the key is consumed."""

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.alignment import advantages
-from jdp.alignment.learner import Aligned, Memory, aligned, each, in_groups
+from jdp.alignment.learner import Aligned, Memory, aligned, check_baseline, each, in_groups
 from jdp.alignment.matching import MatchingConfig, Noised, denoised, gap, noised
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
 from jdp.learning.optimiser import polyak
 from jdp.registry import register
@@ -34,6 +35,8 @@ class NFTConfig(MatchingConfig):
         super().__post_init__()
         name = type(self).__name__
         check_settings(name, strength=(self.strength, 1e-6, 1e6), old_share=(self.old_share, 0, 1))
+        if not self.bounded:
+            check_baseline(self)
 
 
 class Rows(NamedTuple):
@@ -93,6 +96,7 @@ def _after(memory: Params, params: Params, *, config: NFTConfig, model: Model) -
     "alignment",
     "nft",
     NFTConfig,
+    presets_of(NFTConfig(kl_weight=0.5), 300, paper=NFTConfig(group=24, learning_rate=3e-4)),
     title="DiffusionNFT",
     paper="arXiv 2509.16117",
     idea="good samples pull the velocity, bad ones push its mirror image: no density, no chain",

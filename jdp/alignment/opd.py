@@ -10,6 +10,7 @@ from jax import Array
 from jdp.alignment.chain import DrawnConfig, divergence, drawn, drawn_by, sample
 from jdp.alignment.learner import Aligned, aligned, each
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.distributions import Distribution
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import flat
@@ -55,6 +56,7 @@ def _loss(
     "alignment",
     "opd",
     OPDConfig,
+    presets_of(OPDConfig(learning_rate=2e-3), 400, 256),
     title="DiffusionOPD",
     idea="a student's own chains, each step pulled to that of the teacher of its condition",
     judge="teachers",

@@ -11,6 +11,7 @@ from jax import Array
 from jdp.alignment.learner import Aligned, aligned, each
 from jdp.alignment.matching import MatchingConfig, Noised, error, noised
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.registry import register
 from jdp.types import Learner, Metrics, Params, named_keys
 
@@ -55,6 +56,7 @@ def _loss(
     "alignment",
     "rwr",
     RWRConfig,
+    presets_of(RWRConfig(learning_rate=2e-3), 1500),
     title="RWR",
     paper="arXiv 2302.12192",
     idea="the training loss on samples of the model as it was, weighted by exp(r / beta)",

@@ -10,6 +10,7 @@ from jax import Array
 from jdp.alignment import advantages, tokens
 from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.models import TokenModel
+from jdp.alignment.presets import presets_of
 from jdp.alignment.tokens import Rows, TokenConfig
 from jdp.diffusion.discrete import masking
 from jdp.registry import register
@@ -55,6 +56,7 @@ def _collect(
     "alignment",
     "unigrpo",
     UniGRPOConfig,
+    presets_of(UniGRPOConfig(kl_weight=1.0, learning_rate=2e-3), 200, 8),
     title="UniGRPO",
     paper="arXiv 2505.15809",
     idea="of tokens: GRPO on masked ones alone; a larger share is masked from one inner update to the next",
