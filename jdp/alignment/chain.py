@@ -6,6 +6,7 @@ own, the gradient is that of `E[r] - beta KL`; its optimum is the tilt `p exp(r 
 no memory of its start (`eta` 1).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
