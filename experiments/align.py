@@ -33,6 +33,7 @@ from options import check_positive
 from jdp import devices, evaluation, loops, plotting
 from jdp.alignment.bases import stacked
 from jdp.alignment.presets import TOY
+from jdp.alignment.support import left
 from jdp.errors import check_seed
 from jdp.registry import Entry, Preset
 from jdp.runs import Job
@@ -74,6 +75,7 @@ def main() -> None:
         mesh=job.mesh,
         journal=job.journal,
         phase="alignment",
+        stop_when=left(config.settings.off_support_bound, found.base.model, found.given.rows),
     )
     params = states.trained.params
     after, acts = scored(job, found, params), None

@@ -1,7 +1,7 @@
 """What align.py aligns: its options, the toy or a trained model, its reward, and what is learned from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -110,12 +110,11 @@ def subject(config: Config, entry: Entry) -> Subject:
     if config.model == TOY and entry.options.get("tokens"):
         return on_tokens(config, keys)
     if config.model == TOY:
-        return on_toy(config, keys, wants, taught)
+        return on_toy(config, keys, wants, taught, bool(entry.options.get("consistency")))
     run = trained_run(config.model)
-    if entry.options.get("tokens"):
-        raise jdp.UserError(
-            f"{entry.name} aligns models of tokens: {run.path} is none, choose another method"
-        )
+    for kind, what in (("tokens", "models of tokens"), ("consistency", "consistency models")):
+        if entry.options.get(kind):
+            raise jdp.UserError(f"{entry.name} aligns {what}: {run.path} is none, choose another method")
     base = base_of(run.settings, run.spec, run.state(config.model_seed) if run.states else None)
     found = conditions_of(config, run, base, keys["rows"])
     scored = found[: min(len(found), 64)]
@@ -133,10 +132,10 @@ def subject(config: Config, entry: Entry) -> Subject:
     return Subject(base, given_of(config, base, judge, found, keys, wants), judge, scored, each, None, run)
 
 
-def on_toy(config: Config, keys: dict[str, jax.Array], wants: str | None, taught: bool) -> Subject:
+def on_toy(config: Config, keys: dict[str, jax.Array], wants: str | None, taught: bool, few: bool) -> Subject:
     """The mixture, with a reward of its own or a user's."""
     own = "linear" if not config.reward or ":" in config.reward else config.reward
-    toy = problems.problem(keys["check"], own, beta=config.beta, taught=taught)
+    toy = problems.problem(keys["check"], own, beta=config.beta, taught=taught, few=few)
     judge, targets = toy.judge, toy.targets
     if ":" in config.reward and not taught:
         judge, targets = judged_by(toy.base, loaded(config.reward)), None
@@ -247,7 +246,7 @@ def calls_of(entry: Entry, config: Config, found: Subject) -> int:
     """Network calls of an update of one seed."""
 
     def make(model: Any) -> Any:
-        return entry.make(config.settings, model)
+        return entry.make(replace(config.settings, watched=0), model)  # what is drawn to watch is not its own
 
     learner = make(found.base.model)
     state = jax.eval_shape(learner.init, jax.random.key(0), found.given)

@@ -15,6 +15,7 @@ from jdp.alignment import advantages
 from jdp.alignment.chain import Advantage, ChainConfig, Rows, chain_learner, counted, judged_chains
 from jdp.alignment.learner import Aligned, Memory, each
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.diffusion.transitions import Step
 from jdp.errors import check_settings
 from jdp.registry import register
@@ -130,6 +131,7 @@ def _after(updates: Array, params: Params, *, config: B2DiffuRLConfig, model: Mo
     "alignment",
     "b2_diffurl",
     B2DiffuRLConfig,
+    presets_of(B2DiffuRLConfig(learning_rate=3e-3), 60, 16, paper=B2DiffuRLConfig()),
     title="B2-DiffuRL",
     paper="arXiv 2503.11240",
     idea="branches of a shared prefix are compared, and the last steps learn before the first",

@@ -8,6 +8,7 @@ from jax import Array
 from jdp.alignment import advantages, surrogates
 from jdp.alignment.chain import ChainConfig, Rows, chain_learner, collect_whole
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
 from jdp.registry import register
 from jdp.types import Learner, Metrics
@@ -42,6 +43,7 @@ def _gated(log_prob: Array, rows: Rows, config: FiberPOConfig) -> tuple[Array, M
     "alignment",
     "fiberpo",
     FiberPOConfig,
+    presets_of(FiberPOConfig(learning_rate=3e-3), 60, 16),
     title="FiberPO",
     paper="arXiv 2603.08239",
     idea="ratios gated at two scales: a chain's mean change, and what its steps do besides",

@@ -11,6 +11,7 @@ from jdp.alignment import advantages, chain
 from jdp.alignment.chain import ChainConfig, Rows, chain_learner, counted
 from jdp.alignment.learner import Aligned
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.diffusion.transitions import flow_sde
 from jdp.errors import check_settings
 from jdp.registry import register
@@ -54,6 +55,14 @@ def _collect(key: Array, state: Aligned, batch: Array, **settings: Any) -> tuple
     "alignment",
     "flow_grpo",
     FlowGRPOConfig,
+    presets_of(
+        FlowGRPOConfig(
+            learning_rate=4e-3, group=16, epochs=4, levels=None, eta=1.0, spread="none", kl_weight=1.0
+        ),
+        60,
+        16,
+        paper=FlowGRPOConfig(),
+    ),
     title="Flow-GRPO",
     paper="arXiv 2505.05470",
     idea="GRPO on the chains of a flow, drawn as an SDE with its marginals; few steps in training",

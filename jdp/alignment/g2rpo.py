@@ -21,6 +21,7 @@ from jdp.alignment.chain import (
 )
 from jdp.alignment.learner import Aligned, each, in_groups
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.diffusion import chains
 from jdp.diffusion.transitions import Step, euler_step, flow_sde
 from jdp.errors import UserError, check_settings
@@ -112,6 +113,13 @@ def _collect(
     "alignment",
     "g2rpo",
     G2RPOConfig,
+    presets_of(
+        G2RPOConfig(learning_rate=2e-3, branching=25, eta=1.0, spread="none", kl_weight=2.0),
+        60,
+        16,
+        run=G2RPOConfig(learning_rate=2e-4, branching=5, eta=1.0, spread="none", kl_weight=0.1),
+        paper=G2RPOConfig(),
+    ),
     title="G2RPO",
     paper="arXiv 2510.01982",
     idea="noise in one step and the ODE around it; advantages summed over step sizes of what is left",

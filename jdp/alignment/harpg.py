@@ -13,6 +13,7 @@ from jdp.alignment.chain import chain_learner, density, divergence, drawn, judge
 from jdp.alignment.learner import Aligned, each
 from jdp.alignment.models import Model
 from jdp.alignment.n_pg_igt import NormalisedConfig
+from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
 from jdp.finetune.chain import Moves, moves
 from jdp.learning import policy_gradients
@@ -107,6 +108,7 @@ def _update(
     "alignment",
     "harpg",
     HARPGConfig,
+    presets_of(HARPGConfig(), 300, 16),
     title="(N-)HARPG",
     paper="arXiv 2302.01734",
     idea="the mean of past policy gradients is moved with the parameters, by a product with the Hessian",

@@ -13,6 +13,7 @@ from jax import Array
 from jdp.data.episodes import Episodes
 from jdp.diffusion.discrete.samplers import Unmasked, Unmasking, unmask
 from jdp.diffusion.sampling import Sampling
+from jdp.diffusion.transitions import Step, ddim
 from jdp.types import AnyArray, Denoiser, Params, PyTree, TokenDenoiser
 
 Reward = Callable[[Array, Array], Array]
@@ -29,6 +30,7 @@ class Model(NamedTuple):
     counts: Callable[[], Array] | None = None
     # counts() -> [*event] bool, the entries that are drawn: others are prescribed by the condition, as the
     # present is in a plan, and count in no density and no error; None: all
+    step: Step = ddim  # of the chains whose divergence is told
 
     @property
     def event_axes(self) -> tuple[int, ...]:

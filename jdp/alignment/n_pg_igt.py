@@ -10,6 +10,7 @@ from jdp.alignment import advantages
 from jdp.alignment.chain import ChainConfig, chain_learner
 from jdp.alignment.learner import Aligned
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
 from jdp.learning import policy_gradients
 from jdp.registry import register
@@ -70,6 +71,7 @@ def _update(
     "alignment",
     "n_pg_igt",
     NPGIGTConfig,
+    presets_of(NPGIGTConfig(), 300, 16),
     title="N-PG-IGT",
     paper="arXiv 2302.01734",
     idea="policy gradients so far ahead that their mean is of the present parameters; steps of a set length",

@@ -9,12 +9,13 @@ from jdp.alignment import token_toy, toy
 from jdp.alignment.bases import Base
 from jdp.alignment.toy import FOUR, Mixture
 from jdp.diffusion.discrete.samplers import Unmasking
-from jdp.diffusion.sampling import Sampling
+from jdp.diffusion.sampling import ConsistencySampling, Sampling
 from jdp.errors import UserError
 from jdp.types import Params, bind
 
 SAMPLING = Sampling(sampler="ddpm", steps=25)  # stochastic: its noise keeps no memory of the start
 TEACHERS = (FOUR.tilted(toy.SLOPE, 1.0), FOUR.tilted((-toy.SLOPE[0], toy.SLOPE[1]), 1.0))
+FEW = ConsistencySampling(steps=4, sigma_min=0.2)  # of the mixture's consistency function
 REWARDS = ("linear", "modes")
 
 
@@ -47,13 +48,16 @@ def token_problem(key: Array, steps: int = 4) -> Problem:
     return Problem(base, given.judge, given.rows, None)
 
 
-def problem(key: Array, reward: str, *, beta: float = 1.0, taught: bool = False) -> Problem:
+def problem(
+    key: Array, reward: str, *, beta: float = 1.0, taught: bool = False, few: bool = False
+) -> Problem:
     """The toy of a built-in reward, or of two exact teachers (`taught`); the key is consumed.
 
     Args:
         reward: "linear", whose optimum is the tilt `p exp(r / beta)`; "modes", four conditions that ask for a
             mode each, by `log p(mode | x)`: their optimum is nearly that mode alone.
         beta: the weight of the divergence in whose optimum samples are compared with.
+        few: whether the model is the mixture's consistency function, which takes four steps.
 
     Raises:
         UserError: if there is no such reward.
@@ -67,5 +71,6 @@ def problem(key: Array, reward: str, *, beta: float = 1.0, taught: bool = False)
         given, targets = toy.given_modes(key), tuple(alone)
     else:
         raise UserError(f"--reward {reward}: the toy has {', '.join(REWARDS)}, or give file.py:function")
-    base = Base(toy.model(SAMPLING), given.params, bind(_as_they_are), _nothing, _itself)
+    model = toy.consistency_model(FEW) if few else toy.model(SAMPLING)
+    base = Base(model, given.params, bind(_as_they_are), _nothing, _itself)
     return Problem(base, given.judge, given.rows, targets)

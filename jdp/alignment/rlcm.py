@@ -12,6 +12,7 @@ from jdp.alignment import advantages, chain, surrogates
 from jdp.alignment.chain import ChainConfig, Rows, chain_learner
 from jdp.alignment.learner import Aligned
 from jdp.alignment.models import Model
+from jdp.alignment.presets import presets_of
 from jdp.diffusion.transitions import consistency
 from jdp.errors import UserError, check_settings
 from jdp.registry import register
@@ -60,10 +61,12 @@ def _regressed(
     "alignment",
     "rlcm",
     RLCMConfig,
+    presets_of(RLCMConfig(learning_rate=3e-3, epochs=4), 100, 16, paper=RLCMConfig()),
     title="RLCM",
     paper="arXiv 2404.03673",
     idea="policy gradients on the few steps of a consistency model, or REBEL's regression (arXiv 2404.16767)",
     departures="held to the model by a divergence; groups in the place of a running mean for each prompt",
+    consistency=True,
 )
 @lru_cache
 def rlcm(config: RLCMConfig, model: Model) -> Learner:

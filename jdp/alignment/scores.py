@@ -14,7 +14,6 @@ from jdp.alignment.models import Model
 from jdp.alignment.toy import FOUR, Measured, Mixture
 from jdp.diffusion import chains
 from jdp.diffusion.discrete import exact
-from jdp.diffusion.transitions import ddim
 from jdp.learning.candidates import repeated
 from jdp.types import Params, named_keys
 
@@ -46,9 +45,9 @@ def score(
     """
     keys, seen, config = named_keys(key, "sample", "chain"), repeated(condition, count), DrawnConfig()
     x0 = model.sample(keys["sample"], params, seen)
-    states = sample(keys["chain"], params, seen, config, model)
+    states = sample(keys["chain"], params, seen, config, model, model.step)
     apart = chains.chain_kl(
-        ddim,
+        model.step,
         model.denoiser(params, seen),
         model.denoiser(reference, seen),
         states,

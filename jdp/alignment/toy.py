@@ -19,7 +19,7 @@ from jdp.alignment.models import Given, Model
 from jdp.diffusion import exact
 from jdp.diffusion.denoiser import edm_preconditioning, network_levels
 from jdp.diffusion.sampling import Sampling
-from jdp.diffusion.transitions import euler_step, heun_step
+from jdp.diffusion.transitions import consistency, euler_step, heun_step
 from jdp.networks.mlp import mlp
 from jdp.types import Bound, Denoiser, Network, Params, bind, expand
 
@@ -111,7 +111,7 @@ def model(sampling: Sampling, of: Mixture = FOUR) -> Model:
 def consistency_model(sampling: Sampling, of: Mixture = FOUR, *, steps: int = 12) -> Model:
     """Its consistency function, `steps` of the exact ODE, with a correction that learns."""
     settings = (("network", NETWORK), ("of", of), ("steps", steps))
-    return Model(Bound(_consistency, settings), (len(of.means[0]),), sampling)
+    return Model(Bound(_consistency, settings), (len(of.means[0]),), sampling, step=consistency)
 
 
 def _linear(slope: Array, x0: Array, condition: Array) -> Array:
