@@ -24,6 +24,7 @@ KINDS = {
     "Planners": "planner",
     "Policies": "policy",
     "Fine-tuners": "fine_tuner",
+    "Alignment": "alignment",
     "World models": "world_model",
 }
 METHODS = {
