@@ -79,7 +79,7 @@ def _update(
     "alignment",
     "ctrl",
     CTRLConfig,
-    presets_of(CTRLConfig(learning_rate=1e-2, kl_weight=1.0), 300, 256),
+    presets_of(CTRLConfig(learning_rate=2e-3, kl_weight=1.0), 300, 256),
     title="CTRL",
     paper="arXiv 2406.12120",
     idea="a new condition: the gradient of a classifier of samples, through the chain that drew them",
