@@ -63,7 +63,7 @@ def loss(
     presets_of(DGPOConfig(learning_rate=2e-3), 60, 8),
     title="DGPO",
     paper="arXiv 2602.19261",
-    idea="of tokens: eager policy gradients, of log p(x0 | x_t) in the place of each step's",
+    idea="of tokens: eager policy gradients, of log p(x0 given x_t) in the place of each step's",
     departures="of sequences under masked diffusion, where the authors' are directed graphs under another "
     "one; rewards are normalised over the group",
     tokens=True,

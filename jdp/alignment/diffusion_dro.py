@@ -1,4 +1,4 @@
-"""Diffusion-DRO (Wu et al. 2025): experts' samples are ranked above the model's own."""
+"""Diffusion-DRO (Wu et al. 2025, arXiv 2510.18353): experts' samples are ranked above the model's own."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,6 +92,7 @@ def _after(memory: Drawing, params: Params, *, config: DiffusionDROConfig, model
     DiffusionDROConfig,
     presets_of(DiffusionDROConfig(), 600, 256),
     title="Diffusion-DRO",
+    paper="arXiv 2510.18353",
     idea="imitation: experts' samples are to be denoised better, by a margin, than the model's own",
     departures="the model's samples are noised anew, where the authors keep the chains that drew them",
     rows="experts",

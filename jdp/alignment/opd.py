@@ -1,4 +1,4 @@
-"""DiffusionOPD: several teachers make one student, on the student's own chains."""
+"""DiffusionOPD (Li et al. 2026, arXiv 2605.15055): teachers make one student, on the student's own chains."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,6 +58,7 @@ def _loss(
     OPDConfig,
     presets_of(OPDConfig(learning_rate=2e-3), 400, 256),
     title="DiffusionOPD",
+    paper="arXiv 2605.15055",
     idea="a student's own chains, each step pulled to that of the teacher of its condition",
     judge="teachers",
 )
