@@ -33,6 +33,8 @@ def commands() -> list[list[str]]:
     found = [[*command, *BUNDLED] for command in [["world_models", "--env", "walker2d-medium"], *found]]
     found += [["online_rl", "--agent", name, "--env", "Pendulum-v1"] for name in registry.entries("online")]
     found += [["online_rl", "--agent", "ppo", "--env", "Hopper-v5"]]
+    found += [["align", "--method", name] for name in registry.entries("alignment")]
+    found += [["align", "--model", "maze2d-umaze-diffuser", "--reward", "avoid"], ["align", "--benchmark"]]
     return [*found, ["collect_locomotion", "--env", "Hopper-v5", "--minari", "none"]]
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from methods import MethodConfig, fitted
 from opening import figures, finish, heading, load, minutes, open_job, score_line
-from options import EvaluationConfig, check_batches, check_counts, with_options
+from options import EvaluationConfig, TrainingOptions, check_batches, check_counts, with_options
 
 from jdp import evaluation, loops, plotting, registry
 from jdp.devices import Compilations
@@ -47,7 +47,14 @@ class PlayConfig(EvaluationConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayedConfig(MethodConfig[T]):
+class PlayOptions(TrainingOptions):
+    """What every script asks for that plays in closed loop, one seed after another."""
+
+    evaluation: PlayConfig = field(default_factory=PlayConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedConfig(MethodConfig[T], PlayOptions):
     """Train a planner or a policy and play it in closed loop."""
 
     seeds: int = 2
@@ -85,8 +92,13 @@ def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[J
     return open_job(experiment, config, data, notes, keys, windows=windows), method
 
 
-def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> Record:
-    """Plays every seed's last checkpoint and times its decisions; what was played before is not repeated."""
+def evaluate(
+    job: Job[PlayOptions], name: str, method: Method, states: PyTree, phase: str = "evaluation"
+) -> Record:
+    """Plays every seed's last checkpoint and times its decisions; what was played before is not repeated.
+
+    Pictures are of the phase "evaluation".
+    """
     config, spec = job.config, job.data.spec
 
     def after(seed: int, record: Record, played: Played, recorder: Recorder) -> None:
@@ -94,7 +106,7 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
         scores = 100 * played.success.mean() if evaluation.is_success(spec) else scores
         took = 1e3 * record["latency"]["median"]
         print(f"seed {seed}: {evaluation.score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms")
-        if seed == 0:
+        if seed == 0 and phase == "evaluation":
             draw_episodes(figures(job), spec, f"{name}, {job.data.origin.name}", played, recorder)
 
     records = loops.play_in_turn(
@@ -111,6 +123,7 @@ def evaluate(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> 
         mesh=job.mesh,
         journal=job.journal,
         after=after,
+        phase=phase,
     )
     return evaluation.summary_of_seeds(records, spec)
 

@@ -1,7 +1,7 @@
 """What scripts that train any registered method share: its name first, then its own options and presets."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
 from command_line import first_words, given, parse, usual_preset
@@ -38,6 +38,7 @@ def method_command(
     rest: Rest,
     option: str | None = None,
     more: Callable[[Entry], type[C]] | None = None,
+    env: str | None = None,
 ) -> tuple[Entry, C]:
     """The method that `--<option>` names, and the whole command line with its preset as defaults.
 
@@ -46,6 +47,7 @@ def method_command(
         rest: what presets say of the script's other options, and where it differs from the method's own.
         option: the kind's name, where it is not another.
         more: the dataclass in the place of `config`, where methods of the kind ask for other options.
+        env: the task that presets depend on, where no --env says it.
     """
     option = option or kind
     first = first_words(**{option: default}, env=config.env, preset=None, plugin=())
@@ -53,7 +55,8 @@ def method_command(
         registry.load_plugin(plugin)
     entry = registry.entry(kind, getattr(first, option))
     config = config if more is None else more(entry)
-    task, name = registry.task_of(first.env, full_d4rl_name(first.env) or ""), first.preset or usual_preset()
+    where, name = env or first.env, first.preset or usual_preset()
+    task = registry.task_of(where, full_d4rl_name(where) or "")
     presets = dict(entry.presets(task)) if entry.presets else {}
     presets = presets or dict.fromkeys(("smoke", "cpu", "paper"), Preset(entry.config(), 1_000, 64))
     if name not in presets:
@@ -61,12 +64,13 @@ def method_command(
     found = presets[name]
     options: dict[str, Any] = {option: entry.name, "preset": name}
     options |= {"settings": found.settings, "updates": found.updates}
-    options |= {"batch_size": found.batch_size} if issubclass(config, RunConfig) else {}
+    known = {field.name for field in fields(config)}
+    options |= {"batch_size": found.batch_size} if "batch_size" in known else {}
     options |= {} if found.seeds is None else {"seeds": found.seeds}
     options |= rest(entry, presets)[name]
-    known = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
+    listed = [f"  {name:<18} {e.title}: {e.idea}" for name, e in registry.entries(kind).items()]
     own: type[C] = config[entry.config]  # pyright: ignore
-    return entry, parse(own, own(**options), "\n".join([description, f"--{option} is one of", *known]))
+    return entry, parse(own, own(**options), "\n".join([description, f"--{option} is one of", *listed]))
 
 
 def fitted(entry: Entry, settings: T, data: Episodes, updates: int, part: str = "settings") -> T:

@@ -15,6 +15,7 @@ from jdp.errors import UserError
 if TYPE_CHECKING:
     from jdp import (
         agents,
+        alignment,
         data,
         devices,
         diffusion,
@@ -40,6 +41,7 @@ __all__ = [
     "UserError",
     "__version__",
     "agents",
+    "alignment",
     "data",
     "devices",
     "diffusion",

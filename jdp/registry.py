@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 
 from jdp.errors import UserError
 
-Kind = Literal["agent", "policy", "planner", "world_model", "fine_tuner", "online"]
+Kind = Literal["agent", "policy", "planner", "world_model", "fine_tuner", "online", "alignment"]
 # The rooms whose files are looked into. What lies there and registers nothing is shared by its siblings.
 ROOMS: dict[Kind, str] = {
     "agent": "jdp.agents",
@@ -32,6 +32,7 @@ ROOMS: dict[Kind, str] = {
     "world_model": "jdp.world_models",
     "fine_tuner": "jdp.finetune",
     "online": "jdp.online",
+    "alignment": "jdp.alignment",
 }
 # Steps that a plan spans in each maze (Diffuser, arXiv 2205.09991, appendix C).
 MAZE_HORIZONS = {"umaze": 128, "open": 128, "medium": 256, "large": 384, "giant": 512}

@@ -100,6 +100,16 @@ class Denoiser(Protocol):
     def __call__(self, x: Array, sigma: Array) -> Array: ...
 
 
+class TokenDenoiser(Protocol):
+    """`(tokens, level) -> logits`: of every masked token the distribution `p(x0_i | tokens)`.
+
+    Tokens are `[..., L]` int32 from 0 to V - 1, and V where they are masked; `level` `[...]` is the share of
+    them that is; logits are `[..., L, V]`, of which only those of masked tokens mean anything.
+    """
+
+    def __call__(self, tokens: Array, level: Array) -> Array: ...
+
+
 class Network(NamedTuple):
     """A module system behind two functions; nothing else knows which system it is."""
 

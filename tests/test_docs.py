@@ -24,6 +24,7 @@ KINDS = {
     "Planners": "planner",
     "Policies": "policy",
     "Fine-tuners": "fine_tuner",
+    "Alignment": "alignment",
     "World models": "world_model",
 }
 METHODS = {
@@ -91,7 +92,12 @@ def test_the_readme_counts_what_is_registered():
     readme = (ROOT / "README.md").read_text()
     (text,) = re.findall(r"<!-- counts -->\n(.*?)<!-- end counts -->", readme, re.DOTALL)
     for section, kind in KINDS.items():
-        word = {"policy": "diffusion policies", "fine_tuner": "fine-tuner"}.get(kind, section.lower())
+        words = {
+            "policy": "diffusion policies",
+            "fine_tuner": "fine-tuner",
+            "alignment": "methods of alignment",
+        }
+        word = words.get(kind, section.lower())
         assert re.findall(rf"(\d+) {word}", text) == [str(len(registry.entries(kind)))], kind
 
 

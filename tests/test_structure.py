@@ -18,6 +18,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("world_models", "agents"),
     ("policies", "planners", "online"),
     ("synthesis", "finetune"),
+    ("alignment",),
     ("loops",),
     ("evaluation", "plotting", "runs"),
 )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.tree_util import Partial
 
 from jdp.agents.presets import presets_of
 from jdp.data.checks import check_fits
@@ -23,7 +24,7 @@ from jdp.learning.observations import observation_affine, standardised
 from jdp.learning.optimiser import Trained, begin, constant_adam, descend
 from jdp.networks.mlp import mlp
 from jdp.registry import Preset, Task, register
-from jdp.types import Method, Metrics, Network, Normal, Params, Spec, Transition, named_keys
+from jdp.types import Method, Metrics, Network, Normal, Params, Spec, Transition, bind, named_keys
 
 ACTION_LIMIT = 1 - 1e-5  # data actions are clipped to it, as in the authors' loader
 
@@ -137,6 +138,19 @@ def _update(
     return state, {**value_metrics, **actor_metrics, **critic_metrics}
 
 
+def action_value(state: IQLState, config: IQLConfig, spec: Spec) -> Partial:
+    """Q as a function of observations `[B, O]` in the units of the task and actions `[B, A]`: `[B]`."""
+    return bind(_action_value, state.target_critic, state.standardise, config=config, spec=spec)
+
+
+def _action_value(
+    params: Params, standardise: Affine, observation: Array, action: Array, *, config: IQLConfig, spec: Spec
+) -> Array:
+    judges = _networks(config, spec)[2]
+    q = judges.apply(params, standardise(observation), jnp.clip(action, -ACTION_LIMIT, ACTION_LIMIT))
+    return jnp.min(q, axis=0) / config.reward_scale
+
+
 def _target(state: IQLState, observation: Array, *, config: IQLConfig, spec: Spec) -> Normal:
     actor = _networks(config, spec)[1]
     return gaussian(state.actor.params, actor, state.standardise(observation), config.log_std_range)
@@ -156,6 +170,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     paper="arXiv 2110.06169",
     idea="expectile regression of V, so that no unseen action is ever asked for",
     fit=falling_rates_and_scaled_rewards,
+    critic=action_value,
 )
 @lru_cache
 def iql(config: IQLConfig, spec: Spec) -> Method:

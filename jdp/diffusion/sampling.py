@@ -7,7 +7,7 @@ from functools import partial
 import jax
 from jax import Array
 
-from jdp.diffusion.samplers import FLOW_SAMPLERS, SAMPLERS, Sampler
+from jdp.diffusion.samplers import FLOW_SAMPLERS, SAMPLERS, Sampler, consistency
 from jdp.diffusion.schedules import flow, karras
 from jdp.errors import UserError
 from jdp.types import Denoiser, named_keys
@@ -90,3 +90,12 @@ class FlowSampling(Sampling):
     def sigmas(self) -> Array:
         """`[steps + 1]`, from .999 of the time (level 999) to 0."""
         return flow(self.steps)
+
+
+@dataclass(frozen=True)
+class ConsistencySampling(Sampling):
+    """Of a consistency model: a jump from each level, and noise up to the next one."""
+
+    def function(self) -> Sampler:
+        """Of any consistency function, also one that is exact down to level 0."""
+        return partial(consistency, sigma_min=0.0)

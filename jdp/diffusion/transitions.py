@@ -194,6 +194,26 @@ def flow_sde(
     return _normal(x, denoised + kept * (x - denoised), std, sigma, sigma_next, std_floor), memory
 
 
+def consistency(
+    denoiser: Denoiser,
+    memory: PyTree,
+    x: Array,
+    sigma: Array,
+    sigma_next: Array,
+    *,
+    eta: Scalar = 1.0,
+    std_floor: Scalar = 0.0,
+) -> tuple[Normal, PyTree]:
+    """A jump of a consistency function and new noise (arXiv 2303.01469, algorithm 1); no memory.
+
+    Here `denoiser` is a consistency function, `f(x, sigma)` where the ODE from `x` ends: the next state has
+    mean `f` and std `sigma'`, which `eta` scales.
+    """
+    jumped = denoiser(x, network_levels(sigma, x))
+    std = jnp.broadcast_to(eta * expand(sigma_next, x), x.shape)
+    return _normal(x, jumped, std, sigma, sigma_next, std_floor), memory
+
+
 class Multistep(NamedTuple):
     """What DPM-Solver++(2M) remembers of its last step; zeros before the first."""
 

@@ -6,7 +6,7 @@ in the study of Huang et al. (2022, "The 37 implementation details of PPO").
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,20 @@ from jdp.learning.running import RunningMoments, seen
 from jdp.types import Metrics, Params, PyTree, Rollout
 
 T = TypeVar("T")
+
+
+class Passes(Protocol):
+    """How a batch is learned from."""
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def minibatches(self) -> int: ...
+    @property
+    def target_kl(self) -> float | None: ...
+    def optimiser(self) -> optax.GradientTransformation: ...
+
+
 MinibatchLoss = Callable[[Params, PyTree], tuple[Array, Metrics]]
 # (params, rows [B, ...]) -> (scalar, metrics), of which "approximate_kl" [] may stop the epochs
 
@@ -185,10 +199,14 @@ def epochs(
     trained: Trained,
     rows: PyTree,
     loss: MinibatchLoss,
-    config: PPOConfig,
+    config: Passes,
     optimiser: optax.GradientTransformation | None = None,
+    *,
+    shuffle: bool = True,
 ) -> tuple[Trained, Metrics]:
     """`config.epochs` passes over `rows` `[B, ...]` in random minibatches; the key is consumed.
+
+    Without `shuffle` every pass takes them in their order.
 
     What does not fill the last minibatch is left out of that epoch. With a `target_kl` nothing is learned
     after the minibatch in which the policy had moved further. Metrics are means over the minibatches.
@@ -199,7 +217,8 @@ def epochs(
     batches = count // size
 
     def epoch(carry: tuple[Trained, Array], key: Array) -> Any:
-        order = jax.random.permutation(key, count)[: batches * size].reshape(batches, size)
+        order = jax.random.permutation(key, count) if shuffle else jnp.arange(count)
+        order = order[: batches * size].reshape(batches, size)
 
         def one(carry: tuple[Trained, Array], places: Array) -> Any:
             trained, going = carry

@@ -1,6 +1,7 @@
 """Loops that train and play: typed, public, without files or a screen."""
 
 from jdp.loops.check import check_method
+from jdp.loops.chunks import StopWhen
 from jdp.loops.controller import seeded
 from jdp.loops.dreams import dream_of
 from jdp.loops.evaluation import play_in_turn, play_together
@@ -27,6 +28,7 @@ __all__ = [
     "Progress",
     "ProgressBar",
     "Recorder",
+    "StopWhen",
     "block_program",
     "check_method",
     "chunk_program",

@@ -69,10 +69,11 @@ def play_in_turn(
     mesh: Mesh | None = None,
     journal: Journal | None = None,
     after: AfterSeed | None = None,
+    phase: str = "evaluation",
 ) -> list[Record]:
     """Plays every seed of `states` `[S, ...]`, and times its decisions; what the journal has is not repeated.
 
-    Records of phase "evaluation", one a seed: `returns`, `success`, `lengths` `[n]`, `latency`, `seconds`.
+    Records of `phase`, one a seed: `returns`, `success`, `lengths` `[n]`, `latency`, `seconds`.
 
     Args:
         keys: "play" and "latency"; seed `s` uses `fold_in(key, s)`.
@@ -81,8 +82,8 @@ def play_in_turn(
         after: called after each seed that was played now, before its record is logged.
     """
     journal = Memory() if journal is None else journal
-    journal.cut("evaluation", seeds)
-    done = {r["step"] for r in journal.records("evaluation")}
+    journal.cut(phase, seeds)
+    done = {r["step"] for r in journal.records(phase)}
     for s in (s for s in range(seeds) if s + 1 not in done):
         state, recorder = jax.tree.map(lambda x, s=s: x[s], states), Recorder(min(pictures, episodes))
         began = time.monotonic()
@@ -111,5 +112,5 @@ def play_in_turn(
         }
         if after is not None:
             after(s, record, played, recorder)
-        journal.log("evaluation", s + 1, record)
-    return [r for r in journal.records("evaluation") if r["step"] <= seeds]
+        journal.log(phase, s + 1, record)
+    return [r for r in journal.records(phase) if r["step"] <= seeds]

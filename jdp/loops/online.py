@@ -16,12 +16,13 @@ from jdp.errors import UserError
 from jdp.finetune.dream import Dream
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.learning.optimiser import copied
+from jdp.loops.chunks import Chunks
 from jdp.loops.collect import Episodes, score
 from jdp.loops.journal import Journal, Memory
 from jdp.loops.off_policy import off_policy, offline_rows
 from jdp.loops.on_policy import in_dreams, on_policy
 from jdp.loops.rounds import Evaluate, evaluate_due
-from jdp.loops.train import INIT, Chunks, continue_training, vmapped
+from jdp.loops.train import INIT, continue_training, vmapped
 from jdp.types import Json, Learner, Method, Policy, PyTree, Task, Update
 
 Acting = OnPolicyConfig | OffPolicyConfig

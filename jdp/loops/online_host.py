@@ -13,6 +13,7 @@ from jax import Array
 from jdp.data.draws import batches, together
 from jdp.learning.acting import OffPolicyConfig, OnPolicyConfig
 from jdp.learning.optimiser import copied
+from jdp.loops.chunks import Chunks
 from jdp.loops.collect import finished
 from jdp.loops.host import HostEnvironments, HostState, acted
 from jdp.loops.journal import Journal, Memory
@@ -20,7 +21,7 @@ from jdp.loops.off_policy import Buffer, buffer_of, kept, learn, offline_rows
 from jdp.loops.on_policy import explores
 from jdp.loops.play import Make
 from jdp.loops.rounds import Evaluate, evaluate_due
-from jdp.loops.train import INIT, Chunks, vmapped
+from jdp.loops.train import INIT, vmapped
 from jdp.tasks.simulators.batch import Outcome
 from jdp.types import Decision, Logged, Method, Policy, PyTree, Rollout, Spec, named_keys
 

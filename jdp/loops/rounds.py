@@ -11,8 +11,9 @@ from jdp.data.draws import TransitionDraw, batches
 from jdp.data.pools import Pool, PoolDraw, seed_axes
 from jdp.data.stream import host_device
 from jdp.errors import UserError
+from jdp.loops.chunks import Chunks
 from jdp.loops.journal import Journal, Memory
-from jdp.loops.train import INIT, Chunks, continue_training, in_files, vmapped
+from jdp.loops.train import INIT, continue_training, in_files, vmapped
 from jdp.types import AnyArray, Logged, Method, PyTree
 
 PoolFor = Callable[[int, PyTree], Pool]  # (updates made, states [S, ...]) -> what batches are drawn from

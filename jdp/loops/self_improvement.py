@@ -14,8 +14,9 @@ from jdp.data import Episodes, Hindsight, SegmentDraw, SegmentRows, rows_of
 from jdp.data.draws import batches
 from jdp.devices.mesh import gathered, split_batch
 from jdp.errors import UserError
+from jdp.loops.chunks import Chunks
 from jdp.loops.journal import Journal, Memory
-from jdp.loops.train import Chunks, continue_training, vmapped
+from jdp.loops.train import continue_training, vmapped
 from jdp.types import Bound, Imagine, Method, PyTree, Segments, named_keys
 
 BATCH = 240  # plans drawn at once, of which every device gets as many: the test compares plans of one call

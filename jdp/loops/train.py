@@ -1,11 +1,9 @@
 """One model or all seeds of it, trained on rows of a dataset: begun or resumed, logged, saved."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
@@ -13,10 +11,10 @@ from jdp.data.draws import batches, together
 from jdp.data.stream import Stream, blocks, host_device
 from jdp.devices import distributed
 from jdp.devices.mesh import on_one
-from jdp.errors import UserError
+from jdp.loops.chunks import Chunks, Stopped, StopWhen
 from jdp.loops.fit import fit, fit_blocks
-from jdp.loops.journal import Journal, Memory, Progress
-from jdp.types import Bound, Draw, Learner, Logged, PyTree, Update
+from jdp.loops.journal import Journal, Memory
+from jdp.types import Bound, Draw, Learner, PyTree, Update
 
 INIT = 2**31 - 1  # folded into a phase's key for its initial weights; update i uses i
 
@@ -35,6 +33,7 @@ def train(
     journal: Journal | None = None,
     phase: str = "train",
     saved: Mapping[str, PyTree] | None = None,
+    stop_when: StopWhen | None = None,
 ) -> PyTree:
     """The state of `learner` after `updates` updates; of `seeds` = S of them the states, stacked `[S, ...]`.
 
@@ -45,6 +44,8 @@ def train(
         chunk: updates between two calls of `journal.after`.
         stream: `rows` stay on the host, memory-mapped or not; batches are gathered ahead of the updates.
         saved: what the journal saves beside the state.
+        stop_when: of the state after a chunk and its metrics, why training is to stop, or None. It then
+            goes back to the state before that chunk, saves and returns it; the journal notes so in a line.
 
     Raises:
         UserError: if the loss is not finite.
@@ -58,19 +59,24 @@ def train(
     # Statistics of rows that no device may hold are computed on the host.
     with jax.default_device(host_device() if stream else None):
         state, start = journal.begin(phase, init, keys, draw.view(rows), saved=saved)
-    return continue_training(
-        learner.update if seeds is None else vmapped(learner.update, seeds),
-        in_files(draw, rows, batch_size, seeds) if stream else batches(draw, batch_size, seeds),
-        state,
-        None if stream else rows,
-        Chunks(journal, phase, updates),
-        key=key,
-        start=start,
-        stop=updates,
-        chunk=chunk,
-        mesh=mesh,
-        batch_axis=0 if seeds is None else 1,
-    )
+    after = Chunks(journal, phase, updates, stop_when=stop_when)
+    after.keep(start, state)
+    try:
+        return continue_training(
+            learner.update if seeds is None else vmapped(learner.update, seeds),
+            in_files(draw, rows, batch_size, seeds) if stream else batches(draw, batch_size, seeds),
+            state,
+            None if stream else rows,
+            after,
+            key=key,
+            start=start,
+            stop=updates,
+            chunk=chunk,
+            mesh=mesh,
+            batch_axis=0 if seeds is None else 1,
+        )
+    except Stopped as early:
+        return local(early.state)
 
 
 def continue_training(
@@ -78,7 +84,7 @@ def continue_training(
     source: Callable[[Array, PyTree], PyTree] | Stream,
     state: PyTree,
     data: PyTree,
-    after: "Chunks",
+    after: Chunks,
     *,
     key: Array,
     start: int,
@@ -116,32 +122,6 @@ def continue_training(
         if save:
             journal.save(after.phase, stop, state)
     return local(state)
-
-
-class Chunks:
-    """After each chunk of a phase its loss is checked, and the journal is told, with the seconds it took."""
-
-    def __init__(self, journal: Journal, phase: str, last: int, label: str | None = None):
-        self.journal, self.phase, self.last = journal, phase, last
-        self.label = label or f"train {phase}"  # of its progress
-        self.bar: Progress | None = None
-        self.restart()
-
-    def restart(self) -> None:
-        """What was done since the last chunk is no training."""
-        self._begun = time.monotonic()
-
-    def __call__(self, step: int, state: PyTree, metrics: Logged) -> None:
-        loss = np.asarray(next(metrics[k] for k in ("loss", "critic_loss", "bc_loss") if k in metrics))
-        if not np.isfinite(loss).all():
-            raise UserError(
-                f"{self.phase}: the loss is not finite at step {step}; lower the learning rate, start again"
-            )
-        seconds = time.monotonic() - self._begun
-        self.restart()
-        if self.bar is not None:
-            self.bar.at(step, loss=float(loss.mean()))
-        self.journal.after(self.phase, step, self.last, state, {**metrics, "seconds": seconds})
 
 
 def in_files(draw: Draw, rows: PyTree, batch_size: int, seeds: int | None) -> Stream:

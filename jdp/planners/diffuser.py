@@ -40,7 +40,9 @@ class DiffuserPlannerState(NamedTuple):
 DiffuserParts = planners.Parts[DiffuserPlannerConfig]
 
 
-def parts_of(config: DiffuserPlannerConfig, spec: Spec, guide: Guide | None, trace: bool) -> DiffuserParts:
+def parts_of(
+    config: DiffuserPlannerConfig, spec: Spec, guide: Guide | None = None, trace: bool = False
+) -> DiffuserParts:
     """The denoiser, the critic of tasks with rewards, and the inverse model of plans of states."""
     return planners.parts_of(
         config,
@@ -102,6 +104,7 @@ def _presets(task: Task) -> Mapping[str, Preset]:
     title="Diffuser",
     paper="arXiv 2205.09991",
     idea="denoises states and actions; a value steers, or the goal stands in the last row",
+    plans=parts_of,
     departures="values are standardised, so one strength of guidance serves all datasets; the gradient acts "
     "at the denoised plan, at the noised one on request; a goal prescribes its own entries alone, not a "
     "velocity of zero; in mazes the presets plan states some steps apart, in maze2d followed by the paper's "

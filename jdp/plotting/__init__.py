@@ -1,6 +1,7 @@
 """Figures of runs. Every function returns a matplotlib figure; nothing is shown or saved here."""
 
 from jdp.plotting.agreement import agreement, distributions
+from jdp.plotting.alignment import aligned_plans, efficiency, samples
 from jdp.plotting.cards import card
 from jdp.plotting.comparisons import aggregates, evaluations, improvement, learning, profiles
 from jdp.plotting.experience import dynamics_by_position, experience_marginals, marginals
@@ -24,6 +25,7 @@ __all__ = [
     "Episode",
     "aggregates",
     "agreement",
+    "aligned_plans",
     "bars",
     "beside",
     "card",
@@ -35,6 +37,7 @@ __all__ = [
     "distributions",
     "draw_maze",
     "dynamics_by_position",
+    "efficiency",
     "episodes",
     "evaluations",
     "experience_marginals",
@@ -46,6 +49,7 @@ __all__ = [
     "plans",
     "profiles",
     "render",
+    "samples",
     "save_film",
     "strip",
     "trajectories",

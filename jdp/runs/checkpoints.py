@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.tree_util import Partial
 
 from jdp.devices import distributed
 from jdp.devices.mesh import data_mesh, on_one
@@ -67,7 +68,15 @@ def _is_empty(leaf: Any) -> bool:
 
 
 def _kept(tree: PyTree) -> PyTree:
-    """`tree` without arrays that hold nothing (a goal of no numbers), which orbax refuses."""
+    """`tree` without what orbax refuses: arrays that hold nothing (a goal of no numbers), bound functions.
+
+    Of a function (`jdp.types.bind`) its leaves are kept, in their order.
+    """
+
+    def plain(node: Any) -> Any:
+        return jax.tree.leaves(node) or None if isinstance(node, Partial) else node
+
+    tree = jax.tree.map(plain, tree, is_leaf=lambda node: isinstance(node, Partial))
     return jax.tree.map(lambda leaf: None if _is_empty(leaf) else leaf, tree)
 
 

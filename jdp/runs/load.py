@@ -153,13 +153,15 @@ def load_pretrained(name: str | Path) -> LoadedRun:
 def _opened(path: Path, written: Json, store: Store, scores: Json | None) -> LoadedRun:
     """The run of the configuration `written`, with the weights of `store`; raises as `load_run` does."""
     config, ignored = written["config"], []
-    kind, name = _method_of(path, config)
+    aligned = written.get("aligned")  # of align.py, whose runs are methods of the kind that they align
+    kind, name = (aligned["kind"], aligned["method"]) if aligned else _method_of(path, config)
     if (plugin := config.get("plugin")) and name not in registry.entries(kind):
         for source in [plugin] if isinstance(plugin, str) else plugin:
             registry.load_plugin(source)
     found = registry.entry(kind, name)
     spec = from_dict(Spec, written["spec"])
-    settings = from_dict(found.config, config.get("settings") or config[name], ignored)
+    own = aligned["settings"] if aligned else config.get("settings") or config[name]
+    settings = from_dict(found.config, own, ignored)
     world_models, parts = models.world_models(store, written, spec), {}
     base = _base_of(path, written) if kind == "fine_tuner" else None
     parts |= {} if base is None else {"base": base}

@@ -104,6 +104,26 @@ def test_a_loss_that_is_not_finite_ends_training_with_one_line():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_training_that_stops_goes_back_to_the_last_good_chunk_and_says_so(seeds):
+    told, saved = [], []
+    journal = Memory(note=told.append)
+    journal.save = lambda phase, step, state: saved.append((phase, step, bits(state)))
+
+    def stop(state, metrics):
+        assert metrics["loss"].shape == (() if seeds is None else (2,)) and state["w"].shape[-2:] == (2, 1)
+        return "too far" if len(journal.records("agent")) == 2 else None
+
+    found = trained(44, seeds=seeds, journal=journal, phase="agent", stop_when=stop)
+    assert bits(found) == bits(trained(20, seeds=seeds))
+    assert told == ["agent stopped at update 30, back to 20: too far"]
+    assert saved == [("agent", 20, bits(found))]
+    assert [r["step"] for r in journal.records("agent")] == [10, 20, 30]
+    begun = trained(44, seeds=seeds, stop_when=lambda *_: "at once")
+    assert bits(begun) == bits(trained(0, seeds=seeds))
+    assert bits(trained(24, seeds=seeds, stop_when=lambda *_: None)) == bits(trained(24, seeds=seeds))
+
+
 def test_named_draws_reach_init_and_update_under_their_names(tmp_path):
     draws = {"pairs": TransitionDraw(2, 1), "segments": SegmentDraw((0, 1, 2))}
 

@@ -1,0 +1,28 @@
+"""Preferences: pairs of samples of which one was preferred, and who says so."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jdp.types import AnyArray
+
+
+class Pairs(NamedTuple):
+    """N pairs of samples at the same conditions: rows of `Given`."""
+
+    winner: AnyArray  # [N, *event]
+    loser: AnyArray  # [N, *event]
+    condition: AnyArray  # [N, C]
+
+
+def labelled(key: Array, first: Array, second: Array, condition: Array, gain: Array) -> Pairs:
+    """Pairs of samples `[N, *event]` by Bradley and Terry's rule; the key is consumed.
+
+    Args:
+        gain: `[N]`, how much better the first one is, in units in which 1 is preferred 73 % of the time.
+    """
+    wins = jax.random.bernoulli(key, jax.nn.sigmoid(gain))
+    wins = wins.reshape(-1, *(1,) * (first.ndim - 1))
+    return Pairs(jnp.where(wins, first, second), jnp.where(wins, second, first), condition)

@@ -1,0 +1,41 @@
+"""DiffusionNFT reaches the optimum that its loss has in closed form, where rewards are shares of modes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jdp.alignment import nft, toy
+from jdp.diffusion.sampling import Sampling
+from jdp.loops import train
+from jdp.types import bind
+
+KEY = jax.random.key(0)
+RIGHT = toy.Mixture(toy.FOUR.means[:2], (0.5, 0.5), toy.FOUR.std)  # of the modes that are good
+
+
+def _right(x0, condition):
+    del condition
+    return jax.nn.sigmoid(x0[:, 0] * 4 / toy.FOUR.std**2)  # the share of the right modes in the density
+
+
+@pytest.mark.slow
+def test_what_is_learned_is_the_closed_form():
+    """v = v_old + (2 / b) P(good | x_t) (v_good - v_old), while the parameters that draw stay."""
+    model = toy.model(Sampling(sampler="euler", steps=25))
+    given = toy.given(KEY)._replace(judge=bind(_right))
+    config = nft.NFTConfig(bounded=True, old_share=1.0, kl_weight=0.0)
+    state = train(nft.nft(config, model), given, key=KEY, updates=1500, batch_size=32)
+    keys = jax.random.split(KEY, 3)
+    x0 = toy.FOUR.sample(keys[0], 2000)
+    time = jax.random.uniform(keys[1], (2000,), minval=0.2, maxval=0.9)
+    sigma = time / (1 - time)
+    x = x0 + sigma[:, None] * jax.random.normal(keys[2], x0.shape)
+    old, good = (of.denoiser()(x, sigma) for of in (toy.FOUR, RIGHT))
+    # P(good | x_t): the right modes' share of the noised density; both halves have modes at the same heights.
+    spread = toy.FOUR.std**2 + np.square(sigma)
+    share = jax.nn.sigmoid(4 * x[:, 0] / spread)[:, None]
+    best = old + 2 * share * (good - old)
+    found = model.denoiser(state.trained.params, jnp.zeros((2000, 0)))(x, sigma)
+    error = float(jnp.sum(jnp.square(found - best)) / jnp.sum(jnp.square(best - old)))
+    assert error < 0.05, error
