@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import tyro
 from closed_loop import PlayOptions
 from dreaming import own_dataset
 from finetune import task_of
@@ -34,8 +35,13 @@ T = TypeVar("T")
 class AlignOptions(PlayOptions, Generic[T]):
     """Align a diffusion model with a reward, preferences or teachers."""
 
+    env: tyro.conf.Suppress[str] = TOY  # what results are filed under; the model says it
     method: str = "ddpo"
     """The algorithm."""
+    seeds: int = 1
+    """Training seeds, trained at once; all begin as the model."""
+    updates: int = 100
+    """Each with samples of its own, where the method draws them."""
     model: str = TOY
     """What is aligned: toy, a run, a file of weights, or the name of a model that comes with jdp."""
     model_seed: int = 0
