@@ -110,6 +110,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "pgd-hopper": 4,
         "finetune-umaze": 6,
         "finetune-hopper": 6,
+        "finetune-walker2d": 4,
     }
     code = f"import sys; sys.path.insert(0, {str(EXPERIMENTS)!r}); import grid; grid.check({asked})"
     done = run("sweep", code=code)  # of its own, where JAX has one device
