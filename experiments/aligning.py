@@ -21,7 +21,7 @@ from jdp.alignment.calls import network_calls
 from jdp.alignment.models import Given, Reward, TokenModel
 from jdp.alignment.presets import TOY
 from jdp.alignment.rewards import Arrive, Avoid, Gentle, Steady, check_reward, loaded, valued
-from jdp.alignment.toy import Mixture
+from jdp.alignment.toy import Mixture, off_support
 from jdp.data import SegmentDraw
 from jdp.registry import Entry
 from jdp.runs import LoadedRun
@@ -276,7 +276,7 @@ def score_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> S
     said = {"divergence": float(score.divergence)}
     said |= {} if found.judge is None else {"reward": float(score.reward)}
     if found.run is None:
-        said |= {"off_support": float(scores.off_support(score.samples))}
+        said |= {"off_support": float(off_support(score.samples))}
     if found.targets is not None:
         exact = scores.against(keys["target"], score.samples, found.targets)
         said |= {name: float(getattr(exact, name)) for name in ("energy_distance", "mode_error")}

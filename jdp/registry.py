@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from jdp.errors import UserError
@@ -208,13 +209,25 @@ def load_plugin(source: str) -> None:
     Raises:
         UserError: if there is no such file or module, or it cannot be imported.
     """
-    path = Path(source).expanduser()
+    imported(source, f"--plugin {source}", "no such file")
+
+
+def imported(where: str, told: str, missing: str) -> ModuleType:
+    """A user's module: the path of a Python file, or the name of a module.
+
+    Args:
+        told: how the command line names it, which an error begins with.
+        missing: what an error says of a file that is not there.
+
+    Raises:
+        UserError: if there is no such file or module, or it cannot be imported.
+    """
+    path = Path(where).expanduser()
+    if path.suffix == ".py" and not path.is_file():
+        raise UserError(f"{told}: {missing}")
     try:
         if path.suffix != ".py":
-            importlib.import_module(source)
-            return
-        if not path.is_file():
-            raise UserError(f"--plugin {source}: no such file")
+            return importlib.import_module(where)
         name = f"jdp_plugin_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
@@ -225,4 +238,5 @@ def load_plugin(source: str) -> None:
         raise
     except Exception as error:  # whatever a user's file does wrong
         line = str(error).splitlines()[0] if str(error) else ""
-        raise UserError(f"--plugin {source} cannot be imported ({type(error).__name__}: {line})") from error
+        raise UserError(f"{told} cannot be imported ({type(error).__name__}: {line})") from error
+    return module

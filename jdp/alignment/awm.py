@@ -9,7 +9,7 @@ from jax import Array
 
 from jdp.alignment import advantages
 from jdp.alignment.learner import Aligned, aligned, check_baseline, each, in_groups
-from jdp.alignment.matching import MatchingConfig, Noised, denoised, error, gap, noised
+from jdp.alignment.matching import MatchingConfig, Noised, apart, denoised, error, gap, noised
 from jdp.alignment.models import Model
 from jdp.alignment.presets import presets_of
 from jdp.learning.ppo import clipped_surrogate
@@ -63,9 +63,9 @@ def _loss(
     found = denoised(params, rows.noised, model)
     log_prob = -gap(found, rows.noised.x0, rows.noised, model)
     loss, metrics = clipped_surrogate(log_prob, rows.log_prob, rows.advantage, config.clip)
-    apart = jnp.mean(gap(found, denoised(reference, rows.noised, model), rows.noised, model))
-    total = loss + config.kl_weight * apart
-    return total, {"loss": total, **metrics, "kl": apart}
+    far = apart(found, reference, rows.noised, model)
+    total = loss + config.kl_weight * far
+    return total, {"loss": total, **metrics, "kl": far}
 
 
 @register(

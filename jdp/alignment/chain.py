@@ -6,7 +6,6 @@ own, the gradient is that of `E[r] - beta KL`; its optimum is the tilt `p exp(r 
 no memory of its start (`eta` 1).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -34,7 +33,7 @@ from jdp.distributions import Distribution
 from jdp.errors import UserError, check_choices, check_settings
 from jdp.finetune.chain import Moves, moves
 from jdp.learning.ppo import clipped_surrogate, flat
-from jdp.types import Bound, Denoiser, Learner, Metrics, Params, PyTree, named_keys
+from jdp.types import Bound, Denoiser, Learner, Metrics, Params, named_keys
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,20 @@ def judged(
     ahead = divergence(ours, theirs, config, model).reshape(found.step.shape)
     future = config.kl_weight * advantages.to_go(ahead) if config.kl_to_go else jnp.zeros_like(ahead)
     worth = jax.vmap(lambda r: advantage(in_groups(r, config)).reshape(-1))(reward[None] - future)
+    return rows_of(every, ours, theirs, worth.reshape(-1), config, model), ahead
+
+
+def rows_of(
+    every: Moves,
+    ours: Distribution,
+    theirs: Distribution,
+    advantage: Array,
+    config: DrawnConfig,
+    model: Model,
+) -> Rows:
+    """Moves `[R, ...]` that were drawn from `ours`, where the model as it was draws from `theirs`."""
     log_prob, other = (density(x, every.following, config, model) for x in (ours, theirs))
-    return Rows(every, log_prob, worth.reshape(-1), jnp.ones_like(log_prob), log_prob - other), ahead
+    return Rows(every, log_prob, advantage, jnp.ones_like(log_prob), log_prob - other)
 
 
 def judged_chains(
@@ -179,11 +190,6 @@ def judged_chains(
     own = {"reference": state.reference, "config": config, "model": model, "step": step}
     rows, ahead = judged(state.trained.params, found, reward, advantage=advantage, **own)
     return rows, {"reward": jnp.mean(reward), "kl": jnp.mean(jnp.sum(ahead, axis=0))}
-
-
-def merged(rows: PyTree, lead: tuple[int, ...]) -> PyTree:
-    """Leaves `[*lead, ...]` with one axis in the place of `lead`."""
-    return jax.tree.map(lambda x: x.reshape(math.prod(lead), *x.shape[len(lead) :]), rows)
 
 
 def whole(rows: Rows, count: int) -> Rows:
@@ -231,7 +237,7 @@ def loss(
 ) -> tuple[Array, Metrics]:
     """The surrogate, and the divergence of the steps themselves; rows have any leading axes."""
     lead = rows.log_prob.shape
-    taken = merged(rows.moves, lead)
+    taken = flat(rows.moves, len(lead))
     ours = drawn(params, taken, config, model, step)
     log_prob = density(ours, taken.following, config, model).reshape(lead)
     total, metrics = surrogate(log_prob, rows, config)

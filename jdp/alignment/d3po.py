@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.alignment import surrogates
 from jdp.alignment.chain import DrawnConfig, density, drawn, sample
 from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.models import Model
+from jdp.alignment.pairs import first_wins
 from jdp.alignment.presets import presets_of
 from jdp.errors import UserError
 from jdp.finetune.chain import Moves, moves
@@ -52,8 +54,8 @@ def _collect(
     states = sample(keys["chain"], state.trained.params, condition, config, model)
     reward = in_groups(state.judge(states[-1], condition), config)  # [P, 2]
     lead = reward[:, 0] - reward[:, 1]
-    fair = jax.random.bernoulli(keys["label"], jax.nn.sigmoid(lead))
-    second = 1 - jnp.where(jnp.bool_(config.noise), fair, lead > 0).astype(jnp.int32)
+    wins = first_wins(keys["label"], lead) if config.noise else lead > 0
+    second = 1 - wins.astype(jnp.int32)
     place = 2 * jnp.arange(len(reward)) + second
     found = moves(states, condition)
 
@@ -76,10 +78,7 @@ def _loss(
         )
         return jnp.clip(ours - theirs, low, high)
 
-    margin = ratio(rows.winner) - ratio(rows.loser)
-    loss = -jnp.mean(jax.nn.log_sigmoid(config.kl_weight * margin))
-    accuracy = jnp.mean((margin > 0).astype(jnp.float32))
-    return loss, {"loss": loss, "accuracy": accuracy, "approximate_kl": jnp.zeros(())}
+    return surrogates.preferred(ratio(rows.winner) - ratio(rows.loser), config.kl_weight)
 
 
 @register(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.alignment import surrogates
 from jdp.alignment.learner import Aligned, aligned
 from jdp.alignment.matching import MatchingConfig, Noised, error, noised
 from jdp.alignment.models import Model
@@ -70,9 +71,7 @@ def _loss(
     margin = better(rows.winner) - better(rows.loser)
     if config.weight == "elbo":  # the bound is a mean over levels, so it comes before the sigmoid
         margin = jnp.mean(margin, axis=1)
-    loss = -jnp.mean(jax.nn.log_sigmoid(config.kl_weight * margin))
-    accuracy = jnp.mean((margin > 0).astype(jnp.float32))
-    return loss, {"loss": loss, "accuracy": accuracy, "approximate_kl": jnp.zeros(())}
+    return surrogates.preferred(margin, config.kl_weight)
 
 
 @register(

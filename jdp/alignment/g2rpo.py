@@ -14,10 +14,9 @@ from jdp.alignment.chain import (
     ChainConfig,
     Rows,
     chain_learner,
-    density,
     divergence,
     drawn,
-    merged,
+    rows_of,
 )
 from jdp.alignment.learner import Aligned, each, in_groups
 from jdp.alignment.models import Model
@@ -26,6 +25,7 @@ from jdp.diffusion import chains
 from jdp.diffusion.transitions import Step, euler_step, flow_sde
 from jdp.errors import UserError, check_settings
 from jdp.finetune.chain import Moves
+from jdp.learning.ppo import flat
 from jdp.registry import register
 from jdp.types import Denoiser, Learner, Metrics, named_keys
 
@@ -89,7 +89,7 @@ def _collect(
     shape = states.shape[:2]  # [branching, P * K]
     steps = jnp.arange(config.branching)
     shown = jnp.broadcast_to(condition[None], (*shape, condition.shape[1]))
-    every = merged(Moves(shown, states, states, jnp.broadcast_to(steps[:, None], shape)), shape)
+    every = flat(Moves(shown, states, states, jnp.broadcast_to(steps[:, None], shape)))
     ours, theirs = (drawn(p, every, config, model, step) for p in (params, state.reference))
     every = every._replace(following=ours.sample(keys["branch"]))
 
@@ -102,11 +102,10 @@ def _collect(
         return reward, advantage(in_groups(reward, config)).reshape(-1)
 
     found = [worth(stride) for stride in config.strides]
-    log_prob, other = (density(x, every.following, config, model) for x in (ours, theirs))
     apart = divergence(ours, theirs, config, model)
     total = jnp.sum(jnp.stack([a for _, a in found]), axis=0)
     told = {"reward": jnp.mean(found[0][0]), "kl": jnp.mean(apart)}
-    return Rows(every, log_prob, total, jnp.ones_like(log_prob), log_prob - other), told
+    return rows_of(every, ours, theirs, total, config, model), told
 
 
 @register(

@@ -1,6 +1,6 @@
 """(N-)HARPG (Fatkhullin et al. 2023, arXiv 2302.01734): momentum that a product with the Hessian corrects."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jax
@@ -71,8 +71,8 @@ def gradient(
 
 def log_prob(params: Params, found: Moves, config: HARPGConfig, model: Model) -> Array:
     """`[B]`, log densities of the chains whose moves `[n, B, ...]` were `found`."""
-    every = flat(found)
-    terms = drawn(params, every, config, model).log_prob(every.following, event_axes=model.event_axes)
+    every, whole = flat(found), replace(config, log_prob="sum")
+    terms = density(drawn(params, every, config, model), every.following, whole, model)
     return jnp.sum(terms.reshape(found.step.shape), axis=0)
 
 

@@ -76,3 +76,8 @@ def gap(found: Array, other: Array, rows: Noised, model: Model) -> Array:
 def error(params: Params, rows: Noised, model: Model) -> Array:
     """`[R]`, of the velocity."""
     return gap(denoised(params, rows, model), rows.x0, rows, model)
+
+
+def apart(found: Array, reference: Params, rows: Noised, model: Model) -> Array:
+    """`[]`, the mean difference of what is `found` `[R, *event]` from what `reference` makes of the rows."""
+    return jnp.mean(gap(found, denoised(reference, rows, model), rows, model))

@@ -9,7 +9,7 @@ from jax import Array
 
 from jdp.alignment import advantages
 from jdp.alignment.learner import Aligned, Memory, aligned, check_baseline, each, in_groups
-from jdp.alignment.matching import MatchingConfig, Noised, denoised, gap, noised
+from jdp.alignment.matching import MatchingConfig, Noised, apart, denoised, gap, noised
 from jdp.alignment.models import Model
 from jdp.alignment.presets import presets_of
 from jdp.errors import check_settings
@@ -77,9 +77,9 @@ def _loss(
 ) -> tuple[Array, Metrics]:
     found = denoised(params, rows.noised, model)
     both = contrast(found, rows.old, rows.noised, rows.optimality, config.strength, model)
-    apart = jnp.mean(gap(found, denoised(reference, rows.noised, model), rows.noised, model))
-    loss = jnp.mean(both) + config.kl_weight * apart
-    return loss, {"loss": loss, "approximate_kl": jnp.zeros(()), "kl": apart}
+    far = apart(found, reference, rows.noised, model)
+    loss = jnp.mean(both) + config.kl_weight * far
+    return loss, {"loss": loss, "approximate_kl": jnp.zeros(()), "kl": far}
 
 
 def _begin(params: Params, *, config: NFTConfig, model: Model) -> Params:

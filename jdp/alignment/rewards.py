@@ -6,11 +6,8 @@ actions `(observation [B, O], actions [B, E, A], goal [B, G]) -> [B]`; of sample
 equal functions, and differentiable almost everywhere, so each is a cost for guidance too.
 """
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import jax
@@ -21,6 +18,7 @@ from jax.tree_util import Partial
 
 from jdp.alignment.models import Model, Reward
 from jdp.errors import UserError, check_settings
+from jdp.registry import imported
 from jdp.types import Params, bind
 
 CHECKED = 8  # samples of a first draw
@@ -142,21 +140,7 @@ def loaded(source: str) -> Reward:
     if not where:
         known = ", ".join((*BUILT_IN, "critic"))
         raise UserError(f"--reward {source}: choose one of {known}, or give file.py:function")
-    path = Path(where).expanduser()
-    try:
-        if path.suffix == ".py":
-            if not path.is_file():
-                raise UserError(f"--reward {source}: there is no file {where}")
-            spec = importlib.util.spec_from_file_location(f"jdp_reward_{path.stem}", path)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(where)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's file does wrong
-        raise UserError(f"--reward {source} cannot be imported ({_line(error)})") from error
+    module = imported(where, f"--reward {source}", f"there is no file {where}")
     found = getattr(module, name, None)
     if not callable(found):
         raise UserError(f"--reward {source}: there is no function {name} in {where}")

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from jdp.alignment.bases import Base
 from jdp.alignment.diffusion_dro import Experts
 from jdp.alignment.models import Given, Model
-from jdp.alignment.pairs import Pairs, labelled
+from jdp.alignment.pairs import Pairs, decided, labelled
 from jdp.data import Episodes, SegmentDraw
 from jdp.errors import UserError
 from jdp.learning.candidates import choose, repeated
@@ -86,10 +86,8 @@ def read_pairs(path: Path, model: Model, width: int) -> Pairs:
         raise UserError(f"--preferences {path}: first_won must be true or false")
     if not all(np.isfinite(x.astype(np.float64)).all() for x in (first, second, condition)):
         raise UserError(f"--preferences {path} holds numbers that are not finite")
-    wins = won.astype(bool).reshape(-1, *(1,) * len(model.event))
-    pair = np.where(wins, first, second), np.where(wins, second, first)
-    winner, loser, seen = (jnp.asarray(x, jnp.float32) for x in (*pair, condition))
-    return Pairs(winner, loser, seen)
+    first, second, condition = (jnp.asarray(x, jnp.float32) for x in (first, second, condition))
+    return decided(first, second, jnp.asarray(won.astype(bool)), condition)
 
 
 def taught(base: Base, teachers: list[Params], condition: Array) -> tuple[Base, Given]:

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from jdp.alignment import token_toy, toy
 from jdp.alignment.chain import DrawnConfig, sample
 from jdp.alignment.models import Model
-from jdp.alignment.toy import FOUR, Measured, Mixture
+from jdp.alignment.toy import Measured, Mixture
 from jdp.diffusion import chains
 from jdp.diffusion.discrete import exact
 from jdp.learning.candidates import repeated
@@ -78,10 +78,4 @@ def against(key: Array, x0: Array, targets: tuple[Mixture, ...]) -> Measured:
         for i, (own, mixture) in enumerate(zip(jnp.split(x0, len(targets)), targets, strict=True))
     ]
     mean = jax.tree.map(lambda *x: jnp.mean(jnp.stack(x)), *found)
-    return mean._replace(off_support=off_support(x0))
-
-
-def off_support(x0: Array, of: Mixture = FOUR) -> Array:
-    """`[]`, the share of samples `[B, 2]` of the toy beyond `toy.FAR` of every mode."""
-    gaps = jnp.linalg.norm(x0[:, None] - jnp.array(of.means)[None], axis=-1)
-    return jnp.mean((jnp.min(gaps, axis=1) > toy.FAR * of.std).astype(jnp.float32))
+    return mean._replace(off_support=toy.off_support(x0))

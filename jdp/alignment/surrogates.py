@@ -3,9 +3,11 @@
 At ratios of 1 the gradient of each is the policy gradient, `-mean(A grad log p)`.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.learning.ppo import estimated_kl
 from jdp.types import Metrics
 
 
@@ -56,6 +58,8 @@ def rebel(change: Array, advantage: Array, scale: float) -> Array:
     return jnp.mean(jnp.square(gap))
 
 
-def estimated_kl(log_ratio: Array) -> Array:
-    """`[]`, `rho - 1 - ln rho`, of any shape (Schulman 2020, "Approximating KL divergence")."""
-    return jnp.mean(jnp.exp(log_ratio) - 1 - log_ratio)
+def preferred(margin: Array, beta: float) -> tuple[Array, Metrics]:
+    """Bradley and Terry's loss, `-mean log sigmoid(beta margin)`, and how often the winner leads."""
+    loss = -jnp.mean(jax.nn.log_sigmoid(beta * margin))
+    accuracy = jnp.mean((margin > 0).astype(jnp.float32))
+    return loss, {"loss": loss, "accuracy": accuracy, "approximate_kl": jnp.zeros(())}

@@ -175,14 +175,22 @@ def energy_distance(x: Array, y: Array) -> Array:
     return 2 * mean(x, y, n * m) - mean(x, x, n * (n - 1)) - mean(y, y, m * (m - 1))
 
 
+def off_support(x: Array, of: Mixture = FOUR) -> Array:
+    """`[]`, the share of samples `[N, D]` beyond `FAR` of every mode."""
+    return jnp.mean((jnp.min(_gaps(x, of), axis=1) > FAR * of.std).astype(jnp.float32))
+
+
+def _gaps(x: Array, of: Mixture) -> Array:
+    """`[N, K]`, distances of samples `[N, D]` from the modes."""
+    return jnp.sqrt(jnp.sum(jnp.square(x[:, None] - jnp.array(of.means)[None]), axis=-1))
+
+
 def measured(x: Array, target: Array, of: Mixture, slope: tuple[float, ...] = SLOPE) -> Measured:
     """Samples `x` `[N, D]` against samples `target` `[M, D]` of the mixture `of`."""
-    means = jnp.array(of.means)
-    gaps = jnp.sqrt(jnp.sum(jnp.square(x[:, None] - means[None]), axis=-1))
-    shares = jnp.mean(jax.nn.one_hot(jnp.argmin(gaps, axis=1), len(means)), axis=0)
+    shares = jnp.mean(jax.nn.one_hot(jnp.argmin(_gaps(x, of), axis=1), len(of.means)), axis=0)
     return Measured(
         energy_distance(x, target),
         0.5 * jnp.sum(jnp.abs(shares - jnp.array(of.weights))),
         jnp.mean(x @ jnp.array(slope)),
-        jnp.mean((jnp.min(gaps, axis=1) > FAR * of.std).astype(jnp.float32)),
+        off_support(x, of),
     )

@@ -4,6 +4,7 @@ What every method of on-policy gradients shares: of an actor it knows a loss of 
 in the study of Huang et al. (2022, "The 37 implementation details of PPO").
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -156,9 +157,9 @@ def judged(
     return Judged(found.advantage, moments.affine()(targets)[..., 0], moments)
 
 
-def flat(rows: T) -> T:
-    """Leaves `[T, N, ...]` as `[T N, ...]`; the axes behind may be empty."""
-    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), rows)
+def flat(rows: T, axes: int = 2) -> T:
+    """Leaves `[T, N, ...]` as `[T N, ...]`, of any number of first `axes`; those behind may be empty."""
+    return jax.tree.map(lambda x: x.reshape(math.prod(x.shape[:axes]), *x.shape[axes:]), rows)
 
 
 def normalised(advantage: Array) -> Array:
@@ -166,13 +167,17 @@ def normalised(advantage: Array) -> Array:
     return (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
 
 
+def estimated_kl(log_ratio: Array) -> Array:
+    """`[]`, the mean of `rho - 1 - ln rho`, never negative (Schulman 2020, "Approximating KL divergence")."""
+    return jnp.mean(jnp.exp(log_ratio) - 1 - log_ratio)
+
+
 def clipped_surrogate(
     log_prob: Array, old_log_prob: Array, advantage: Array, clip: Array | float
 ) -> tuple[Array, Metrics]:
     """Minus `mean min(rho A, clip(rho, 1 - clip, 1 + clip) A)` with `rho` the ratio of probabilities.
 
-    All of one shape; `clip` broadcasts. The divergence is estimated by `rho - 1 - ln rho`, which is never
-    negative (Schulman 2020, "Approximating KL divergence").
+    All of one shape; `clip` broadcasts. The divergence is estimated by `estimated_kl`.
     """
     log_ratio = log_prob - old_log_prob
     ratio = jnp.exp(log_ratio)
@@ -180,7 +185,7 @@ def clipped_surrogate(
     loss = -jnp.mean(jnp.minimum(ratio * advantage, bounded * advantage))
     return loss, {
         "policy_loss": loss,
-        "approximate_kl": jnp.mean(ratio - 1 - log_ratio),
+        "approximate_kl": estimated_kl(log_ratio),
         "clipped": jnp.mean((jnp.abs(ratio - 1) > clip).astype(jnp.float32)),
     }
 

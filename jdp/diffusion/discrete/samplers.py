@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.discrete.masking import predicted, ranks
+from jdp.diffusion.discrete.masking import hide, predicted, ranks
 from jdp.distributions import Categorical
 from jdp.errors import check_choices, check_settings
 from jdp.types import TokenDenoiser, named_keys
@@ -72,7 +72,7 @@ def unmask(key: Array, denoiser: TokenDenoiser, tokens: Array, sampling: Unmaski
         score = _score(keys["order"], found, x0, sampling.order)
         best = jnp.where(hidden, jnp.maximum(best, score) if sampling.remask else score, best)
         again = ranks(best) < jnp.round(number * left).astype(jnp.int32)[:, None]
-        following = jnp.where(again, jnp.asarray(mask, tokens.dtype), x0)
+        following = hide(x0, again, mask)
         held = best if sampling.remask else jnp.where(again, best, jnp.inf)
         return (following, held), (following, x0)
 
