@@ -11,11 +11,11 @@ from scripts import check_mistakes, check_plays_as_scored, killer, run
 
 TINY = ["--preset", "smoke", "--updates", "60", "--evaluation.every", "30"]
 BUFFER = ("--settings.acting.warm-up", "40", "--settings.acting.batch-size", "8")
-OWN = {  # settings, and steps of the task in an update
-    "td3": ((*BUFFER, "--settings.hidden", "8", "8"), 1),
+OWN = {  # settings, and steps of the task in 60 updates, the buffer's first ones with them
+    "td3": ((*BUFFER, "--settings.hidden", "8", "8"), 40 + 60),
     "gorl": (
         ("--settings.hidden", "8", "8", "--settings.refits", "20", "40", "--settings.acting.steps", "8"),
-        4 * 8,
+        60 * 4 * 8,
     ),
     "mbdpo": (
         (
@@ -24,7 +24,7 @@ OWN = {  # settings, and steps of the task in an update
             *("--settings.elites", "4", "--settings.distilled", "4", "--settings.distilled-samples", "8"),
             *("--settings.network.features", "8", "--settings.network.blocks", "1"),
         ),
-        1,
+        40 + 60,
     ),
 }
 
@@ -49,7 +49,7 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path, agent, simulator):
     assert done.returncode == 0, done.stderr
     found = json.loads(only(whole, "scores.json").read_text())
     assert np.shape(found["returns"]) == (2, 2) and found["score_name"] == "return"
-    assert found["steps"] == 60 * steps
+    assert found["steps"] == steps
     target = ("jdp.loops", "score_together") if simulator == "jax" else ("jdp.loops.evaluation", "play")
     killed = script(cut, *options, code=killer("online_rl", *target, 2, 0.0))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
