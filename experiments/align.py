@@ -22,26 +22,40 @@ import align_benchmark
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aligning import KEYS, AlignOptions, Config, Scored, Subject, calls_of, score_of, seed_of, subject
-from closed_loop import PlayConfig, evaluate
+from aligning import (
+    KEYS,
+    AlignOptions,
+    AlignPlayConfig,
+    Config,
+    Scored,
+    Subject,
+    calls_of,
+    reward_named,
+    score_of,
+    seed_of,
+    subject,
+)
+from closed_loop import evaluate
 from command_line import arguments, first_words, run_main
 from methods import Options, method_command
 from online_rl import NOT_IN_HASH
 from opening import finish, minutes, open_job, save_figure, score_line
 from options import check_positive
 
-from jdp import devices, evaluation, loops, plotting
+from jdp import devices, evaluation, loops, planners, plotting
 from jdp.alignment.bases import stacked
+from jdp.alignment.playing import executed, reward_guide
 from jdp.alignment.presets import TOY
-from jdp.alignment.support import left
+from jdp.alignment.support import guard
 from jdp.errors import check_seed
 from jdp.registry import Entry, Preset
 from jdp.runs import Job
 from jdp.runs.models import stand_in
 from jdp.tasks import maze_of
-from jdp.types import Json, PyTree, Spec
+from jdp.types import Json, Method, PyTree, Spec
 
 PICTURED = 24  # plans that are drawn
+BEFORE, GUIDED, AFTER = "before", "guided, strength {:g}", "after {}"  # what is played
 
 
 def main() -> None:
@@ -60,10 +74,8 @@ def main() -> None:
     learner = entry.make(config.settings, found.base.model)
     job = opened(config, entry, found)
     calls = calls_of(entry, config, found)
-    before, acted = scored(job, found, jax.tree.map(lambda x: x[None], found.base.params)), None
-    if found.run is not None:
-        same = jax.tree.map(lambda x: jnp.stack([x] * config.seeds), found.run.state(config.model_seed))
-        acted = evaluate(job, found.run.name, found.run.method, same, "base/evaluation")
+    before = scored(job, found, jax.tree.map(lambda x: x[None], found.base.params))
+    acted = played_before(job, found)
     states = loops.train(
         learner,
         found.given,
@@ -75,16 +87,16 @@ def main() -> None:
         mesh=job.mesh,
         journal=job.journal,
         phase="alignment",
-        stop_when=left(config.settings.off_support_bound, found.base.model, found.given.rows),
+        stop_when=guard(job.keys["support"], found.given, config.settings, found.base.model),
     )
     params = states.trained.params
-    after, acts = scored(job, found, params), None
+    after = scored(job, found, params)
     if found.run is not None:
         method = stacked(found.base, params)
         job.journal.save(found.run.kind, config.updates, method)  # what load_run finds
-        acts = evaluate(job, f"{found.run.name} after {entry.name}", found.run.method, method)
+        acted |= {AFTER.format(entry.name): played(job, found, found.run.method, method, "evaluation")}
     draw(job, entry, found, before, after)
-    report(job, entry, found, (before, after), (acted, acts), calls * config.updates, compilations)
+    report(job, entry, found, (before, after), acted, calls * config.updates, compilations)
 
 
 def presets(where: str, entry: Entry, found: Mapping[str, Preset]) -> dict[str, Options]:
@@ -94,7 +106,7 @@ def presets(where: str, entry: Entry, found: Mapping[str, Preset]) -> dict[str, 
     sizes, made = small if where == TOY else of_runs, {}
     for name, preset in found.items():
         given, samples = sizes[name]
-        play = PlayConfig(decisions=5, pictures=2) if name == "smoke" else PlayConfig()
+        play = AlignPlayConfig(decisions=5, pictures=2) if name == "smoke" else AlignPlayConfig()
         play = dataclasses.replace(play, episodes=preset.episodes or play.episodes)
         made[name] = {"given": given, "samples": samples, "evaluation": play}
     return made
@@ -129,6 +141,51 @@ def scored(job: Job[Config], found: Subject, params: PyTree) -> list[Scored]:
     """Of every seed's parameters `[S, ...]` the score, and the numbers of a report."""
     seeds = len(jax.tree.leaves(params)[0])
     return [score_of(found, seed_of(params, s), job.keys) for s in range(seeds)]
+
+
+def played_before(job: Job[Config], found: Subject) -> dict[str, Json]:
+    """How the model as it was acts, alone and with the guides that are asked for; {} of the toy."""
+    config, run = job.config, found.run
+    if run is None:
+        return {}
+    same = jax.tree.map(lambda x: jnp.stack([x] * config.seeds), run.state(config.model_seed))
+    acted = {BEFORE: played(job, found, run.method, same, "base/evaluation")}
+    for strength in config.evaluation.guided:
+        guide = reward_guide(reward_named(config), strength, steps=config.evaluation.guidance_steps)
+        method = planners.make(run.settings, run.spec, guide=guide)
+        phase = f"guided_{strength:g}/evaluation"
+        acted[GUIDED.format(strength)] = played(job, found, method, same, phase)
+    return acted
+
+
+def played(job: Job[Config], found: Subject, method: Method, states: PyTree, phase: str) -> Json:
+    """How all seeds act, and what the reward is of what a planner does."""
+    assert found.run is not None
+    many = job.config.evaluation.many_goals
+    judged = partial(judge, job, found, phase) if judges_states(job.config, found) else None
+    return evaluate(job, found.run.name, method, states, phase, many_goals=many, judged=judged)
+
+
+def judges_states(config: Config, found: Subject) -> bool:
+    """Whether the reward is one of plans, and can be told of states alone."""
+    if found.base.kind != "plans" or not config.reward or found.run is None:
+        return False
+    spec = found.run.spec
+    one = (np.zeros((3, 1, spec.observation_dim), np.float32), np.array([2]), np.zeros((1, len(spec.goal))))
+    try:
+        return bool(np.isfinite(executed(reward_named(config), *one, spec)).all())
+    except Exception:  # whatever a user's reward of actions does without any
+        return False
+
+
+def judge(job: Job[Config], found: Subject, phase: str, seed: int, done: loops.Played) -> np.ndarray:
+    """`[n]`, the reward of what was done; what the first seed saw is kept for the picture."""
+    assert found.run is not None and done.observation is not None
+    if seed == 0:
+        path = job.run.path / "executed" / f"{phase.partition('/')[0]}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, observation=done.observation, lengths=done.lengths, goal=done.goal)
+    return executed(reward_named(job.config), done.observation, done.lengths, done.goal, found.run.spec)
 
 
 def draw(
@@ -174,7 +231,7 @@ def report(
     entry: Entry,
     found: Subject,
     scored: tuple[list[Scored], list[Scored]],
-    acted: tuple[Json | None, Json | None],
+    acted: dict[str, Json],
     calls: int,
     compilations: devices.Compilations,
 ) -> None:
@@ -188,12 +245,20 @@ def report(
         each = " ".join(f"{x:.4g}" for x in reached)
         lines.append(f"{name.replace('_', ' '):<16} {start:.4g} -> {np.mean(reached):.4g} (seeds {each})")
     made: Json = {"method": entry.name, "network_calls": calls, "before": before[0], "after": after}
-    was, acts = acted
-    if was is not None and acts is not None:
+    if acted:
         measure = evaluation.score_name(job.data.spec)
-        lines += [f"before: {score_line(measure, was)}", score_line(measure, acts)]
-        made |= {"score_name": measure, **acts, "base": was}
+        lines += ["", *(line_of(name, measure, one) for name, one in acted.items())]
+        last = next(reversed(acted.values()))
+        made |= {"score_name": measure, **last, "base": acted[BEFORE], "played": acted}
     finish(job, lines, made, minutes(job, "alignment"), compilations)
+
+
+def line_of(name: str, measure: str, one: Json) -> str:
+    """What one way to act comes to: score, reward of what was done, and the time of a decision."""
+    done = one.get("executed")
+    wish = "" if done is None else f", reward of what was done {np.mean(done):.3f}"
+    took = f", a decision takes {1e3 * one['latency']['median']:.1f} ms"
+    return f"{name + ':':<24} {score_line(measure, one)}{wish}{took}"
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from options import EvaluationConfig, TrainingOptions, check_positive
 from jdp import devices, evaluation, loops, plotting, registry
 from jdp.alignment import toy
 from jdp.alignment.presets import TOY
+from jdp.alignment.support import guard
 from jdp.errors import check_seed
 from jdp.registry import Entry
 from jdp.runs import Job, RunJournal
@@ -32,6 +33,7 @@ from jdp.runs.models import stand_in
 from jdp.types import Json, Logged, PyTree, Spec
 
 POINTS = 8  # of a curve
+EQUAL = 1e6  # network calls at which rewards are compared
 COLUMNS = {
     "energy_distance": "energy distance",
     "mode_error": "mode error",
@@ -125,6 +127,7 @@ def compared(
         mesh=job.mesh,
         journal=Watching(job.journal, lambda state: measured(state.trained.params)),  # type: ignore[arg-type]
         phase=entry.name,
+        stop_when=guard(job.keys["support"], found.given, own.settings, found.base.model),
     )
     records = job.journal.records(f"{entry.name}/scores")
     own_samples = samples_of(found, seed_of(states.trained.params, 0), job.keys)
@@ -172,17 +175,21 @@ def report(
 ) -> None:
     """The table, `scores.json`, and the figures."""
     config = job.config
-    header = ["method", *COLUMNS.values(), "network calls", "seconds"]
+    header = ["method", *COLUMNS.values(), f"reward at {EQUAL / 1e6:g} M calls", "network calls", "seconds"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, one in found.items():
         cells = [said(one["curve"].get(column), config.seeds) for column in COLUMNS]
-        cells += [f"{one['calls'][-1] / 1e6:.2f} M", f"{one['seconds']:.0f}"]
+        cells += [at_equal_calls(one), f"{one['calls'][-1] / 1e6:.2f} M", f"{one['seconds']:.0f}"]
         lines.append("| " + " | ".join([entries[name].title, *cells]) + " |")
     text = "\n".join(lines)
     replace_text(job.run.path / "report.txt", text + "\n")
     title = "samples of every method on the mixture"
     save_figure(job, "samples", plotting.samples(panels, title=title))
-    by_reward = {name: one for name, one in found.items() if {"reward", "mode_error"} <= set(one["curve"])}
+    by_reward = {
+        name: one
+        for name, one in found.items()
+        if {"reward", "mode_error"} <= set(one["curve"]) and len(one["calls"]) > 1
+    }
     curves = {
         entries[name].title: (one["calls"][1:], np.array(one["curve"]["reward"][1:]))
         for name, one in by_reward.items()
@@ -195,6 +202,13 @@ def report(
         save_figure(job, "efficiency", figure)
     job.run.write("scores.json", {"methods": found, "compilations": compilations.summary()})
     print(f"\n{text}\nwritten to {job.run.path}")
+
+
+def at_equal_calls(one: Json) -> str:
+    """The mean reward after `EQUAL` network calls, between the points of the curve; "" beyond its end."""
+    if "reward" not in one["curve"] or one["calls"][-1] < EQUAL:
+        return ""
+    return f"{np.interp(EQUAL, one['calls'], np.mean(one['curve']['reward'], axis=1)):.3f}"
 
 
 def said(values: Any, seeds: int) -> str:

@@ -1,14 +1,14 @@
 """What align.py aligns: its options, the toy or a trained model, its reward, and what is learned from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import tyro
-from closed_loop import PlayOptions
+from closed_loop import PlayConfig, PlayOptions
 from dreaming import own_dataset
 from finetune import task_of
 from opening import trained_run
@@ -29,6 +29,19 @@ from jdp.tasks import simulators
 from jdp.types import Json, PyTree, named_keys
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AlignPlayConfig(PlayConfig):
+    """Scores of planners and policies in the simulator, before and after."""
+
+    guided: tuple[float, ...] = ()
+    """Of planners: the model as it was is played too with the same reward as a guide of this strength, which
+    seeks what settings.kl-weight = 1 / strength seeks."""
+    guidance_steps: int = 0
+    """Of Newton's method at each level of noise, where a guide's reward is curved."""
+    many_goals: bool = False
+    """In maze2d, whose goal is one, draw a goal for each episode: Multi2D of Diffuser's paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +88,12 @@ class AlignOptions(PlayOptions, Generic[T]):
     """Of the exact optimum that the toy's samples are compared with."""
     settings: T
     """Of the method."""
+    evaluation: AlignPlayConfig = field(default_factory=AlignPlayConfig)
 
 
 Config = AlignOptions[Any]  # of whatever method
 Scored = tuple[scores.Score | None, Json]  # None of tokens; and the numbers of a report
-KEYS = ("rows", "check", "train", "score", "target", "play", "latency")
+KEYS = ("rows", "check", "support", "train", "score", "target", "play", "latency")
 
 
 class Subject(NamedTuple):
@@ -113,6 +127,8 @@ def subject(config: Config, entry: Entry) -> Subject:
         raise jdp.UserError(f"--preferences: {entry.name} learns from no pairs: choose one that does")
     if config.teachers and not taught:
         raise jdp.UserError(f"--teachers: {entry.name} has no teachers: choose opd")
+    if config.model == TOY and config.evaluation.guided:
+        raise jdp.UserError("--evaluation.guided: a guide steers planners, and the toy is none")
     if config.model == TOY and entry.options.get("tokens"):
         return on_tokens(config, keys)
     if config.model == TOY:
@@ -122,6 +138,8 @@ def subject(config: Config, entry: Entry) -> Subject:
         if entry.options.get(kind):
             raise jdp.UserError(f"{entry.name} aligns {what}: {run.path} is none, choose another method")
     base = base_of(run.settings, run.spec, run.state(config.model_seed) if run.states else None)
+    if config.evaluation.guided and (run.kind != "planner" or not config.reward):
+        raise jdp.UserError("--evaluation.guided: give a planner and the --reward that guides it")
     found = conditions_of(config, run, base, keys["rows"])
     scored = found[: min(len(found), 64)]
     each = max(config.samples // len(scored), 1)
@@ -252,7 +270,7 @@ def calls_of(entry: Entry, config: Config, found: Subject) -> int:
     """Network calls of an update of one seed."""
 
     def make(model: Any) -> Any:
-        return entry.make(replace(config.settings, watched=0), model)  # what is drawn to watch is not its own
+        return entry.make(config.settings, model)
 
     learner = make(found.base.model)
     state = jax.eval_shape(learner.init, jax.random.key(0), found.given)

@@ -1,7 +1,7 @@
 """What plan.py and policies.py share: options, closed loop, pictures and report of a method."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,11 +93,19 @@ def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[J
 
 
 def evaluate(
-    job: Job[PlayOptions], name: str, method: Method, states: PyTree, phase: str = "evaluation"
+    job: Job[PlayOptions],
+    name: str,
+    method: Method,
+    states: PyTree,
+    phase: str = "evaluation",
+    *,
+    many_goals: bool = False,
+    judged: Callable[[int, Played], np.ndarray] | None = None,
 ) -> Record:
     """Plays every seed's last checkpoint and times its decisions; what was played before is not repeated.
 
-    Pictures are of the phase "evaluation".
+    Pictures are of the phase "evaluation". `judged(seed, played)` says what each episode was
+    worth, `[n]`, kept as `executed` `[S, n]`.
     """
     config, spec = job.config, job.data.spec
 
@@ -105,6 +113,8 @@ def evaluate(
         scores = evaluation.scores_of(played.returns, spec).mean()
         scores = 100 * played.success.mean() if evaluation.is_success(spec) else scores
         took = 1e3 * record["latency"]["median"]
+        if judged is not None:
+            record["executed"] = judged(seed, played)
         print(f"seed {seed}: {evaluation.score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms")
         if seed == 0 and phase == "evaluation":
             draw_episodes(figures(job), spec, f"{name}, {job.data.origin.name}", played, recorder)
@@ -112,7 +122,7 @@ def evaluate(
     records = loops.play_in_turn(
         method.policy,
         states,
-        evaluation.environment_maker(spec),
+        evaluation.environment_maker(spec, many_goals=many_goals),
         keys=job.keys,
         seeds=config.seeds,
         episodes=config.evaluation.episodes,
@@ -125,7 +135,8 @@ def evaluate(
         after=after,
         phase=phase,
     )
-    return evaluation.summary_of_seeds(records, spec)
+    found = evaluation.summary_of_seeds(records, spec)
+    return found if judged is None else found | {"executed": [r["executed"] for r in records]}
 
 
 def draw_episodes(folder: Path, spec: Spec, title: str, played: Played, recorder: Recorder) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.alignment.chain import DrawnConfig, divergence
-from jdp.alignment.learner import NOTHING, Aligned, each, init, watch
+from jdp.alignment.learner import NOTHING, Aligned, each, init
 from jdp.alignment.models import GivenDraw, Model
 from jdp.alignment.presets import presets_of
 from jdp.diffusion.transitions import ddim
@@ -65,14 +65,11 @@ def objective(
 def _update(
     key: Array, state: Aligned, batch: Array, *, config: CTRLConfig, model: Model
 ) -> tuple[Aligned, Metrics]:
-    keys = named_keys(key, "draw", "watch")
-
     def loss(params: Params) -> tuple[Array, Metrics]:
-        return objective(params, keys["draw"], state, each(batch, config), config, model)
+        return objective(params, key, state, each(batch, config), config, model)
 
     trained, metrics = descend(config.optimiser(), state.trained, loss)
-    state = state._replace(trained=trained)
-    return state, {**metrics, **watch(keys["watch"], state, batch, config=config, model=model)}
+    return state._replace(trained=trained), metrics
 
 
 @register(

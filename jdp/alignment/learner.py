@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import optax
 from jax import Array
 
-from jdp.alignment import support
-from jdp.alignment.models import AnyModel, Given, GivenDraw, Model
+from jdp.alignment.models import AnyModel, Given, GivenDraw
 from jdp.errors import UserError, check_settings
 from jdp.learning.candidates import repeated
 from jdp.learning.optimiser import Trained, begin, clipped_adam, copied
@@ -35,8 +34,8 @@ class AlignConfig:
     """Beta: of the divergence from the model as it was, in units of the reward."""
     target_kl: float | None = None
     """The passes of an update stop once the model has moved further (in nats); None: never."""
-    watched: int = 32
-    """Samples of an update by which the share off the data's support is told; 0: it is not."""
+    watched: int = 1024
+    """Samples by which the share off the data's support is told, twenty times in a training; 0: never."""
     off_support_bound: float = 0.02
     """Training stops where a larger share of samples lies off the data's support."""
 
@@ -72,7 +71,6 @@ class Aligned(NamedTuple):
     reference: Params  # as the model was
     judge: PyTree  # of `Given`
     memory: PyTree = ()  # of the method
-    support: Any = ()  # `Support`, where the reference's samples lie; () where nothing is watched
 
 
 Collect = Callable[..., tuple[PyTree, Metrics]]
@@ -102,25 +100,12 @@ NOTHING = Memory(_none, _kept)
 
 
 def init(key: Array, data: Given, *, memory: Memory, config: AlignConfig, model: AnyModel) -> Aligned:
-    """Before the first update: the model as it was. The key is consumed."""
+    """Before the first update: the model as it was."""
+    del key
     params = copied(data.params)
     trained = begin(config.optimiser(), params)
     remembered = memory.begin(copied(params), config=config, model=model)
-    known = ()
-    if config.watched and isinstance(model, Model):
-        known = support.known(key, params, data.rows, model)
-    return Aligned(trained, copied(params), copied(data.judge), remembered, known)
-
-
-def watch(key: Array, state: Aligned, batch: PyTree, *, config: AlignConfig, model: AnyModel) -> Metrics:
-    """The share of samples off the data's support, at conditions of `batch`; the key is consumed.
-
-    Of tokens, which are noised otherwise, it is not told.
-    """
-    if not isinstance(model, Model) or not state.support:
-        return {}
-    own = state.support, state.reference, state.trained.params
-    return {"off_support": support.share_off(key, *own, batch, config.watched, model)}
+    return Aligned(trained, copied(params), copied(data.judge), remembered)
 
 
 def _update(
@@ -135,14 +120,13 @@ def _update(
     model: AnyModel,
     shuffle: bool,
 ) -> tuple[Aligned, Metrics]:
-    keys = named_keys(key, "draw", "learn", "watch")
+    keys = named_keys(key, "draw", "learn")
     settings: dict[str, Any] = {"config": config, "model": model}
     rows, told = collect(keys["draw"], state, batch, **settings)
     own = partial(loss, reference=state.reference, **settings)
     trained, metrics = epochs(keys["learn"], state.trained, rows, own, config, shuffle=shuffle)
     remembered = memory.after(state.memory, trained.params, **settings)
-    state = state._replace(trained=trained, memory=remembered)
-    return state, {**metrics, **told, **watch(keys["watch"], state, batch, **settings)}
+    return state._replace(trained=trained, memory=remembered), {**metrics, **told}
 
 
 def aligned(

@@ -29,7 +29,7 @@ def presets_of(
     def presets(task: Task) -> Mapping[str, Preset]:
         on_toy = task.dataset == TOY
         cpu = toy if on_toy else run
-        few = replace(cpu, group=min(cpu.group, 4), watched=0)  # what is watched costs thousands of samples
+        few = replace(cpu, group=min(cpu.group, 4), watched=0)  # which costs thousands of samples
         long = updates if on_toy else max(updates // 4, 1)
         most = cpu if paper is None else paper
         return {

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.alignment.learner import Aligned, aligned, each
+from jdp.alignment.learner import Aligned, aligned, each, in_groups
 from jdp.alignment.matching import MatchingConfig, Noised, error, noised
 from jdp.alignment.models import Model
 from jdp.alignment.presets import presets_of
@@ -34,11 +34,15 @@ class Rows(NamedTuple):
 def _collect(
     key: Array, state: Aligned, batch: Array, *, config: RWRConfig, model: Model
 ) -> tuple[Rows, Metrics]:
-    """Samples of the model as it was, weighted by `exp(r / beta)`, normalised over all of them."""
+    """Samples of the model as it was, weighted by `exp(r / beta)`, normalised over those of a condition.
+
+    Where there are no conditions those are all of them.
+    """
     keys, condition = named_keys(key, "sample", "noise"), each(batch, config)
     x0 = model.sample(keys["sample"], state.reference, condition)
     reward = state.judge(x0, condition)
-    weight = jax.nn.softmax(reward / config.kl_weight) * len(reward)
+    rivals = in_groups(reward, config) if batch.shape[1] else reward[None]
+    weight = (jax.nn.softmax(rivals / config.kl_weight) * rivals.shape[1]).reshape(-1)
     rows = noised(keys["noise"], x0, condition, config)
     told = {"reward": jnp.sum(weight * reward) / len(reward), "effective": len(reward) / jnp.mean(weight**2)}
     return Rows(rows, jnp.repeat(weight, config.levels)), told
@@ -60,6 +64,7 @@ def _loss(
     title="RWR",
     paper="arXiv 2302.12192",
     idea="the training loss on samples of the model as it was, weighted by exp(r / beta)",
+    departures="weights are normalised over the samples of a condition: without it conditions compete",
 )
 @lru_cache
 def rwr(config: RWRConfig, model: Model) -> Learner:

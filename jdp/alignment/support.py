@@ -5,15 +5,15 @@ drawn back to them. So the error of the reference's denoiser tells the two apart
 usual is measured once, on the reference's own samples.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.alignment.models import Model
+from jdp.alignment.learner import AlignConfig
+from jdp.alignment.models import AnyModel, Given, Model
 from jdp.learning.optimiser import Trained
 from jdp.types import AnyArray, Logged, Params, PyTree, expand, named_keys
 
@@ -75,14 +75,18 @@ def off(key: Array, support: Support, reference: Params, x0: Array, condition: A
     return jnp.any(~(found <= support.bound[:, None]), axis=0)
 
 
-def share_off(
-    key: Array, support: Support, reference: Params, params: Params, rows: PyTree, count: int, model: Model
+@partial(jax.jit, static_argnames=("count", "model"))
+def _shares(
+    known: Support, reference: Params, params: Params, rows: AnyArray, count: int, model: Model
 ) -> Array:
-    """`[]`, of `count` samples that `params` draw at conditions of `rows`; the key is consumed."""
-    keys, shown = named_keys(key, "sample", "noise"), conditions(rows)
-    shown = shown[jnp.arange(count) % len(shown)]
-    x0 = model.sample(keys["sample"], params, shown)
-    return jnp.mean(off(keys["noise"], support, reference, x0, shown, model).astype(jnp.float32))
+    """`[S]`, of `params` `[S, ...]`, which all draw from the same noise."""
+
+    def one(params: Params) -> Array:
+        keys, shown = named_keys(jax.random.key(0), "sample", "noise"), rows[jnp.arange(count) % len(rows)]
+        x0 = model.sample(keys["sample"], params, shown)
+        return jnp.mean(off(keys["noise"], known, reference, x0, shown, model).astype(jnp.float32))
+
+    return jax.vmap(one)(params)
 
 
 class Watched(Protocol):
@@ -90,45 +94,43 @@ class Watched(Protocol):
 
     @property
     def trained(self) -> Trained: ...
-    @property
-    def reference(self) -> Params: ...
-    @property
-    def support(self) -> Any: ...  # Support, or () where nothing is watched
 
 
-@partial(jax.jit, static_argnames=("count", "model"))
-def _shares(states: Watched, rows: PyTree, count: int, model: Model) -> Array:
-    """`[]`, or `[S]` of states `[S, ...]`, which all draw from the same noise."""
+class Guard(NamedTuple):
+    """For `jdp.loops.train(..., stop_when=)`: training stops where many samples lie off the data's support.
 
-    def one(state: Watched) -> Array:
-        own = state.support, state.reference, state.trained.params
-        return share_off(jax.random.key(0), *own, rows, count, model)
-
-    return (jax.vmap(one) if states.support.sigma.ndim > 1 else one)(states)
-
-
-def left(
-    bound: float, model: Model, rows: PyTree, *, samples: int = 1024
-) -> Callable[[Watched, Logged], str | None]:
-    """For `jdp.loops.train(..., stop_when=)`: why to stop, where more than `bound` of samples lie off.
-
-    The state itself is judged, by `samples` of its own, so that what training goes back to has passed: the
-    share among a chunk's metrics is a mean over its updates, and its last state may be further off. Of many
-    seeds the worst one counts; nothing stops a state without a `Support`.
-
-    Args:
-        rows: of `Given`, at whose conditions is drawn.
+    The state itself is judged, by samples of its own, so that what training goes back to has passed. Of many
+    seeds the worst one counts.
     """
-    shown = conditions(rows)[:samples]
 
-    def reason(state: Watched, metrics: Logged) -> str | None:
+    known: Support
+    reference: Params  # as the model was
+    rows: AnyArray  # [N, C], conditions at which is drawn
+    model: Model
+    bound: float  # the largest share
+    samples: int  # that are judged
+
+    def shares(self, params: Params) -> Array:
+        """`[S]`, of seeds' `params` `[S, ...]` the share of samples that lie off."""
+        return _shares(self.known, self.reference, params, self.rows, self.samples, self.model)
+
+    def __call__(self, state: Watched, metrics: Logged) -> str | None:
+        """Why to stop, of a state of all seeds `[S, ...]`; None: nothing is wrong."""
         del metrics
-        if not state.support:
+        share = float(jnp.max(self.shares(state.trained.params)))
+        if share <= self.bound:
             return None
-        share = float(jnp.max(_shares(state, shown, samples, model)))
-        if share <= bound:
-            return None
-        mend = "raise kl_weight, or bound the reward"
-        return f"{share:.1%} of samples lie off the data, more than {bound:.1%}; {mend}"
+        mend = "raise kl_weight, lower the learning rate, or bound the reward"
+        return f"{share:.1%} of samples lie off the data, more than {self.bound:.1%}; {mend}"
 
-    return reason
+
+def guard(key: Array, given: Given, config: AlignConfig, model: AnyModel) -> Guard | None:
+    """The guard of an alignment that `config` asks for; the key is consumed.
+
+    None where nothing is watched, and of tokens, which are noised otherwise.
+    """
+    if not config.watched or not isinstance(model, Model):
+        return None
+    shown = jnp.asarray(conditions(given.rows))[: config.watched]
+    found = jax.jit(known, static_argnums=3)(key, given.params, given.rows, model)
+    return Guard(found, given.params, shown, model, config.off_support_bound, config.watched)

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jdp.alignment import awm, diffusion_dpo, diffusion_dro, matching, nft, toy
+from jdp.alignment import awm, diffusion_dpo, diffusion_dro, matching, nft, rwr, toy
 from jdp.alignment.diffusion_dpo import DiffusionDPOConfig
+from jdp.alignment.learner import Aligned
 from jdp.diffusion import exact
 from jdp.diffusion.sampling import Sampling
-from jdp.types import Bound
+from jdp.types import Bound, bind
 
 KEY = jax.random.key(0)
 SAMPLING = Sampling(sampler="euler", steps=5)
@@ -118,3 +119,27 @@ def test_the_hinge_of_dro_is_active_until_the_margin_is_reached():
         drawing = diffusion_dro._after(drawing, moved(GIVEN.params), config=config, model=MODEL)
         first = jax.tree.leaves(drawing.params)[0]
         assert np.array_equal(first, jax.tree.leaves(moved(GIVEN.params))[0]) == renewed
+
+
+def test_weights_of_rwr_are_the_softmax_over_the_samples_of_a_condition():
+    """A numpy reference; what a condition adds to all of its rewards changes nothing."""
+    config = rwr.RWRConfig(group=3, kl_weight=0.5)
+    rewards, batch = jnp.array([0.1, 0.9, 0.3, 5.1, 5.9, 5.3]), jnp.array([[0.0], [1.0]])
+    free = MODEL._replace(denoiser=Bound(_blind, ()))
+    state = Aligned(None, GIVEN.params, bind(_fixed, rewards))
+    rows, told = rwr._collect(KEY, state, batch, config=config, model=free)
+    weight = np.exp(np.array([0.1, 0.9, 0.3]) / 0.5)
+    np.testing.assert_allclose(rows.weight, np.tile(3 * weight / weight.sum(), 2), rtol=1e-5)
+    np.testing.assert_allclose(told["reward"], np.mean(rows.weight * rewards), rtol=1e-5)
+    every, _ = rwr._collect(KEY, state, jnp.zeros((2, 0)), config=config, model=free)  # all are rivals
+    weight = np.exp(np.array(rewards - 5.9) / 0.5)
+    np.testing.assert_allclose(every.weight, 6 * weight / weight.sum(), rtol=1e-5)
+
+
+def _blind(params, condition):
+    return MODEL.denoiser(params, condition[:, :0])
+
+
+def _fixed(rewards, x0, condition):
+    del x0, condition
+    return rewards

@@ -55,7 +55,7 @@ def test_harpgs_gradient_is_that_of_the_chains_loss_where_every_chain_counts_onc
 
 
 def test_igt_keeps_the_parameters_themselves_whose_steps_have_the_length_that_is_set():
-    config = n_pg_igt.NPGIGTConfig(group=4, watched=0, learning_rate=0.3, step_decay=1.0)
+    config = n_pg_igt.NPGIGTConfig(group=4, learning_rate=0.3, step_decay=1.0)
     learner, batch = n_pg_igt.n_pg_igt(config, MODEL), jnp.zeros((4, 0))
     state, update = learner.init(KEY, GIVEN), jax.jit(learner.update)
     for t in range(3):

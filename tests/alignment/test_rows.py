@@ -91,8 +91,8 @@ def test_network_calls_are_counted_in_the_program():
     chains = 3 * 4 * 25  # conditions, samples and steps
     known = registry.entries("alignment")
     # Drawn; ours and the reference's densities; ours and the reference's in each of two passes.
-    assert counted(known["ddpo"], ddpo.DDPOConfig(group=4, epochs=2, watched=0)) == (1 + 2 + 2 * 2) * chains
-    assert counted(known["awm"], awm.AWMConfig(group=4, levels=5, watched=0)) == chains + 3 * 4 * 5 * 3
+    assert counted(known["ddpo"], ddpo.DDPOConfig(group=4, epochs=2)) == (1 + 2 + 2 * 2) * chains
+    assert counted(known["awm"], awm.AWMConfig(group=4, levels=5)) == chains + 3 * 4 * 5 * 3
 
 
 def test_every_method_has_presets_of_the_toy_and_of_runs():

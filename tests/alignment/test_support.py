@@ -47,20 +47,24 @@ def test_the_references_own_samples_are_on_their_support(known):
     assert shares(known, GIVEN.params, x0)[0] <= 0.005
 
 
-def state_of(params, known):
-    return Aligned(Trained(params, ()), GIVEN.params, GIVEN.judge, (), known)
-
-
 def test_the_reason_to_stop_is_the_worst_seed(known):
     """The last layer's bias moves a sample by at most a multiple of its level, all in one direction."""
     far = jax.tree.map(jnp.copy, GIVEN.params)
     far["Dense_2"]["bias"] = jnp.array([5.0, 0.0])
-    stop = support.left(0.02, MODEL, GIVEN.rows, samples=200)
-    assert stop(state_of(GIVEN.params, ()), {}) is None
-    both = jax.tree.map(lambda *x: jnp.stack(x), state_of(GIVEN.params, known), state_of(far, known))
-    assert "of samples lie off the data, more than 2.0%; raise kl_weight" in stop(both, {})
-    same = jax.tree.map(lambda *x: jnp.stack(x), *[state_of(GIVEN.params, known)] * 2)
-    assert stop(same, {}) is None
+    stop = support.Guard(known, GIVEN.params, GIVEN.rows, MODEL, 0.02, 200)
+
+    def states(*seeds):
+        params = jax.tree.map(lambda *x: jnp.stack(x), *seeds)
+        return Aligned(Trained(params, ()), GIVEN.params, GIVEN.judge)
+
+    assert "of samples lie off the data, more than 2.0%; raise kl_weight" in stop(
+        states(GIVEN.params, far), {}
+    )
+    assert stop(states(GIVEN.params, GIVEN.params), {}) is None
+
+
+def test_nothing_is_watched_where_none_are_asked_for():
+    assert support.guard(KEY, GIVEN, ddpo.DDPOConfig(watched=0), MODEL) is None
 
 
 def drawn(params, count=8000):
@@ -75,11 +79,13 @@ def test_a_reward_without_bound_stops_early_unless_a_divergence_holds_the_model(
     config = ddpo.DDPOConfig(kl_weight=kl_weight, learning_rate=3e-3)
     told = []
     journal = Memory(note=told.append)
-    options = {"key": KEY, "updates": 60, "batch_size": 16, "chunk": 10, "journal": journal}
-    stop = support.left(config.off_support_bound, MODEL, GIVEN.rows)
+    options = {"key": KEY, "updates": 60, "batch_size": 16, "chunk": 10, "journal": journal, "seeds": 1}
+    stop = support.guard(KEY, GIVEN, config, MODEL)
     state = train(ddpo.ddpo(config, MODEL), GIVEN, stop_when=stop, **options)
     assert stop(state, {}) is None  # what it goes back to has passed
-    was, now = (drawn(params) for params in (GIVEN.params, state.trained.params))
+    was, now = (
+        drawn(params) for params in (GIVEN.params, jax.tree.map(lambda x: x[0], state.trained.params))
+    )
     usual = np.quantile(was, 0.999)  # farther from a mode than 4 standard deviations: steps are few
     assert np.mean(now > usual) <= 0.03
     last = journal.records("train")[-1]["step"]
