@@ -224,6 +224,29 @@ def draw(
     goals, avoid = np.asarray(units["before"][2])[at], job.config.avoid
     disc = (avoid.centre, avoid.radius) if job.config.reward == "avoid" else None
     save_figure(job, "aligned_plans", plotting.aligned_plans(maze, plans, goals, title=title, disc=disc))
+    paths, goals = executed_paths(job, entry, entries)
+    if paths:
+        title = f"what was done: {title}"
+        save_figure(job, "executed", plotting.aligned_plans(maze, paths, goals, title=title, disc=disc))
+
+
+def executed_paths(
+    job: Job[Config], entry: Entry, entries: list[int]
+) -> tuple[dict[str, list[np.ndarray]], np.ndarray]:
+    """Where the first seed's episodes went in each way of acting, `[L, 2]` each, and their goals `[N, 2]`."""
+    phases = {BEFORE: "base"}
+    phases |= {GUIDED.format(g): f"guided_{g:g}" for g in job.config.evaluation.guided}
+    phases |= {AFTER.format(entry.name): "evaluation"}
+    paths, goals = {}, np.zeros((0, 2))
+    for name, phase in phases.items():
+        file = job.run.path / "executed" / f"{phase}.npz"
+        if not file.exists():
+            continue
+        with np.load(file) as kept:
+            lengths, goals = kept["lengths"][:PICTURED], kept["goal"][:PICTURED]
+            seen = kept["observation"][..., entries]
+            paths[name] = [seen[: length + 1, i] for i, length in enumerate(lengths)]
+    return paths, goals
 
 
 def report(

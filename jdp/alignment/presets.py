@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from jdp.alignment.chain import ChainConfig
 from jdp.alignment.learner import AlignConfig
 from jdp.registry import Preset, Presets, Task
 
@@ -19,11 +20,14 @@ def presets_of(
     Args:
         toy: the settings that reach the marks of the mixture, in `updates` updates of `batch_size` conditions
             (pairs, experts); of smoke runs too.
-        run: those of trained policies and planners; None: a tenth of the toy's learning rate, for networks
-            that have learned already, and a twentieth of its `kl_weight`, for rewards within [-1, 0].
+        run: those of trained policies and planners; None: a thirtieth of the toy's learning rate, as the
+            networks have learned already, and a smaller `kl_weight`, for rewards within [-1, 0]: a twentieth of
+            the toy's, and a two-hundredth where it counts the nats of whole chains, of which a plan of a
+            hundred entries spends several on what no reward asks for.
         paper: those of the paper where they are known; None: `run`, ten times as long.
     """
-    usual = replace(toy, learning_rate=toy.learning_rate / 10, kl_weight=toy.kl_weight / 20)
+    held = 200 if isinstance(toy, ChainConfig) else 20
+    usual = replace(toy, learning_rate=toy.learning_rate / 30, kl_weight=toy.kl_weight / held)
     run = usual if run is None else run
 
     def presets(task: Task) -> Mapping[str, Preset]:

@@ -60,7 +60,9 @@ def _loss(
     "alignment",
     "rwr",
     RWRConfig,
-    presets_of(RWRConfig(learning_rate=2e-3), 1500),
+    presets_of(
+        RWRConfig(learning_rate=2e-3), 1500, run=RWRConfig(learning_rate=1e-4, kl_weight=0.05, levels=4)
+    ),
     title="RWR",
     paper="arXiv 2302.12192",
     idea="the training loss on samples of the model as it was, weighted by exp(r / beta)",

@@ -1,6 +1,6 @@
 """What alignment does to samples in the plane and to plans in a maze, and what it costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -34,13 +34,13 @@ def samples(panels: Mapping[str, np.ndarray], *, title: str, columns: int = 6, l
 
 def aligned_plans(
     maze: Maze,
-    panels: Mapping[str, np.ndarray],
+    panels: Mapping[str, Iterable[np.ndarray]],
     goals: np.ndarray,
     *,
     title: str,
     disc: tuple[tuple[float, float], float] | None = None,
 ) -> Figure:
-    """Plans `[N, T, 2]` of each panel in a maze, to the goals `[N, 2]`; `disc` is `(centre, radius)`."""
+    """Plans or paths `[T, 2]` of each panel in a maze, to goals `[N, 2]`; `disc` is `(centre, radius)`."""
     width = 2.6
     height = width * maze.free.shape[0] / maze.free.shape[1]
     figure = Figure(figsize=(width * len(panels), height + 0.6), layout="constrained", dpi=180)

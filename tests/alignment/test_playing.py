@@ -33,7 +33,7 @@ jax.tree_util.register_pytree_node(Twice, lambda _: ((), None), lambda *_: Twice
 
 
 def test_a_guide_of_a_linear_reward_moves_a_plan_by_its_closed_form():
-    """A clean plan of N(0, 1) has the variance s^2 / (1 + s^2) at level s; it moves by that times the slope."""
+    """At level s a clean plan of N(0, 1) has the variance s^2 / (1 + s^2), and moves it times the slope."""
     sigma, strength = jnp.array([0.5, 2.0]), 3.0
     x, goal = jnp.ones((2, 4, 2)), jnp.array([[1.0, 0.0], [-2.0, 0.0]])
     plain = bind(lambda x, sigma: x / (1 + sigma[:, None, None] ** 2))
