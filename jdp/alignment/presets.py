@@ -21,9 +21,9 @@ def presets_of(
         toy: the settings that reach the marks of the mixture, in `updates` updates of `batch_size` conditions
             (pairs, experts); of smoke runs too.
         run: those of trained policies and planners; None: a thirtieth of the toy's learning rate, as the
-            networks have learned already, and a smaller `kl_weight`, for rewards within [-1, 0]: a twentieth of
-            the toy's, and a two-hundredth where it counts the nats of whole chains, of which a plan of a
-            hundred entries spends several on what no reward asks for.
+            networks have learned already; for rewards within [-1, 0] a twentieth of its `kl_weight`, and a
+            two-hundredth where that counts the nats of whole chains, of which a plan of a hundred entries
+            spends several on what no reward asks for.
         paper: those of the paper where they are known; None: `run`, ten times as long.
     """
     held = 200 if isinstance(toy, ChainConfig) else 20
