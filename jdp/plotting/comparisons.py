@@ -5,13 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, NullFormatter
+from matplotlib.ticker import FormatStrFormatter, NullFormatter, StrMethodFormatter
 
 from jdp.evaluation.statistics import Band, Interval
 from jdp.plotting.figures import _figure, _tidy
 
 CYCLE = ("#4878a8", "#c44e52", "#6aa56e", "#dd9a3c", "#8172b3", "#404040", "#937860", "#d98cb3")
 BEST = CYCLE[0]
+DECADE = 10
 
 
 def aggregates(panels: Mapping[str, Mapping[str, Interval]], *, title: str) -> Figure:
@@ -75,12 +76,12 @@ def evaluations(bands: Mapping[str, Band], *, behaviour: float | None, score: st
 
 
 def learning(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, start: float | None, score: str, title: str
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, start: Mapping[str, float], score: str, title: str
 ) -> Figure:
     """The score against steps of the task, of methods that learn while they act.
 
     `curves[method]` is (steps `[n]`, scores `[n, S]`): lines are means over seeds, shades the least and the
-    greatest. `start` is the score before they learned.
+    greatest. `start[method]` is its score before it learned, of those that have one.
     """
     figure = _figure(5.4, 2.8)
     axis = figure.subplots()
@@ -90,10 +91,18 @@ def learning(
             steps, scores.mean(1), style, color=colour, linewidth=1.4, marker=".", markersize=4, label=method
         )
         axis.fill_between(steps, scores.min(1), scores.max(1), color=colour, alpha=0.1, linewidth=0)
-    if start is not None:
-        axis.axhline(start, color="#909090", linewidth=0.8, linestyle="--", label="before")
-    axis.set_xscale("log")
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    for before in sorted({round(start[method], 1) for method in curves if method in start}):
+        which = [method for method in curves if round(start.get(method, np.nan), 1) == before]
+        those = ", ".join(which) if len(which) <= 2 else "the others"
+        said = "before" if len(which) == len(curves) else f"before, {those}"
+        grey = "#909090" if len(which) > 1 else CYCLE[list(curves).index(which[0]) % len(CYCLE)]
+        axis.axhline(before, color=grey, linewidth=0.8, linestyle="--", label=said)
+    every = np.concatenate([steps for steps, _ in curves.values()])
+    if every.max() > DECADE * every.min():
+        axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _tidy(axis, "steps of the task a seed", score)
     _legend(figure, axis)
     figure.suptitle(title, fontsize=8)

@@ -29,7 +29,8 @@ def table_figures(cells: pd.DataFrame) -> dict[str, Figure]:
         if (figure := online(alike, str(dataset))) is not None:
             found[f"evaluations-{dataset}"] = figure
         if learned := while_acting(alike):
-            start = None if alike.before.isna().all() else float(alike.before.mean())
+            before = alike.dropna(subset=["before"])
+            start = dict(zip(before.label.astype(str), before.before, strict=True))
             found[f"learning-{dataset}"] = plotting.learning(
                 learned, start=start, score=alike.score_name.iloc[0], title=str(dataset)
             )
