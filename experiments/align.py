@@ -46,6 +46,7 @@ from jdp import devices, evaluation, loops, planners, plotting
 from jdp.alignment.bases import stacked
 from jdp.alignment.playing import executed, reward_guide
 from jdp.alignment.presets import TOY
+from jdp.alignment.students import told
 from jdp.alignment.support import guard
 from jdp.errors import check_seed
 from jdp.registry import Entry, Preset
@@ -70,7 +71,8 @@ def main() -> None:
     compilations = devices.count_compilations()
     check(config)
     found = subject(config, entry)
-    config = dataclasses.replace(config, env=found.env)
+    students = config.seeds
+    config = dataclasses.replace(config, env=found.env, seeds=found.told or config.seeds)
     learner = entry.make(config.settings, found.base.model)
     job = opened(config, entry, found)
     calls = calls_of(entry, config, found)
@@ -82,7 +84,7 @@ def main() -> None:
         key=job.keys["train"],
         updates=config.updates,
         batch_size=config.batch_size,
-        seeds=config.seeds,
+        seeds=students,
         chunk=max(config.updates // 20, 1),
         mesh=job.mesh,
         journal=job.journal,
@@ -92,6 +94,9 @@ def main() -> None:
     params = states.trained.params
     after = scored(job, found, params)
     if found.run is not None:
+        if found.told:
+            each = [told(seed_of(params, 0), found.told, k) for k in range(found.told)]
+            params = jax.tree.map(lambda *x: jnp.stack(x), *each)
         method = stacked(found.base, params)
         job.journal.save(found.run.kind, config.updates, method)  # what load_run finds
         acted |= {AFTER.format(entry.name): played(job, found, found.run.method, method, "evaluation")}
@@ -279,7 +284,11 @@ def report(
 def line_of(name: str, measure: str, one: Json) -> str:
     """What one way to act comes to: score, reward of what was done, and the time of a decision."""
     done = one.get("executed")
-    wish = "" if done is None else f", reward of what was done {np.mean(done):.3f}"
+    if done is None:
+        wish = ""
+    else:
+        each = " ".join(f"{x:.3f}" for x in np.mean(done, axis=1))
+        wish = f", reward of what was done {np.mean(done):.3f} (seeds {each})"
     took = f", a decision takes {1e3 * one['latency']['median']:.1f} ms"
     return f"{name + ':':<24} {score_line(measure, one)}{wish}{took}"
 

@@ -15,7 +15,7 @@ from opening import trained_run
 
 import jdp
 from jdp import registry
-from jdp.alignment import problems, rows, scores
+from jdp.alignment import problems, rows, scores, students
 from jdp.alignment.bases import Base, base_of, judged_by
 from jdp.alignment.calls import network_calls
 from jdp.alignment.models import Given, Reward, TokenModel
@@ -107,6 +107,7 @@ class Subject(NamedTuple):
     targets: tuple[Mixture, ...] | None  # exact optima of the toy's conditions
     run: LoadedRun | None
     beta: float = 1.0  # of the toy's optimum
+    told: int = 0  # teachers that a student is told of
 
     @property
     def env(self) -> str:
@@ -147,9 +148,11 @@ def subject(config: Config, entry: Entry) -> Subject:
         others = [
             base_of(run.settings, run.spec, other.state(0)).params for other in teachers_of(config, run)
         ]
-        base, given = rows.taught(base, others, found)
-        scored = given.rows[:: max(len(given.rows) // len(scored), 1)]
-        return Subject(base, given, reward_of(config, base, needed=False), scored, each, None, run)
+        base, given, told = students.student(base, others, found)
+        if told and config.seeds != 1:
+            raise jdp.UserError("--seeds: one student is trained, and the seeds of its run are its teachers")
+        scored, judge = given.rows[: len(scored)], reward_of(config, base, needed=False)
+        return Subject(base, given, judge, scored, each, None, run, told=told)
     judge = reward_of(config, base, needed=config.preferences is None)
     if judge is not None:
         check_reward(keys["check"], base.model, base.params, judge, found)

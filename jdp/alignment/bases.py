@@ -158,13 +158,15 @@ def of_plans(level: Level, state: PyTree) -> Base:
 
 
 def _known(condition: Array, level: Level) -> tuple[Array, Array]:
-    dim = level.spec.observation_dim
-    return level.known(condition[:, :dim], condition[:, dim:])
+    dim, whole = level.spec.observation_dim, level.spec.observation_dim + len(level.spec.goal)
+    return level.known(condition[:, :dim], condition[:, dim:whole])
 
 
 def _plan_denoiser(params: Params, condition: Array, *, level: Level) -> Denoiser:
+    """What stands behind the present and the goal is told to the network itself."""
     weights = Averaged(params, params, (), jnp.zeros((), jnp.int32))
-    free = level.model.denoiser(weights, condition[:, :0])
+    whole = level.spec.observation_dim + len(level.spec.goal)
+    free = level.model.denoiser(weights, condition[:, whole:])
     return hold(free, *_known(condition, level))
 
 
@@ -175,7 +177,8 @@ def _counted(*, level: Level) -> Array:
 def _plan_units(scale: Scale, x0: Array, condition: Array, *, level: Level) -> tuple[Array, Array, Array]:
     known, mask = _known(condition, level)
     observation, action = scale.rows(jnp.where(mask, known, x0))
-    goal = _of_goals(scale.observation, level.spec).inverse(condition[:, level.spec.observation_dim :])
+    dim, whole = level.spec.observation_dim, level.spec.observation_dim + len(level.spec.goal)
+    goal = _of_goals(scale.observation, level.spec).inverse(condition[:, dim:whole])
     return observation, clip_action(action), goal
 
 

@@ -1,4 +1,4 @@
-"""What methods learn from beside conditions: pairs, by a reward or from a file, experts, teachers."""
+"""What methods learn from beside conditions: pairs, by a reward or from a file, and experts."""
 
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,12 +11,12 @@ from jax.tree_util import Partial
 
 from jdp.alignment.bases import Base
 from jdp.alignment.diffusion_dro import Experts
-from jdp.alignment.models import Given, Model
+from jdp.alignment.models import Model
 from jdp.alignment.pairs import Pairs, decided, labelled
 from jdp.data import Episodes, SegmentDraw
 from jdp.errors import UserError
 from jdp.learning.candidates import choose, repeated
-from jdp.types import Bound, Denoiser, Params, PyTree, Task, bind, named_keys
+from jdp.types import Task, named_keys
 
 FIELDS = ("first", "second", "condition", "first_won")
 AT_ONCE = 4096  # samples that are drawn together
@@ -88,42 +88,6 @@ def read_pairs(path: Path, model: Model, width: int) -> Pairs:
         raise UserError(f"--preferences {path} holds numbers that are not finite")
     first, second, condition = (jnp.asarray(x, jnp.float32) for x in (first, second, condition))
     return decided(first, second, jnp.asarray(won.astype(bool)), condition)
-
-
-def taught(base: Base, teachers: list[Params], condition: Array) -> tuple[Base, Given]:
-    """A student of K teachers, which are the model with other parameters: conditions are `[N * K, C + K]`.
-
-    Which teacher counts stands in the last K entries, which the student is not shown: it comes to lie between
-    them, where their steps are far from it least on average.
-    """
-    count, width = len(teachers), condition.shape[1]
-    told = jnp.tile(jnp.eye(count), (len(condition), 1))
-    rows = jnp.concatenate([repeated(condition, count), told], axis=-1)
-    settings = {"model": base.model, "width": width}
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *teachers)
-    student = base.model._replace(denoiser=Bound(_without, tuple(sorted(settings.items()))))
-    units = bind(_units_without, base.units, width=width)
-    return base._replace(model=student, units=units), Given(
-        base.params, bind(_teacher, stacked, **settings), rows
-    )
-
-
-def _without(params: Params, condition: Array, *, model: Model, width: int) -> Denoiser:
-    return model.denoiser(params, condition[:, :width])
-
-
-def _units_without(units: Partial, x0: Array, condition: Array, *, width: int) -> PyTree:
-    return units(x0, condition[:, :width])
-
-
-def _teacher(stacked: Params, condition: Array, *, model: Model, width: int) -> Denoiser:
-    return bind(_taught, stacked, condition, model=model, width=width)
-
-
-def _taught(stacked: Params, condition: Array, x: Array, sigma: Array, *, model: Model, width: int) -> Array:
-    each = jax.vmap(lambda params: model.denoiser(params, condition[:, :width])(x, sigma))(stacked)
-    weight = condition[:, width:].T
-    return jnp.einsum("kb,kb...->b...", weight, each)
 
 
 def conditions_of_data(key: Array, base: Base, draw: SegmentDraw, episodes: Episodes, count: int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jdp import registry
-from jdp.alignment import rows
+from jdp.alignment import students
 from jdp.alignment.bases import base_of, judged_by, of_plans, stacked
 from jdp.alignment.chain import DrawnConfig, density, drawn, sample
 from jdp.data.normalise import Affine
@@ -17,6 +17,7 @@ from jdp.finetune.chain import moves
 from jdp.learning.averaged import Averaged
 from jdp.learning.plan_models import Model, ModelConfig
 from jdp.learning.scale import Scale
+from jdp.networks import NetworkConfig
 from jdp.planners import SamplingConfig
 from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState, parts_of
 from jdp.policies.chunks import CloneState
@@ -29,6 +30,12 @@ AFFINE = Affine(jnp.array([1.0, -1.0, 2.0]), jnp.array([2.0, 0.5, 3.0]))
 SEEN = jnp.array([[0.5, 1.0, -2.0], [2.0, 0.0, 1.0]]), jnp.array([[1.0, 2.0], [-1.0, 0.5]])
 POLICY = DiffusionPolicyConfig(features=8, blocks=1, chunk=3, execute=2, sampling_steps=2)
 PLANNER = DiffuserPlannerConfig(horizon=4, sampling=SamplingConfig(steps=2, warm_steps=0))
+
+NETWORK = dataclasses.replace(
+    PLANNER,
+    horizon=8,
+    model=ModelConfig(network=NetworkConfig(kind="residual_unet", features=8, blocks=1)),
+)
 
 
 def halved(state, condition):
@@ -108,7 +115,8 @@ def test_what_cannot_be_aligned_is_said():
 def test_a_student_of_runs_is_pulled_to_the_teacher_of_its_condition(planner):
     other = {"share": jnp.float32(-1.0)}
     condition = planner.condition(*SEEN)
-    student, given = rows.taught(planner, [planner.params, other], condition)
+    student, given, told = students.student(planner, [planner.params, other], condition)
+    assert not told  # this network embeds no condition
     assert given.rows.shape == (4, 5 + 2)
     x, sigma = jnp.ones((4, 4, 5)), jnp.ones(4)
     taught = given.judge(given.rows)(x, sigma)
@@ -118,6 +126,31 @@ def test_a_student_of_runs_is_pulled_to_the_teacher_of_its_condition(planner):
     alike = student.model.denoiser(planner.params, given.rows)(x, sigma)
     np.testing.assert_allclose(alike[::2], alike[1::2], atol=1e-6)
     np.testing.assert_allclose(student.units(x, given.rows)[2][::2], SEEN[1], atol=1e-5)
+
+
+def test_a_student_that_is_told_its_teacher_is_a_network_of_the_teachers_shape():
+    """A wide network and condition, or the narrow one with a row in its bias: the same plans."""
+    parts = parts_of(NETWORK, SPEC)
+    scale = Scale(AFFINE, Affine(jnp.zeros(2), jnp.full(2, 0.5)), Affine(jnp.zeros(1), jnp.ones(1)))
+    level = parts.level
+    params = level.model.init(KEY, jnp.zeros((2, level.rows, level.channels)), jnp.zeros((2, 0))).params
+    base = of_plans(level, DiffuserPlannerState(scale, averaged(params), None, None))
+    student, given, told = students.student(base, [params, params], base.condition(*SEEN))
+    assert told == 2
+    moved = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), student.params)
+    x, sigma = jax.random.normal(KEY, (4, level.rows, level.channels)), jnp.ones(4)
+
+    @jax.jit
+    def plan(params, condition):
+        return base.model.denoiser(params, condition)(x, sigma)
+
+    wide, before = plan(moved, given.rows), plan(student.params, given.rows)
+    for k in range(2):
+        narrow = students.told(moved, 2, k)
+        assert jax.tree.map(jnp.shape, narrow) == jax.tree.map(jnp.shape, params)
+        np.testing.assert_allclose(wide[k::2], plan(narrow, given.rows[:, :5])[k::2], atol=1e-5)
+    assert np.abs(wide - plan(students.told(moved, 2, 0), given.rows[:, :5]))[1::2].max() > 1e-3
+    np.testing.assert_allclose(before, plan(params, given.rows[:, :5]), atol=1e-6)  # it begins as the base
 
 
 def test_a_judge_is_equal_to_another_of_the_same_reward(policy):
