@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scripts import EXPERIMENTS, check_mistakes, killer, run
@@ -32,6 +33,7 @@ def scores(out: Path, experiment: str = "align") -> dict:
         (["--method", "ddpo", "--preferences", "pairs.npz"], "ddpo learns from no pairs"),
         (["--method", "ddpo", "--teachers", "a", "b"], "ddpo has no teachers"),
         (["--updates", "0"], "--updates is 0"),
+        (["--evaluation.guided", "5"], "a guide steers planners"),
         (["--model", "hoper"], "no trained model hoper"),
         (["--model", "hopper-medium-diffuser", "--reward", "gentle"], "of no model that can be aligned"),
         (["--preset", "paperr"], "--preset paperr"),
@@ -70,6 +72,10 @@ def test_mistakes_get_one_line(tmp_path):
         "reward of plans": (["--model", POLICY, "--reward", "avoid"], "avoid judges plans"),
         "no entry": (["--model", PLANNER, "--reward", "steady"], "no entries (5,), but 4"),
         "no actions": (["--model", PLANNER, "--reward", "gentle"], "plans hold states alone"),
+        "no planner": (
+            ["--model", POLICY, "--reward", "gentle", "--evaluation.guided", "5"],
+            "give a planner and the --reward",
+        ),
         "no critic": (["--model", POLICY, "--reward", "critic"], "give a run of offline_rl.py"),
         "critic": (["--model", POLICY, "--critic", PLANNER], "diffuser has no Q that can be asked"),
         "teachers": (["--method", "opd", "--model", POLICY], "two or more runs"),
@@ -125,9 +131,9 @@ def test_a_killed_run_ends_with_the_same_numbers(tmp_path):
     [(POLICY, "awm", "gentle"), (PLANNER, "ddpo", "avoid"), (PLANNER, "diffusion_dpo", "arrive")],
 )
 def test_an_aligned_run_is_one_of_the_kind_of_its_model(tmp_path, model, method, reward):
-    done = run(
-        "align", *TINY, "--model", model, "--method", method, "--reward", reward, "--out", str(tmp_path)
-    )
+    guided = ("--evaluation.guided", "5") if (model, method) == (PLANNER, "ddpo") else ()
+    own = ("--model", model, "--method", method, "--reward", reward, *guided)
+    done = run("align", *TINY, *own, "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     found = scores(tmp_path)
     assert found["base"]["returns"] and found["returns"] and "reward" in found["before"]
@@ -141,11 +147,17 @@ def test_an_aligned_run_is_one_of_the_kind_of_its_model(tmp_path, model, method,
     common = ("--episodes", "2", "--decisions", "1", "--out", str(tmp_path))
     done = run("evaluate", str(path), *common)
     assert done.returncode == 0, done.stderr
-    if model == PLANNER and method == "ddpo":
-        assert (path / "figures" / "aligned_plans.png").exists()
+    if guided:
+        assert {p.stem for p in (path / "figures").glob("*.png")} >= {"aligned_plans", "executed"}
+        assert set(found["played"]) == {"before", "guided, strength 5", "after ddpo"}
+        assert all(np.shape(one["executed"]) == (1, 2) for one in found["played"].values())
         taught = ("--method", "opd", "--teachers", model, str(path), "--out", str(tmp_path / "taught"))
         done = run("align", *TINY, "--model", model, *taught)  # merged with what it was
         assert done.returncode == 0, done.stderr
+        (merged,) = (tmp_path / "taught").glob("align/*/*")
+        first, second = (jdp.load_run(merged).state(seed) for seed in range(2))  # told each teacher
+        shapes = [jax.tree.map(jnp.shape, state) for state in (base.state(), first, second)]
+        assert shapes[0] == shapes[1] == shapes[2]
 
 
 @pytest.mark.slow
