@@ -41,7 +41,8 @@ class AlignPlayConfig(PlayConfig):
     guidance_steps: int = 0
     """Of Newton's method at each level of noise, where a guide's reward is curved."""
     many_goals: bool = False
-    """In maze2d, whose goal is one, draw a goal for each episode: Multi2D of Diffuser's paper."""
+    """In maze2d, whose goal is one, draw a goal for each episode, and for each plan that is learned from: Multi2D
+    of Diffuser's paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,7 @@ def reward_named(config: Config) -> Reward:
 
 def conditions_of(config: Config, run: LoadedRun, base: Base, key: jax.Array) -> jax.Array:
     """`[given, C]`, from where the command line says."""
-    env = task_of(run.spec)
+    env = str(run.spec.env_id) if config.evaluation.many_goals else task_of(run.spec)
     simulated = env in simulators.names() and bool(run.spec.goal)
     if config.conditions == "task" or (config.conditions == "auto" and simulated):
         return rows.conditions_of_task(key, base, simulators.simulator(env), config.given)
