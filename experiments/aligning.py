@@ -41,7 +41,7 @@ class AlignPlayConfig(PlayConfig):
     guidance_steps: int = 0
     """Of Newton's method at each level of noise, where a guide's reward is curved."""
     many_goals: bool = False
-    """In maze2d, whose goal is one, draw a goal for each episode, and for each plan that is learned from: Multi2D
+    """In maze2d, whose goal is one, draw one for each episode, and for each plan that is learned from: Multi2D
     of Diffuser's paper."""
 
 
