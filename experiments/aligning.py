@@ -41,8 +41,8 @@ class AlignPlayConfig(PlayConfig):
     guidance_steps: int = 0
     """Of Newton's method at each level of noise, where a guide's reward is curved."""
     many_goals: bool = False
-    """In maze2d, whose goal is one, draw one for each episode, and for each plan that is learned from: Multi2D
-    of Diffuser's paper."""
+    """In maze2d, whose goal is one, draw one for each episode and each plan that is learned from: Multi2D of
+    Diffuser's paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
