@@ -10,6 +10,7 @@ from jdp.plotting.plans import GOAL, PLAN, draw_maze
 from jdp.tasks import Maze
 
 SHOWN = 600  # samples of a panel
+MOST = 4  # mazes in a row
 
 
 def samples(panels: Mapping[str, np.ndarray], *, title: str, columns: int = 6, limit: float = 4.0) -> Figure:
@@ -41,11 +42,14 @@ def aligned_plans(
     disc: tuple[tuple[float, float], float] | None = None,
 ) -> Figure:
     """Plans or paths `[T, 2]` of each panel in a maze, to goals `[N, 2]`; `disc` is `(centre, radius)`."""
-    width = 2.6
-    height = width * maze.free.shape[0] / maze.free.shape[1]
-    figure = Figure(figsize=(width * len(panels), height + 0.6), layout="constrained", dpi=180)
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    for axis, (name, plans) in zip(axes[0], panels.items(), strict=True):
+    width, columns = 2.6, len(panels) if len(panels) <= MOST else -(-len(panels) // 2)
+    rows = -(-len(panels) // columns)
+    height = rows * width * maze.free.shape[0] / maze.free.shape[1]
+    figure = Figure(figsize=(width * columns, height + 0.6), layout="constrained", dpi=180)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in list(axes.flat)[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (name, plans) in zip(axes.flat, panels.items(), strict=False):
         draw_maze(axis, maze)
         for plan in plans:
             axis.plot(*plan.T, color=PLAN, linewidth=0.7, alpha=0.6)
