@@ -33,6 +33,7 @@ from jdp.runs.models import stand_in
 from jdp.types import Json, Logged, PyTree, Spec
 
 POINTS = 8  # of a curve
+FINAL = 5_000  # samples of every seed that the table is of
 EQUAL = 1e6  # network calls at which rewards are compared
 COLUMNS = {
     "energy_distance": "energy distance",
@@ -88,7 +89,7 @@ def main() -> None:
     panels: dict[str, np.ndarray] = {}
     for name, entry in entries.items():
         found[name], panels = compared(job, entry, panels)
-        print(f"{name:<16}" + ", ".join(f"{k} {np.mean(v[-1]):.3g}" for k, v in found[name]["curve"].items()))
+        print(f"{name:<16}" + ", ".join(f"{k} {np.mean(v):.3g}" for k, v in found[name]["final"].items()))
     report(job, entries, found, panels, compilations)
 
 
@@ -107,10 +108,15 @@ def compared(
     found = subject(own, entry)
     calls = calls_of(entry, own, found)
 
-    def measured(params: PyTree) -> Json:
-        each = [score_of(found, seed_of(params, s), job.keys)[1] for s in range(config.seeds)]
+    def measured(params: PyTree, found: Subject = found) -> Json:
+        """Every seed by draws of its own, so that an interval has the noise of its samples in it."""
+        each = [
+            score_of(found, seed_of(params, s), {"score": jax.random.fold_in(job.keys["score"], s)})[1]
+            for s in range(config.seeds)
+        ]
         return {name: [said[name] for said in each] for name in each[0]}
 
+    many = found if config.preset == "smoke" else found._replace(each=max(FINAL // len(found.conditions), 1))
     own_samples = samples_of(found, found.base.params, job.keys)
     if not panels and found.targets is not None and own_samples is not None:
         exact = np.asarray(found.targets[0].sample(job.keys["target"], config.samples))
@@ -135,7 +141,8 @@ def compared(
     curve = {name: [start[name], *(r[name] for r in records)] for name in start}
     steps = [0, *(r["step"] for r in records)]
     seconds = loops.training_seconds(job.journal, entry.name) - sum(r["seconds"] for r in records[:-1])
-    return {"calls": [calls * step for step in steps], "curve": curve, "seconds": seconds}, panels
+    final = measured(states.trained.params, many)
+    return {"calls": [calls * s for s in steps], "curve": curve, "final": final, "seconds": seconds}, panels
 
 
 @dataclass
@@ -178,7 +185,7 @@ def report(
     header = ["method", *COLUMNS.values(), f"reward at {EQUAL / 1e6:g} M calls", "network calls", "seconds"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name, one in found.items():
-        cells = [said(one["curve"].get(column), config.seeds) for column in COLUMNS]
+        cells = [said(one["final"].get(column), config.seeds) for column in COLUMNS]
         cells += [at_equal_calls(one), f"{one['calls'][-1] / 1e6:.2f} M", f"{one['seconds']:.0f}"]
         lines.append("| " + " | ".join([entries[name].title, *cells]) + " |")
     text = "\n".join(lines)
@@ -212,10 +219,10 @@ def at_equal_calls(one: Json) -> str:
 
 
 def said(values: Any, seeds: int) -> str:
-    """The last point of a curve, with its interval over seeds."""
+    """Of every seed, with the interval over them."""
     if values is None:
         return ""
     if seeds == 1:
-        return f"{values[-1][0]:.3f}"
-    mean, low, high = evaluation.interval(values[-1])
+        return f"{values[0]:.3f}"
+    mean, low, high = evaluation.interval(values)
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"

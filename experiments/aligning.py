@@ -300,6 +300,6 @@ def score_of(found: Subject, params: PyTree, keys: Mapping[str, jax.Array]) -> S
     if found.run is None:
         said |= {"off_support": float(off_support(score.samples))}
     if found.targets is not None:
-        exact = scores.against(keys["target"], score.samples, found.targets)
+        exact = scores.against(score.samples, found.targets)
         said |= {name: float(getattr(exact, name)) for name in ("energy_distance", "mode_error")}
     return score, said
