@@ -168,7 +168,7 @@ class Measured(NamedTuple):
 def energy_distance(x: Array, of: Mixture) -> Array:
     """`2 E|x - y| - E|x - x'| - E|y - y'|` of samples `[N, 2]` and the mixture, y, without bias.
 
-    What holds of the mixture is exact (distances from a Gaussian in the plane are Rice's), so the noise that is
+    What holds of the mixture is exact (distances from a Gaussian in the plane are Rice's): the noise that is
     left is that of x.
     """
     means, weights = jnp.array(of.means), jnp.array(of.weights)
