@@ -18,6 +18,7 @@ from jdp.learning.candidates import repeated
 from jdp.types import Bound, Denoiser, Params, PyTree, bind
 
 LAYER = "['condition_0']"
+LOUD = 50.0  # a teacher's name: rows that begin at 0 learn as slowly as weights that have learned already
 
 
 class Student(NamedTuple):
@@ -31,7 +32,7 @@ class Student(NamedTuple):
 def student(base: Base, teachers: list[Params], condition: Array) -> Student:
     """A student of K teachers, which are `base` with other parameters, at conditions `[N, C]` of each."""
     count, width = len(teachers), condition.shape[1]
-    names = jnp.tile(jnp.eye(count), (len(condition), 1))
+    names = LOUD * jnp.tile(jnp.eye(count), (len(condition), 1))
     rows = jnp.concatenate([repeated(condition, count), names], axis=-1)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *teachers)
     units = bind(_units, base.units, width=width)
@@ -61,7 +62,7 @@ def widened(params: Params, count: int) -> Params | None:
 def told(params: Params, count: int, which: int) -> Params:
     """The student of `count` teachers, told the one of number `which`: a network of the base's own shape."""
     rows = {
-        keystr(path[:-1]): x[which]
+        keystr(path[:-1]): LOUD * x[which]
         for path, x in jax.tree_util.tree_leaves_with_path(params)
         if LAYER in keystr(path) and x.ndim == 2
     }
@@ -88,5 +89,5 @@ def _teacher(stacked: Params, condition: Array, *, model: Model, width: int) -> 
 
 def _taught(stacked: Params, condition: Array, x: Array, sigma: Array, *, model: Model, width: int) -> Array:
     each = jax.vmap(lambda params: model.denoiser(params, condition[:, :width])(x, sigma))(stacked)
-    weight = condition[:, width:].T
+    weight = condition[:, width:].T / LOUD
     return jnp.einsum("kb,kb...->b...", weight, each)
