@@ -79,7 +79,7 @@ def test_a_reward_without_bound_stops_early_unless_a_divergence_holds_the_model(
     config = ddpo.DDPOConfig(kl_weight=kl_weight, learning_rate=3e-3)
     told = []
     journal = Memory(note=told.append)
-    options = {"key": KEY, "updates": 60, "batch_size": 16, "chunk": 10, "journal": journal, "seeds": 1}
+    options = {"key": KEY, "updates": 60, "batch_size": 16, "chunk": 3, "journal": journal, "seeds": 1}
     stop = support.guard(KEY, GIVEN, config, MODEL)
     state = train(ddpo.ddpo(config, MODEL), GIVEN, stop_when=stop, **options)
     assert stop(state, {}) is None  # what it goes back to has passed
@@ -92,5 +92,5 @@ def test_a_reward_without_bound_stops_early_unless_a_divergence_holds_the_model(
     if kl_weight:
         assert not told and last == 60
     else:
-        assert len(told) == 1 and "\n" not in told[0] and 10 < last < 60
-        assert told[0].startswith(f"train stopped at update {last}, back to {last - 10}: ")
+        assert len(told) == 1 and "\n" not in told[0] and 3 < last < 60
+        assert told[0].startswith(f"train stopped at update {last}, back to {last - 3}: ")
