@@ -48,7 +48,7 @@ from jdp.alignment.playing import executed, reward_guide
 from jdp.alignment.presets import TOY
 from jdp.alignment.students import told
 from jdp.alignment.support import guard
-from jdp.errors import check_seed
+from jdp.errors import check_seed, check_settings
 from jdp.registry import Entry, Preset
 from jdp.runs import Job
 from jdp.runs.models import stand_in
@@ -123,6 +123,10 @@ def check(config: Config) -> None:
     names = ("seeds", "updates", "batch_size", "samples", "given", "best_of")
     check_positive({f"--{name.replace('_', '-')}": getattr(config, name) for name in names})
     check_positive({"--evaluation.episodes": config.evaluation.episodes})
+    play = config.evaluation
+    for strength in play.guided:
+        check_settings("--evaluation", guided=(strength, 1e-9, 1e9))
+    check_settings("--evaluation", guidance_steps=(play.guidance_steps, 0, 1000))
     devices.check_divisible(config.batch_size, devices.data_mesh(), "--batch-size")
 
 

@@ -140,6 +140,8 @@ def subject(config: Config, entry: Entry) -> Subject:
         if entry.options.get(kind):
             raise jdp.UserError(f"{entry.name} aligns {what}: {run.path} is none, choose another method")
     base = base_of(run.settings, run.spec, run.state(config.model_seed) if run.states else None)
+    if config.evaluation.many_goals and not run.spec.goal:
+        raise jdp.UserError(f"--evaluation.many-goals: {run.spec.env_id} has no goals to draw")
     if config.evaluation.guided and (run.kind != "planner" or not config.reward):
         raise jdp.UserError("--evaluation.guided: give a planner and the --reward that guides it")
     found = conditions_of(config, run, base, keys["rows"])

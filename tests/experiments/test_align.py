@@ -34,6 +34,8 @@ def scores(out: Path, experiment: str = "align") -> dict:
         (["--method", "ddpo", "--teachers", "a", "b"], "ddpo has no teachers"),
         (["--updates", "0"], "--updates is 0"),
         (["--evaluation.guided", "5"], "a guide steers planners"),
+        (["--evaluation.guided", "nan"], "guided"),
+        (["--evaluation.guidance-steps", "-1"], "guidance_steps"),
         (["--model", "hoper"], "no trained model hoper"),
         (["--model", "hopper-medium-diffuser", "--reward", "gentle"], "of no model that can be aligned"),
         (["--preset", "paperr"], "--preset paperr"),
