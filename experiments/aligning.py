@@ -19,6 +19,7 @@ from jdp.alignment import problems, rows, scores, students
 from jdp.alignment.bases import Base, base_of, judged_by
 from jdp.alignment.calls import network_calls
 from jdp.alignment.models import Given, Reward, TokenModel
+from jdp.alignment.playing import reward_guide
 from jdp.alignment.presets import TOY
 from jdp.alignment.rewards import Arrive, Avoid, Gentle, Steady, check_reward, loaded, valued
 from jdp.alignment.toy import Mixture, off_support
@@ -144,6 +145,8 @@ def subject(config: Config, entry: Entry) -> Subject:
         raise jdp.UserError(f"--evaluation.many-goals: {run.spec.env_id} has no goals to draw")
     if config.evaluation.guided and (run.kind != "planner" or not config.reward):
         raise jdp.UserError("--evaluation.guided: give a planner and the --reward that guides it")
+    if config.evaluation.guided:
+        reward_guide(reward_named(config), config.evaluation.guided[0])  # says so where there can be none
     found = conditions_of(config, run, base, keys["rows"])
     scored = found[: min(len(found), 64)]
     each = max(config.samples // len(scored), 1)

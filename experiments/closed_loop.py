@@ -104,8 +104,8 @@ def evaluate(
 ) -> Record:
     """Plays every seed's last checkpoint and times its decisions; what was played before is not repeated.
 
-    Pictures are of the phase "evaluation". `judged(seed, played)` says what each episode was
-    worth, `[n]`, kept as `executed` `[S, n]`.
+    Pictures are of the phase "evaluation". What `judged(seed, played)` says of each episode, `[n]`, is kept
+    as `executed` `[S, n]`.
     """
     config, spec = job.config, job.data.spec
 

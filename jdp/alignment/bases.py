@@ -158,15 +158,19 @@ def of_plans(level: Level, state: PyTree) -> Base:
 
 
 def _known(condition: Array, level: Level) -> tuple[Array, Array]:
+    present, goal, _ = _parts(condition, level)
+    return level.known(present, goal)
+
+
+def _parts(condition: Array, level: Level) -> tuple[Array, Array, Array]:
+    """The present `[B, O]`, the goal `[B, G]`, and what else stands in conditions: it is for the network."""
     dim, whole = level.spec.observation_dim, level.spec.observation_dim + len(level.spec.goal)
-    return level.known(condition[:, :dim], condition[:, dim:whole])
+    return condition[:, :dim], condition[:, dim:whole], condition[:, whole:]
 
 
 def _plan_denoiser(params: Params, condition: Array, *, level: Level) -> Denoiser:
-    """What stands behind the present and the goal is told to the network itself."""
     weights = Averaged(params, params, (), jnp.zeros((), jnp.int32))
-    whole = level.spec.observation_dim + len(level.spec.goal)
-    free = level.model.denoiser(weights, condition[:, whole:])
+    free = level.model.denoiser(weights, _parts(condition, level)[2])
     return hold(free, *_known(condition, level))
 
 
@@ -177,8 +181,7 @@ def _counted(*, level: Level) -> Array:
 def _plan_units(scale: Scale, x0: Array, condition: Array, *, level: Level) -> tuple[Array, Array, Array]:
     known, mask = _known(condition, level)
     observation, action = scale.rows(jnp.where(mask, known, x0))
-    dim, whole = level.spec.observation_dim, level.spec.observation_dim + len(level.spec.goal)
-    goal = _of_goals(scale.observation, level.spec).inverse(condition[:, dim:whole])
+    goal = _of_goals(scale.observation, level.spec).inverse(_parts(condition, level)[1])
     return observation, clip_action(action), goal
 
 
