@@ -30,7 +30,6 @@ from aligning import (
     Scored,
     Subject,
     calls_of,
-    reward_named,
     score_of,
     seed_of,
     subject,
@@ -160,7 +159,8 @@ def played_before(job: Job[Config], found: Subject) -> dict[str, Json]:
     same = jax.tree.map(lambda x: jnp.stack([x] * config.seeds), run.state(config.model_seed))
     acted = {BEFORE: played(job, found, run.method, same, "base/evaluation")}
     for strength in config.evaluation.guided:
-        guide = reward_guide(reward_named(config), strength, steps=config.evaluation.guidance_steps)
+        assert found.reward is not None
+        guide = reward_guide(found.reward, strength, steps=config.evaluation.guidance_steps)
         method = planners.make(run.settings, run.spec, guide=guide)
         phase = f"guided_{strength:g}/evaluation"
         acted[GUIDED.format(strength)] = played(job, found, method, same, phase)
@@ -171,30 +171,30 @@ def played(job: Job[Config], found: Subject, method: Method, states: PyTree, pha
     """How all seeds act, and what the reward is of what a planner does."""
     assert found.run is not None
     many = job.config.evaluation.many_goals
-    judged = partial(judge, job, found, phase) if judges_states(job.config, found) else None
+    judged = partial(judge, job, found, phase) if judges_states(found) else None
     return evaluate(job, found.run.name, method, states, phase, many_goals=many, judged=judged)
 
 
-def judges_states(config: Config, found: Subject) -> bool:
+def judges_states(found: Subject) -> bool:
     """Whether the reward is one of plans, and can be told of states alone."""
-    if found.base.kind != "plans" or not config.reward or found.run is None:
+    if found.base.kind != "plans" or found.reward is None or found.run is None:
         return False
     spec = found.run.spec
     one = (np.zeros((3, 1, spec.observation_dim), np.float32), np.array([2]), np.zeros((1, len(spec.goal))))
     try:
-        return bool(np.isfinite(executed(reward_named(config), *one, spec)).all())
+        return bool(np.isfinite(executed(found.reward, *one, spec)).all())
     except Exception:  # whatever a user's reward of actions does without any
         return False
 
 
 def judge(job: Job[Config], found: Subject, phase: str, seed: int, done: loops.Played) -> np.ndarray:
     """`[n]`, the reward of what was done; what the first seed saw is kept for the picture."""
-    assert found.run is not None and done.observation is not None
+    assert found.run is not None and found.reward is not None and done.observation is not None
     if seed == 0:
         path = job.run.path / "executed" / f"{phase.partition('/')[0]}.npz"
         path.parent.mkdir(exist_ok=True)
         np.savez(path, observation=done.observation, lengths=done.lengths, goal=done.goal)
-    return executed(reward_named(job.config), done.observation, done.lengths, done.goal, found.run.spec)
+    return executed(found.reward, done.observation, done.lengths, done.goal, found.run.spec)
 
 
 def draw(

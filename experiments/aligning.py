@@ -110,6 +110,7 @@ class Subject(NamedTuple):
     run: LoadedRun | None
     beta: float = 1.0  # of the toy's optimum
     told: int = 0  # teachers that a student is told of
+    reward: Reward | None = None  # that `judge` asks, of what a run's samples are in the units of the task
 
     @property
     def env(self) -> str:
@@ -145,8 +146,10 @@ def subject(config: Config, entry: Entry) -> Subject:
         raise jdp.UserError(f"--evaluation.many-goals: {run.spec.env_id} has no goals to draw")
     if config.evaluation.guided and (run.kind != "planner" or not config.reward):
         raise jdp.UserError("--evaluation.guided: give a planner and the --reward that guides it")
+    reward = reward_of(config, needed=not taught and config.preferences is None)
     if config.evaluation.guided:
-        reward_guide(reward_named(config), config.evaluation.guided[0])  # says so where there can be none
+        assert reward is not None
+        reward_guide(reward, config.evaluation.guided[0])  # says so where there can be none
     found = conditions_of(config, run, base, keys["rows"])
     scored = found[: min(len(found), 64)]
     each = max(config.samples // len(scored), 1)
@@ -157,12 +160,13 @@ def subject(config: Config, entry: Entry) -> Subject:
         base, given, told = students.student(base, others, found)
         if told and config.seeds != 1:
             raise jdp.UserError("--seeds: one student is trained, and the seeds of its run are its teachers")
-        scored, judge = given.rows[: len(scored)], reward_of(config, base, needed=False)
-        return Subject(base, given, judge, scored, each, None, run, told=told)
-    judge = reward_of(config, base, needed=config.preferences is None)
+        scored, judge = given.rows[: len(scored)], None if reward is None else judged_by(base, reward)
+        return Subject(base, given, judge, scored, each, None, run, told=told, reward=reward)
+    judge = None if reward is None else judged_by(base, reward)
     if judge is not None:
         check_reward(keys["check"], base.model, base.params, judge, found)
-    return Subject(base, given_of(config, base, judge, found, keys, wants), judge, scored, each, None, run)
+    given = given_of(config, base, judge, found, keys, wants)
+    return Subject(base, given, judge, scored, each, None, run, reward=reward)
 
 
 def on_toy(config: Config, keys: dict[str, jax.Array], wants: str | None, taught: bool, few: bool) -> Subject:
@@ -212,8 +216,8 @@ def given_of(
     return Given(base.params, () if wants in ("pairs", "experts") else judge, found)
 
 
-def reward_of(config: Config, base: Base, *, needed: bool) -> PyTree:
-    """The judge of a trained model's samples; None where none is given, nor needed.
+def reward_of(config: Config, *, needed: bool) -> Reward | None:
+    """The reward of a trained model's samples; None where none is given, nor needed.
 
     Raises:
         UserError: if it is needed and not given.
@@ -224,7 +228,7 @@ def reward_of(config: Config, base: Base, *, needed: bool) -> PyTree:
         raise jdp.UserError(
             "--reward: say what is wished for: avoid, arrive, steady, gentle, critic, or file.py:function"
         )
-    return judged_by(base, reward_named(config))
+    return reward_named(config)
 
 
 def reward_named(config: Config) -> Reward:

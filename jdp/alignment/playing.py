@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 
 from jdp.alignment.models import Reward
-from jdp.diffusion.guidance import value_guided
 from jdp.errors import UserError
+from jdp.learning.guides import pulled
 from jdp.types import Bound, Context, Coordinates, Denoiser, Guide, Spec, bind
 
 ARRIVED = 0.5  # from the goal, in the units of the task; what is done there is no longer on the way
@@ -36,8 +36,7 @@ def _reward_guide(
     context: Context, *, reward: Callable[..., Array], strength: float, steps: int
 ) -> Callable[[Denoiser], Denoiser]:
     value = bind(_value, context.scale, context.observation, context.goal, reward=reward)
-    solver = {"steps": max(steps, 1), "solver_steps": min(steps, 1), "sigma_data": context.scale.sigma_data}
-    return lambda denoiser: value_guided(denoiser, value, strength, **solver)
+    return pulled(value, context, strength, steps)
 
 
 def _value(

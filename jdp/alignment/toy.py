@@ -173,8 +173,7 @@ def energy_distance(x: Array, of: Mixture) -> Array:
     """
     means, weights = jnp.array(of.means), jnp.array(of.weights)
     across = jnp.mean(_rice(_gaps(x, of), of.std) @ weights)
-    modes = jnp.sqrt(jnp.sum(jnp.square(means[:, None] - means[None]), axis=-1))
-    own = weights @ _rice(modes, of.std * np.sqrt(2.0).item()) @ weights
+    own = weights @ _rice(_gaps(means, of), of.std * np.sqrt(2.0).item()) @ weights
     gaps = jnp.sqrt(jnp.sum(jnp.square(x[:, None] - x[None]), axis=-1) + 1e-12)
     return 2 * across - jnp.sum(gaps) / (len(x) * (len(x) - 1)) - own
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.guidance import value_guided
+from jdp.diffusion.guidance import Value, value_guided
 from jdp.errors import UserError
 from jdp.learning.candidates import repeated
 from jdp.types import Bound, Context, Coordinates, Denoiser, Guide, bind
@@ -115,9 +115,13 @@ def cost_guide(cost: Cost, strength: float = 1.0, *, steps: int = 0) -> Guide:
 def _cost_guide(
     context: Context, *, cost: Cost, strength: float, steps: int
 ) -> Callable[[Denoiser], Denoiser]:
+    return pulled(bind(_value, context.scale, context.observation, cost=cost), context, strength, steps)
+
+
+def pulled(value: Value, context: Context, strength: float, steps: int) -> Callable[[Denoiser], Denoiser]:
+    """To plans of a high `value`; `strength` and `steps` are those of `cost_guide`."""
     if not strength:
         return lambda denoiser: denoiser
-    value = bind(_value, context.scale, context.observation, cost=cost)
     solver = {"steps": max(steps, 1), "solver_steps": min(steps, 1), "sigma_data": context.scale.sigma_data}
     return lambda denoiser: value_guided(denoiser, value, strength, **solver)
 
