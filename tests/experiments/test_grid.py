@@ -107,7 +107,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "maze2d-planners": 12,
         "ogbench-planners": 18,
         "paper-maze2d-agents": 12,
-        "pgd-hopper": 4,
+        "pgd-hopper": 8,
         "finetune-umaze": 6,
         "finetune-hopper": 6,
         "finetune-walker2d": 4,
