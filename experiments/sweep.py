@@ -29,6 +29,8 @@ from grid import check, read
 
 from jdp.errors import UserError
 from jdp.runs.directories import replace_text
+from jdp.runs.kept import kept_runs
+from jdp.runs.records import without_place
 from jdp.runs.sweeps import read_cells
 
 MISTAKE, AGAIN = 2, os.EX_TEMPFAIL  # a script's status after a user's mistake, and after SIGTERM
@@ -196,6 +198,11 @@ def tell(cells: list[Cell], folder: Path, file: Path, shown: str, *, last: bool)
     return line
 
 
+def command_of(run: Path) -> str:
+    """The command that made a run."""
+    return without_place(str(json.loads((run / "config.json").read_text()).get("command")))
+
+
 def main() -> None:
     config = parse(Config, None, __doc__ or "")
     if (config.jobs or 1) < 1 or config.retries < 0:
@@ -204,9 +211,12 @@ def main() -> None:
     check(commands)
     cells, folder = [Cell(*both) for both in commands.items()], (config.out / "sweeps" / file.stem).absolute()
     known = read_cells(config.out, file.stem) if (folder / "cells.json").exists() else []
-    runs = {cell["command"]: cell["run"] for cell in known if cell["status"] == "finished"}
+    runs = {without_place(cell["command"]): cell["run"] for cell in known if cell["status"] == "finished"}
+    kept = {command_of(run): str(run.absolute()) for run in kept_runs(config.out, file.stem)}
     for cell in cells:
-        cell.run = runs.get(shlex.join(cell.command))
+        command = without_place(shlex.join(cell.command))
+        made = runs.get(command)
+        cell.run = made if made and Path(made, "scores.json").exists() else kept.get(command, made)
         if cell.run and Path(cell.run, "scores.json").exists():
             cell.status = "finished"
     print(f"to do      {sum(c.status != 'finished' for c in cells)} of {len(cells)} cells", flush=True)

@@ -7,9 +7,10 @@
 
 Writes results/tables/<name>/: table.md, table.tex, table.csv (one row a cell, with its command) and the
 figures as PNG and PDF. Runs of one method and setting that differ only in seed are one cell; scores are of
-last checkpoints. Runs of the smoke preset are no results and are refused. `--latency` makes the table of all
-planners and policies on one dataset, score beside the time of a decision, with cost.png; `--compare` prints
-the difference between two runs.
+last checkpoints. Runs of the smoke preset are no results and are refused. With `--sweep` the small files of
+the runs are kept in runs/ there: from them the table is made again, and the sweep goes on, elsewhere.
+`--latency` makes the table of all planners and policies on one dataset, score beside the time of a decision,
+with cost.png; `--compare` prints the difference between two runs.
 """
 
 import re
@@ -26,6 +27,7 @@ from jdp.runs.cells import drop_repeated, pool_seeds
 from jdp.runs.comparison import check_same_data, compare, find_run
 from jdp.runs.directories import dataset_folder, replace_text
 from jdp.runs.frame import on_dataset, read_runs
+from jdp.runs.kept import keep_runs
 from jdp.runs.table_figures import cost_figure, table_figures
 from jdp.runs.tables import details, matrix, records
 from jdp.runs.texts import latex, markdown
@@ -64,6 +66,8 @@ def main() -> None:
         return
     missing = unfinished_lines(runs) if config.sweep else []
     runs = results_of(runs, config)
+    if config.sweep is not None:
+        keep_runs(config.out, config.sweep, map(Path, runs.path.unique()))
     if repeated := len(runs) - len(drop_repeated(runs)):
         print(f"left out: {repeated} run{'s' * (repeated > 1)} that another of the same seed repeats")
     cells = pool_seeds(runs)

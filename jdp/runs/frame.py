@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from jdp.runs.directories import dataset_folder
+from jdp.runs.kept import kept_runs
 from jdp.runs.records import Row, read_run
 from jdp.runs.sweeps import read_cells, read_every_cell, row_without_run
 
@@ -66,7 +67,8 @@ def read_runs(out: str | Path = "results", sweep: str | None = None) -> pd.DataF
 
     The columns are `COLUMNS`. Nothing is left out: unfinished runs, and directories that cannot be read, are
     rows whose `status` and `error` say so. With `sweep` the rows are the cells of `sweeps/<sweep>/`, in their
-    order, those too that have no run.
+    order, those too that have no run; runs that are gone, but kept beside the table of the sweep
+    (`jdp.runs.kept`), count. Without that folder the rows are those that are kept.
 
     Raises:
         UserError: if there is no such sweep, or it cannot be read.
@@ -74,7 +76,11 @@ def read_runs(out: str | Path = "results", sweep: str | None = None) -> pd.DataF
     out = Path(out)
     runs: dict[str, list[Row]] = {}
     for folder in run_folders(out):
-        runs.setdefault("/".join(folder.relative_to(out).parts[-3:]), []).extend(read_run(folder, out))
+        runs.setdefault(_name(folder, out), []).extend(read_run(folder, out))
+    kept = {_name(folder, out): read_run(folder, out) for folder in kept_runs(out, sweep)} if sweep else {}
+    if sweep and kept and not (out / "sweeps" / sweep).exists():
+        return _frame(kept)
+    runs = kept | runs
     chosen = {} if sweep else runs
     for cell in read_cells(out, sweep) if sweep else read_every_cell(out):
         parts = Path(cell["run"] or "").parts  # below `out`, wherever that was then
@@ -90,7 +96,16 @@ def read_runs(out: str | Path = "results", sweep: str | None = None) -> pd.DataF
             if row["status"] == "unfinished" and cell["status"] in ("failed", "running"):
                 row |= {"status": cell["status"], "error": cell["error"]}
         chosen[name or f"cell {cell['name']}"] = rows
-    every = [dict.fromkeys(COLUMNS) | row for rows in chosen.values() for row in rows]
+    return _frame(chosen)
+
+
+def _name(folder: Path, out: Path) -> str:
+    """What a run is called wherever the results are."""
+    return "/".join(folder.relative_to(out).parts[-3:])
+
+
+def _frame(runs: dict[str, list[Row]]) -> pd.DataFrame:
+    every = [dict.fromkeys(COLUMNS) | row for rows in runs.values() for row in rows]
     return _typed(pd.DataFrame(every, columns=list(COLUMNS), dtype=object))
 
 

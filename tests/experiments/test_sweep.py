@@ -3,6 +3,7 @@ nothing, and once with a real one."""
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -128,7 +129,7 @@ def test_cores_and_gpus_are_shared_out(monkeypatch):
     assert shown == [["4", "5", "6"], ["4", "5"], ["4", "5", "6", "4"]]
 
 
-def test_a_real_cell_ends_in_a_run_that_a_table_can_be_made_of(tmp_path):
+def test_a_real_cell_ends_in_a_run_that_a_table_can_be_made_of_and_keeps(tmp_path):
     path = write(
         tmp_path,
         """
@@ -149,3 +150,10 @@ def test_a_real_cell_ends_in_a_run_that_a_table_can_be_made_of(tmp_path):
     (made,) = tmp_path.glob("offline_rl/hopper-medium/*")
     assert cells(tmp_path)["bc-3"]["run"] == str(made) and (made / "scores.json").exists()
     assert json.loads((made / "config.json").read_text())["config"]["seed"] == 3
+    # With the table alone, as git has it, the cell counts as finished, here or on another machine.
+    assert run("table", "--sweep", "grid", "--out", str(tmp_path)).returncode == 0
+    shutil.rmtree(tmp_path / "sweeps")
+    shutil.rmtree(tmp_path / "offline_rl")
+    again = run("sweep", str(path), "--out", str(tmp_path))
+    assert again.returncode == 0 and "to do      0 of 1 cells" in again.stdout, again.stderr
+    assert run("table", "--sweep", "grid", "--out", str(tmp_path)).returncode == 0
