@@ -21,7 +21,7 @@ import dreaming
 import jax
 import jax.numpy as jnp
 import tyro
-from command_line import run_main
+from command_line import first_words, run_main
 from dreaming import DreamOptions
 from methods import Options, method_command
 from models import train_world_model
@@ -86,10 +86,11 @@ FRAMES = 60  # of a film
 FILMED = 8  # episodes that are played for a film of one of them
 # What is improved where nothing is said: a policy of 100 updates that comes with jdp, by its formulation.
 WEAK = {"edm": "pointmaze-umaze-policy", "flow": "pointmaze-umaze-flow"}
+WEAK_TASK = "PointMaze_UMaze-v3"
 
 
 def main() -> None:
-    entry, config = method_command("fine_tuner", "dppo", Config, __doc__ or "", presets, "method", kind_of)
+    entry, config = command()
     compilations = devices.count_compilations()
     base = trained_run(config.policy)
     config, task, spec = where_it_acts(config, base.spec)
@@ -111,6 +112,23 @@ def main() -> None:
     model = config.world_model if isinstance(config, DreamingConfig) else None
     film(job, base.method, method, state, states)
     closing(job, config.method, spec, steps, compilations, base=before, model=model)
+
+
+def command() -> tuple[Entry, Config[Any]]:
+    """The method and the whole command line."""
+    said, where = __doc__ or "", preset_task()
+    return method_command("fine_tuner", "dppo", Config, said, presets, "method", kind_of, where)
+
+
+def preset_task() -> str:
+    """The task that presets depend on: that of --env, else the policy's own."""
+    said = first_words(policy="", env="")
+    if said.env or not said.policy:
+        return said.env or WEAK_TASK
+    try:
+        return trained_run(said.policy).spec.env_id or ""
+    except jdp.UserError:  # told when the policy is opened, after the other options
+        return ""
 
 
 def kind_of(entry: Entry) -> type[Config]:

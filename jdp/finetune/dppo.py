@@ -151,11 +151,14 @@ def _chunk(
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """The paper's (its runs in Gymnasium), and smaller rollouts with wider clips: a tenth of its steps."""
-    del task
+    """The paper's (its runs in Gymnasium), and smaller rollouts: a tenth of its steps.
+
+    In mazes wider clips and a higher rate come to the end sooner; on bodies they ruin the policy.
+    """
     paper = DPPOConfig(acting=OnPolicyConfig(40, 125), chain=ChainConfig(20, 10))
-    acting = OnPolicyConfig(64, 32)
-    cpu = DPPOConfig(acting=acting, minibatches=8, clip=0.1, clip_first=0.1, learning_rate=3e-4)
+    cpu = DPPOConfig(acting=OnPolicyConfig(64, 32), minibatches=8)
+    if task.maze:
+        cpu = replace(cpu, clip=0.1, clip_first=0.1, learning_rate=3e-4)
     tiny = replace(
         cpu, acting=OnPolicyConfig(4, 4), chain=ChainConfig(4, 2), critic_hidden=(32,), minibatches=2
     )

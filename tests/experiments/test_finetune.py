@@ -3,12 +3,16 @@
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
-from scripts import check_mistakes, check_plays_as_scored, killer, run
+from scripts import EXPERIMENTS, check_mistakes, check_plays_as_scored, killer, run
 
 import jdp
+
+sys.path.insert(0, str(EXPERIMENTS))
+import finetune
 
 BASE = [
     *("--preset", "smoke", "--source", "bundled", "--policy", "diffusion_policy", "--updates", "20"),
@@ -50,6 +54,21 @@ def hopper(tmp_path_factory):
 def only(out: Path) -> dict:
     (path,) = out.glob("finetune/*/*/scores.json")
     return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "clip"),
+    [
+        ("", 0.1),
+        ("--policy pointmaze-umaze-policy", 0.1),
+        ("--policy hopper-medium-policy", 0.01),
+        ("--policy hopper-medium-policy --env PointMaze_UMaze-v3", 0.1),
+        ("--policy hopper-medium-policy --settings.clip 0.3", 0.3),
+    ],
+)
+def test_the_preset_is_that_of_the_policys_task(monkeypatch, words, clip):
+    monkeypatch.setattr(sys, "argv", ["finetune.py", "--preset", "cpu", *words.split()])
+    assert finetune.command()[1].settings.clip == clip
 
 
 @pytest.mark.slow
