@@ -6,6 +6,7 @@ Ends with status 1, and the output of those that failed, unless every method wro
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ from pathlib import Path
 from jdp import registry
 
 ROOT, OUT = Path(__file__).parents[1], Path(sys.argv[1])
+sys.path.append(str(ROOT / "tests"))
+from quick_xla import QUICK  # noqa: E402
+
 SHARED = ["--preset", "smoke", "--out", str(OUT)]
 BUNDLED = ["--source", "bundled"]
 HOPPER, MAZE = "hopper-medium", "pointmaze-umaze"
@@ -66,6 +70,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess:
         [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *options, *SHARED],
         capture_output=True,
         text=True,
+        env=os.environ | {"XLA_FLAGS": QUICK},
         check=False,
     )
     outcome, seconds = "FAILED" if done.returncode else "ok    ", time.monotonic() - began

@@ -3,24 +3,12 @@
 import gc
 import os
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from quick_xla import QUICK
 
-# Half of the suite is compilation. Results do not depend on how well that is done, but for square roots,
-# which err by 2e-4 in some loops. XLA ends a process that names a flag which it does not know.
-os.environ["JDP_TEST_XLA_FLAGS"] = "--xla_backend_optimization_level=0" + (
-    " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
-)
 os.environ["JAX_PLATFORMS"] = os.environ.get("JDP_TEST_PLATFORM", "cpu")
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        os.environ["JDP_TEST_XLA_FLAGS"],
-    ]
-)
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
 import jax
@@ -31,6 +19,13 @@ cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(tempfile.gettemp
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_configure(config):
+    """Before XLA reads its flags, when it first runs: toys that train (`-m slow`) are compiled well."""
+    quick = "" if config.option.markexpr == "slow" else QUICK
+    given = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {quick}"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick_xla import QUICK
 
 from jdp.devices import data_mesh, replicate
 from jdp.devices.distributed import from_main, is_main, is_many, settings, start
@@ -113,7 +114,7 @@ def free_port() -> int:
 
 
 def child(folder, port, process):
-    environment = os.environ | {"XLA_FLAGS": os.environ["JDP_TEST_XLA_FLAGS"], "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XLA_FLAGS": QUICK, "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(CHILD), str(folder), str(port), str(process)],
         stderr=subprocess.PIPE,

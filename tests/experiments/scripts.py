@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import jax
 import numpy as np
+from quick_xla import QUICK
 
 import jdp
 from jdp import evaluation, loops
@@ -57,7 +58,7 @@ def killer(script: str, target: str, name: str, call: int, delay: float, *, sign
 
 def environment(devices: int = 1) -> dict[str, str]:
     """One device, the suite's compilation cache, and no trace of the suite's own flags."""
-    flags = f"{os.environ['JDP_TEST_XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    flags = f"{QUICK} --xla_force_host_platform_device_count={devices}"
     cache = jax.config.jax_compilation_cache_dir or ""
     return os.environ | {"XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": cache, "JAX_PLATFORMS": "cpu"}
 
