@@ -8,8 +8,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 from methods import MethodConfig, fitted
-from opening import figures, finish, heading, load, minutes, open_job, score_line
-from options import EvaluationConfig, TrainingOptions, check_batches, check_counts, with_options
+from opening import figures, finish, heading, load, minutes, open_job, rate_lines, score_line
+from options import (
+    EvaluationConfig,
+    TrainingOptions,
+    check_batches,
+    check_counts,
+    check_rates,
+    with_options,
+)
 
 from jdp import evaluation, loops, plotting, registry
 from jdp.devices import Compilations
@@ -18,7 +25,7 @@ from jdp.loops.journal import Record
 from jdp.registry import Entry, Kind, Preset
 from jdp.runs import Job
 from jdp.tasks import maze_of
-from jdp.types import Method, PyTree, Spec
+from jdp.types import Method, Policy, PyTree, Spec
 
 T = TypeVar("T")
 C = TypeVar("C", bound="PlayedConfig[Any]")
@@ -39,6 +46,9 @@ class PlayConfig(EvaluationConfig):
     """Where every episode in a maze begins (x, y); otherwise drawn by the task."""
     goal: tuple[float, float] | None = None
     """Where every episode in a maze leads (x, y); otherwise drawn by the task."""
+    hz: tuple[float, ...] | None = None
+    """Score also as if the task ticked so often a second and waited for nobody: 10 50 200. A decision that
+    takes longer than a tick acts late."""
 
     @property
     def place(self) -> dict[str, tuple[float, float]]:
@@ -79,6 +89,7 @@ def presets(entry: Entry, found: Mapping[str, Preset]) -> dict[str, dict[str, Pl
 def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[Job[C], Method]:
     """The job of a command line and its method; what cannot work is refused before anything is written."""
     check_counts(config, "evaluation.decisions", "evaluation.pictures")
+    check_rates("--evaluation.hz", config.evaluation.hz)
     config = with_options(config, f"{kind} {entry.name}", "settings")
     check_batches(config)
     data = load(config)
@@ -119,23 +130,28 @@ def evaluate(
         if seed == 0 and phase == "evaluation":
             draw_episodes(figures(job), spec, f"{name}, {job.data.origin.name}", played, recorder)
 
-    records = loops.play_in_turn(
-        method.policy,
-        states,
-        evaluation.environment_maker(spec, many_goals=many_goals),
-        keys=job.keys,
-        seeds=config.seeds,
-        episodes=config.evaluation.episodes,
-        decisions=config.evaluation.decisions,
-        seed=config.seed + 1_000_000,
-        place=config.evaluation.place,
-        pictures=min(config.evaluation.pictures, config.evaluation.episodes),
-        mesh=job.mesh,
-        journal=job.journal,
-        after=after,
-        phase=phase,
-    )
+    def play(policy: Policy, phase: str, timed: bool = False) -> list[Record]:
+        return loops.play_in_turn(
+            policy,
+            states,
+            evaluation.environment_maker(spec, many_goals=many_goals),
+            keys=job.keys,
+            seeds=config.seeds,
+            episodes=config.evaluation.episodes,
+            decisions=config.evaluation.decisions if timed else 0,
+            seed=config.seed + 1_000_000,
+            place=config.evaluation.place,
+            pictures=min(config.evaluation.pictures, config.evaluation.episodes) if timed else 0,
+            mesh=job.mesh,
+            journal=job.journal,
+            after=after if timed else None,
+            phase=phase,
+        )
+
+    records = play(method.policy, phase, timed=True)
     found = evaluation.summary_of_seeds(records, spec)
+    if config.evaluation.hz:
+        found["at_rates"] = evaluation.scores_at_rates(config.evaluation.hz, found, method.policy, spec, play)
     return found if judged is None else found | {"executed": [r["executed"] for r in records]}
 
 
@@ -172,6 +188,7 @@ def closing(
         f"decision in one environment: median {ms['median']}, 95th percentile {ms['percentile_95']}, "
         f"first of an episode {ms['first']}, mean per step {ms['step']}",
         f"interval: {over} {job.config.seeds} training seeds",
+        *rate_lines(name, found),
     ]
     scores = {"method": entry.name, "score_name": name, **found, "behaviour": behaviour}
     finish(job, lines, scores, minutes(job, *phases), compilations)

@@ -2,11 +2,12 @@
 
     python experiments/evaluate.py results/plan/maze2d-umaze-v1/<run> --episodes 100
     python experiments/evaluate.py maze2d-umaze-diffuser --many-goals
+    python experiments/evaluate.py maze2d-umaze-diffuser --hz 10 50 200
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
 seed plays the episodes; scores.json and report.txt go to results/evaluate/<dataset>/<run>/, with --pictures
-plans and a film too.
+plans and a film too. With --hz the task does not wait while the policy decides.
 """
 
 import dataclasses
@@ -19,8 +20,8 @@ import jax
 import tyro
 from closed_loop import draw_episodes
 from command_line import parse, run_main
-from opening import score_line, trained_run
-from options import check_positive
+from opening import rate_lines, score_line, trained_run
+from options import check_positive, check_rates
 from progress import Bar
 
 import jdp
@@ -29,7 +30,7 @@ from jdp.errors import check_seed
 from jdp.runs import LoadedRun, RunJournal, start_run
 from jdp.runs.directories import replace_text
 from jdp.tasks import maze2d
-from jdp.types import Json, named_keys
+from jdp.types import Json, Policy, named_keys
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Config:
     """Of initial states, goals and plans; training scripts score from 1000000 on."""
     decisions: int = 30
     """Decisions that are timed, in one environment, after compilation."""
+    hz: tuple[float, ...] | None = None
+    """Score also as if the task ticked so often a second and waited for nobody: 10 50 200. A decision that
+    takes longer than a tick acts late."""
     pictures: int = 0
     """Episodes of the first seed that are drawn, the first of them as a film too."""
     out: Path = Path("results")
@@ -59,6 +63,7 @@ def main() -> None:
     check_positive({"--episodes": config.episodes, "--decisions": config.decisions})
     if config.pictures < 0:
         raise jdp.UserError(f"--pictures is {config.pictures}: it must be at least 0")
+    check_rates("--hz", config.hz)
     check_seed(config.seed, "--seed")
     run = trained_run(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
@@ -70,23 +75,27 @@ def main() -> None:
     print(f"{run.kind:<10} {run.name}, {run.config['seeds']} seeds, of {run.path}")
     print(f"trained    on {run.written['dataset']}: {run.command}")
     print(f"run        {journal.run.path}")
-    found = evaluation.summary_of_seeds(
-        loops.play_in_turn(
-            run.method.policy,
+
+    def play(policy: Policy, phase: str, timed: bool = False) -> list[Json]:
+        return loops.play_in_turn(
+            policy,
             run.states[arm or ""],
             make,
             keys=named_keys(jax.random.key(config.seed), "play", "latency"),
             seeds=run.config["seeds"],
             episodes=config.episodes,
-            decisions=config.decisions,
+            decisions=config.decisions if timed else 0,
             seed=config.seed,
-            pictures=min(config.pictures, config.episodes),
+            pictures=min(config.pictures, config.episodes) if timed else 0,
             mesh=devices.data_mesh(),
             journal=journal,
-            after=partial(drawn, config, run, journal),
-        ),
-        run.task,
-    )
+            after=partial(drawn, config, run, journal) if timed else None,
+            phase=phase,
+        )
+
+    found = evaluation.summary_of_seeds(play(run.method.policy, "evaluation", timed=True), run.task)
+    if config.hz:
+        found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.method.policy, run.task, play)
     report(config, run, journal, found)
 
 
@@ -132,7 +141,9 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
     what = f"{dataset}, {run.task.env_id}: {run.name}, {config.episodes} episodes a seed"
-    text = "\n".join([what, "", score_line(name, found), f"trained by {run.command}"])
+    text = "\n".join(
+        [what, "", score_line(name, found), *rate_lines(name, found), f"trained by {run.command}"]
+    )
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}
     facts |= {"preset": run.config.get("preset"), "updates": run.config.get("updates")}

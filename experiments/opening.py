@@ -132,6 +132,14 @@ def score_line(name: str, found: Record) -> str:
     return f"{name} {with_interval(*found['interval'])} (seeds {each})"
 
 
+def rate_lines(name: str, found: Record) -> list[str]:
+    """The lines of a report that say the scores in real time, where there are any."""
+    return [
+        f"at {at['hz']:g} Hz it acts {at['ticks']} ticks late: {score_line(name, at)}"
+        for at in found.get("at_rates") or ()
+    ]
+
+
 def minutes(job: Job[TrainingOptions], *phases: str) -> dict[str, float]:
     """Of training, by phase."""
     return {p: loops.training_seconds(job.journal, p) / 60 for p in phases if job.journal.records(p)}

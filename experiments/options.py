@@ -1,7 +1,7 @@
 """The options that the scripts share, and what they refuse."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -138,6 +138,12 @@ def check_positive(options: Mapping[str, float]) -> None:
     for option, value in options.items():
         if value < 1:
             raise jdp.UserError(f"{option} is {value}: it must be at least 1")
+
+
+def check_rates(option: str, rates: Sequence[float] | None) -> None:
+    """Raises `UserError` for a rate in Hz that is not above 0."""
+    if wrong := [hz for hz in rates or () if not 0 < hz < float("inf")]:
+        raise jdp.UserError(f"{option} is {wrong[0]}: it must be above 0")
 
 
 def check_counts(config: RunConfig, *options: str) -> None:

@@ -12,6 +12,7 @@ from jdp.evaluation.goal_tasks import (
 )
 from jdp.evaluation.likelihood import Likelihood, action_log_likelihood
 from jdp.evaluation.published import Published, published
+from jdp.evaluation.real_time import scores_at_rates
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.seen_goals import SeesGoal, seeing_goals
 from jdp.evaluation.simulator import Simulator, supports
@@ -79,6 +80,7 @@ __all__ = [
     "published",
     "score_by_evaluations",
     "score_name",
+    "scores_at_rates",
     "scores_of",
     "seed_scores",
     "seeing_goals",

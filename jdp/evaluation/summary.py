@@ -89,12 +89,13 @@ def learning_curve(records: Records, spec: Spec) -> tuple[list[int], np.ndarray]
 
 
 def summary_of_seeds(records: Records, spec: Spec) -> Json:
-    """What the records of `jdp.loops.play_in_turn`, one a seed, say: scores, interval, latency."""
+    """What the records of `jdp.loops.play_in_turn`, one a seed, say: scores, interval, latency if timed."""
     returns = np.array([r["returns"] for r in records])
     success = np.array([r["success"] for r in records], bool)
     scores = seed_scores({"returns": returns, "success": success}, spec)
     found = success_interval(success) if is_success(spec) else interval(scores)
-    took = {name: float(np.median([r["latency"][name] for r in records])) for name in records[0]["latency"]}
+    timed = [r["latency"] for r in records if "latency" in r]
+    took = {name: float(np.median([found[name] for found in timed])) for name in (timed[0] if timed else ())}
     return {
         "returns": returns.tolist(),
         "success": success.astype(int).tolist(),

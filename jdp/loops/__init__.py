@@ -2,6 +2,7 @@
 
 from jdp.loops.check import check_method
 from jdp.loops.chunks import StopWhen
+from jdp.loops.clock import late, ticks_late
 from jdp.loops.controller import seeded
 from jdp.loops.dreams import dream_of
 from jdp.loops.evaluation import play_in_turn, play_together
@@ -37,6 +38,7 @@ __all__ = [
     "fit",
     "fit_blocks",
     "improve",
+    "late",
     "latency",
     "make_world_model",
     "online_learner",
@@ -48,6 +50,7 @@ __all__ = [
     "steps_of",
     "steps_of_update",
     "termination_rule",
+    "ticks_late",
     "train",
     "train_diffuser",
     "train_in_rounds",

@@ -78,6 +78,7 @@ def play_in_turn(
     Args:
         keys: "play" and "latency"; seed `s` uses `fold_in(key, s)`.
         seed: of initial states and goals; seed `s` of the training begins episodes from `seed + 1_000 s`.
+        decisions: that are timed; with 0 there is no `latency`.
         pictures: of so many first episodes plans are kept for `after`.
         after: called after each seed that was played now, before its record is logged.
     """
@@ -102,14 +103,15 @@ def play_in_turn(
                 mesh=mesh,
             )
         seconds = time.monotonic() - began
-        took = latency(policy, jax.random.fold_in(keys["latency"], s), state, make, decisions=decisions)
         record = {
             "returns": played.returns,
             "success": played.success.astype(int),
             "lengths": played.lengths,
-            "latency": took._asdict(),
             "seconds": seconds,
         }
+        if decisions:
+            key = jax.random.fold_in(keys["latency"], s)
+            record["latency"] = latency(policy, key, state, make, decisions=decisions)._asdict()
         if after is not None:
             after(s, record, played, recorder)
         journal.log(phase, s + 1, record)

@@ -19,6 +19,7 @@ class Latency(NamedTuple):
     median: float
     percentile_95: float
     first: float  # the first decision of an episode, which has no earlier plan to begin from
+    percentile_99: float
     step: float  # mean over all steps but an episode's first, those that only follow a plan among them
 
 
@@ -58,6 +59,7 @@ def latency(
         float(np.median(anew)),
         float(np.percentile(anew, 95)),
         float(np.median(first)),
+        float(np.percentile(anew, 99)),
         float(np.mean([*anew, *times.following])),
     )
 

@@ -2,6 +2,7 @@
 
 import json
 
+import gymnasium
 import numpy as np
 import pytest
 from scripts import check_mistakes, mistakes
@@ -28,12 +29,33 @@ def test_a_file_of_weights_scores_what_its_run_does(agent, tmp_path):
     assert all("made up, Hopper-v5: bc, 2 episodes a seed" in text for text in reports)
 
 
+def test_in_a_task_that_does_not_wait_a_decision_acts_late(agent, tmp_path):
+    options = ["--episodes", "2", "--decisions", "1", "--hz", "0.001", "1e9", "--out", str(tmp_path)]
+    assert mistakes("evaluate", {"": [str(agent), *options]})[""][0] == 0
+    (path,) = tmp_path.glob("evaluate/*/*")
+    found = json.loads((path / "scores.json").read_text())
+    soon, never = found["at_rates"]
+    assert (soon["hz"], soon["ticks"], soon["seeds"]) == (0.001, 0, found["seeds"])
+    # A decision comes after the end of the episode: until then nothing is done.
+    assert never["ticks"] > 1_000 and "at 1e+09 Hz it acts" in (path / "report.txt").read_text()
+    task, returns = gymnasium.make("Hopper-v5"), []
+    for start in np.random.SeedSequence(2_000_000).generate_state(2).tolist():
+        task.reset(seed=start)
+        ended, total = False, 0.0
+        while not ended:
+            _, reward, terminated, truncated, _ = task.step(np.zeros(3, np.float32))
+            ended, total = terminated or truncated, total + float(reward)
+        returns.append(total)
+    assert never["seeds"][0] == pytest.approx(np.mean(returns))
+
+
 def test_mistakes_get_one_line(agent, tmp_path):
     cases = {
         "an unknown model": (["hoper"], "no trained model hoper: give the path of a file, or one of"),
         "no weights": ([__file__], "no file of weights made by jdp"),
         "a task without goals": ([str(agent), "--many-goals"], "Hopper-v5 has no goals to draw"),
         "no episodes": ([str(agent), "--episodes", "0"], "--episodes is 0: it must be at least 1"),
+        "no rate": ([str(agent), "--hz", "50", "0"], "--hz is 0.0: it must be above 0"),
         "an arm that is not there": ([str(agent), "--arm", "guided"], "choose one of agent, not guided"),
     }
     check_mistakes("evaluate", cases, ["--out", str(tmp_path)])
