@@ -186,6 +186,7 @@ def closing(
         score_line(name, found),
         f"episode length {lengths.mean():.0f} steps (mean), {lengths.max()} (longest)",
         f"decision in one environment: median {ms['median']}, 95th percentile {ms['percentile_95']}, "
+        f"99th {ms['percentile_99']}, "
         f"first of an episode {ms['first']}, mean per step {ms['step']}",
         f"interval: {over} {job.config.seeds} training seeds",
         *rate_lines(name, found),

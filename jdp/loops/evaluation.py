@@ -103,12 +103,8 @@ def play_in_turn(
                 mesh=mesh,
             )
         seconds = time.monotonic() - began
-        record = {
-            "returns": played.returns,
-            "success": played.success.astype(int),
-            "lengths": played.lengths,
-            "seconds": seconds,
-        }
+        record = {"returns": played.returns, "success": played.success.astype(int)}
+        record |= {"lengths": played.lengths, "seconds": seconds}
         if decisions:
             key = jax.random.fold_in(keys["latency"], s)
             record["latency"] = latency(policy, key, state, make, decisions=decisions)._asdict()

@@ -194,10 +194,24 @@ def save_film(path: Path, frames: np.ndarray, *, milliseconds: int = 60) -> None
         raise UserError(f"could not write {path}: {error}") from error
 
 
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, score) those that none is as good as at less cost, by rising cost; at least one."""
+    found: list[tuple[float, float]] = []
+    for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or score > found[-1][1]:
+            found.append((cost, score))
+    return found
+
+
 def cost(points: dict[str, tuple[float, float, float, float]], *, score: str, title: str) -> Figure:
-    """Score against time per decision: `points[name]` is (seconds, score, low, high)."""
+    """Score against time per decision: `points[name]` is (seconds, score, low, high).
+
+    The line joins those that no other beats in both: the Pareto front.
+    """
     figure = Figure(figsize=(4.6, 3.0), layout="constrained", dpi=180)
     axis = figure.subplots()
+    front = np.asarray(pareto_front([(found[0], found[1]) for found in points.values()]))
+    axis.plot(1e3 * front[:, 0], front[:, 1], color="0.7", linewidth=0.8, drawstyle="steps-post", zorder=0)
     for i, (name, (seconds, mean, low, high)) in enumerate(points.items()):
         bars = None if not np.isfinite([low, high]).all() else [[mean - low], [high - mean]]
         colour = f"C{i % 10}"

@@ -16,9 +16,11 @@ ORDER = ("agent", "planner", "policy", "arm")  # of kinds; others follow
 DATA = ["dataset", "sha256", "task"]  # a name may stand on other data or tasks
 CELL = ["kind", "method", *DATA, "setting"]
 # Of a configuration, what makes no other setting: the seeds, names of the same data, pictures.
-NO_SETTING = ("seed", "seeds", "env", "source", "evaluation.pictures", "evaluation.decisions")
+PLAYED = ("evaluation.pictures", "evaluation.decisions", "evaluation.hz")
+NO_SETTING = ("seed", "seeds", "env", "source", *PLAYED)
 # Options that older runs do not know, with what those did; wherever they stand in a configuration.
 LATER: Json = {"precision": "float32", "accumulate": 1}
+TIMES = ("latency", "latency_95", "latency_99")
 SHOWN = 3  # settings in a method's name; where more differ it gets their hash
 
 
@@ -55,12 +57,13 @@ def _cell(runs: pd.DataFrame) -> dict[Any, Any]:
     scores = np.concatenate([np.asarray(found, np.float64) for found in runs.scores])
     episodes = np.concatenate([episode_scores(run) for _, run in runs.iterrows()])
     score, low, high = success_interval(episodes / 100) if is_success_row(first) else interval(scores)
-    latency = {name: float(np.median(runs[name].astype(float))) for name in ("latency", "latency_95")}
+    latency = {name: float(np.median(runs[name].astype(float))) for name in TIMES}
     return {
         **first.to_dict(),
         **{"scores": scores, "seeds": len(scores), "episodes_of": episodes},
         **{"score": score, "low": low, "high": high},
         **latency,
+        "at_rates": [rate for found in runs.at_rates for rate in found or ()],
         "minutes": runs.minutes.sum(),
         "hardware": ", ".join(sorted(set(runs.hardware.dropna()))),
         "commands": list(runs.command),

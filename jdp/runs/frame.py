@@ -46,6 +46,8 @@ COLUMNS = {
     "steps": "of the task that each seed learned from; of methods that learn while they act",
     "latency": "seconds a decision, median",
     "latency_95": "its 95th percentile",
+    "latency_99": "its 99th percentile",
+    "at_rates": "scores in tasks that do not wait (`jdp.evaluation.scores_at_rates`), or None",
     "minutes": "of training, all seeds together",
     "hardware": "2 CPU cores, or 8 x NVIDIA H200",
     "command": "as it can be given again",
@@ -57,7 +59,7 @@ COLUMNS = {
     "facts": "versions, devices, the configuration's hash",
 }
 WHOLE = ("seed", "seeds", "updates", "episodes", "steps")
-REAL = ("score", "low", "high", "behaviour", "before", "latency", "latency_95", "minutes")
+REAL = ("score", "low", "high", "behaviour", "before", "latency", "latency_95", "latency_99", "minutes")
 NOT_EXPERIMENTS = ("tables", "sweeps", "dataset_cards")  # other folders of results/
 DEPTH = 6  # of folders that are looked into
 

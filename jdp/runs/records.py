@@ -115,6 +115,7 @@ def _scored(row: Row, path: Path) -> list[Row]:
     keep = ("dataset", "task", "preset", "updates", "episodes", "score_name", "behaviour", "steps")
     row = row | {key: found[key] for key in keep if found.get(key) is not None}
     row |= {"latency": latency.get("median"), "latency_95": latency.get("percentile_95")}
+    row |= {"latency_99": latency.get("percentile_99"), "at_rates": found.get("at_rates")}
     if base := found.get("base"):
         row["before"] = sum(map(float, base["seeds"])) / len(base["seeds"])
     if row["arm"] is None and (method := found.get("agent") or found.get("method")):

@@ -18,9 +18,15 @@ from jdp.evaluation.summary import with_interval
 from jdp.runs.cells import DATA, is_success_row
 from jdp.runs.directories import config_hash
 from jdp.runs.texts import Grid
+from jdp.types import Json
 
 LEVEL = 0.05  # of the tests behind bold type
 SEEDS_FOR_BOOTSTRAP = 3  # the percentile bootstrap of two values says nothing but these
+DECISIONS = {
+    "decision, median": "latency",
+    "95th percentile": "latency_95",
+    "99th percentile": "latency_99",
+}
 SEEDS_FOR_BOLD = 5  # Welch's test of fewer separates hardly anything, and bold would stand everywhere
 
 
@@ -183,8 +189,8 @@ def details(cells: pd.DataFrame, *, latency: bool = False) -> Grid:
     table |= {"of each seed": [" ".join(f"{s:.1f}" for s in scores) for scores in cells.scores]}
     table |= {"episodes a seed": cells.episodes.map(str)}
     if latency:
-        table |= {"decision, median": [f"{1e3 * s:.1f} ms" for s in cells.latency]}
-        table |= {"95th percentile": [f"{1e3 * s:.1f} ms" for s in cells.latency_95]}
+        table |= {name: milliseconds(cells[column]) for name, column in DECISIONS.items()}
+        table |= at_rates(cells)
     if cells.steps.notna().any():
         table |= {"steps a seed": [f"{n:,}" if pd.notna(n) else "" for n in cells.steps]}
     table |= {"updates": [f"{n:,}" for n in cells.updates], "preset": cells.preset}
@@ -194,7 +200,27 @@ def details(cells: pd.DataFrame, *, latency: bool = False) -> Grid:
     if not latency:
         return Grid("Cells", pd.DataFrame(table), notes, left=2)
     notes = [*notes_of(cells), *notes, "Decisions are timed in one environment, after compilation."]
+    if cells.at_rates.map(len).any():
+        notes.append("At so many Hz the task does not wait: a decision acts as many ticks late as it takes.")
     return Grid(f"{first.dataset}, {first.task}: last checkpoint", pd.DataFrame(table), notes, left=2)
+
+
+def milliseconds(seconds: pd.Series) -> list[str]:
+    """ "4.1 ms", or "-" where it was not measured."""
+    return ["-" if pd.isna(s) else f"{1e3 * s:.1f} ms" for s in seconds]
+
+
+def at_rates(cells: pd.DataFrame) -> dict[str, list[str]]:
+    """By rate: the mean score in a task that ticks so often and does not wait, and how many ticks late."""
+    rates = sorted({at["hz"] for found in cells.at_rates for at in found})
+
+    def text(found: list[Json], hz: float) -> str:
+        same = [at for at in found if at["hz"] == hz]
+        ticks = "/".join(dict.fromkeys(str(at["ticks"]) for at in same))
+        scores = [score for at in same for score in at["seeds"]]
+        return f"{np.mean(scores):.1f} ({ticks} late)" if scores else "-"
+
+    return {f"at {hz:g} Hz": [text(found, hz) for found in cells.at_rates] for hz in rates}
 
 
 def records(cells: pd.DataFrame) -> pd.DataFrame:

@@ -141,7 +141,8 @@ def test_the_difference_of_two_runs_is_that_of_the_library(tmp_path, capsys):
 
 
 def test_score_beside_the_time_of_a_decision(tmp_path):
-    slow = {"latency": {"median": 0.25, "percentile_95": 0.5}}
+    slow = {"latency": {"median": 0.25, "percentile_95": 0.5, "percentile_99": 0.75}}
+    slow["at_rates"] = [{"hz": 10.0, "ticks": 2, "seeds": [30.0, 50.0], "interval": [40.0, 20.0, 60.0]}]
     make_run(tmp_path, "plan", MAZE, "diffuser", [50.0, 60.0], scores=slow)
     make_run(tmp_path, "policies", MAZE, "beso", [20.0, 30.0], scores={"updates": 900})
     make_run(tmp_path, "offline_rl", HOPPER, "bc", [30.0, 40.0], scores={"latency": None})
@@ -150,9 +151,11 @@ def test_score_beside_the_time_of_a_decision(tmp_path):
     assert (
         planner[0] == "diffuser"
         and planner[1] == "planner"
-        and planner[5:8] == ["250.0 ms", "500.0 ms", "100"]
+        and planner[5:10] == ["250.0 ms", "500.0 ms", "750.0 ms", "40.0 (2 late)", "100"]
     )
-    assert policy[0] == "beso" and policy[5:8] == ["1.0 ms", "2.0 ms", "900"]
+    assert policy[0] == "beso" and policy[5:10] == ["1.0 ms", "2.0 ms", "-", "-", "900"]
     assert [row["median_ms"] for row in rows] == ["250.0", "1.0"]
-    assert "Clopper-Pearson" in text and "timed in one environment" in text
+    assert (
+        "the task does not wait" in text and "Clopper-Pearson" in text and "timed in one environment" in text
+    )
     assert (tmp_path / "tables/planning_pointmaze-umaze/cost.png").stat().st_size > 5000
