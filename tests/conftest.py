@@ -9,6 +9,9 @@ import pytest
 from quick_xla import QUICK
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JDP_TEST_PLATFORM", "cpu")
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {QUICK}"
+)
 os.environ.setdefault("MUJOCO_GL", "disabled")
 
 import jax
@@ -19,13 +22,6 @@ cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(Path(tempfile.gettemp
 jax.config.update("jax_compilation_cache_dir", cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def pytest_configure(config):
-    """Before XLA reads its flags, when it first runs: toys that train (`-m slow`) are compiled well."""
-    quick = "" if config.option.markexpr == "slow" else QUICK
-    given = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count=8 {quick}"
 
 
 @pytest.fixture(autouse=True, scope="module")
