@@ -168,6 +168,21 @@ def ddpm(predicts: Prediction, steps: int = 20) -> Formulation:
     return Formulation(f"ddpm_{predicts}", preconditioning, levels, schedule)
 
 
+def _up_to(key: Array, shape: Shape, dtype: Any, *, highest: float) -> Array:
+    share = jax.random.uniform(key, as_shape(shape), dtype, 1e-3, 1.0)
+    return highest * share
+
+
+def low(highest: float) -> Formulation:
+    """`x0` predicted at low levels alone, uniform up to `highest`: of truncated chains (arXiv 2411.15139).
+
+    The network sees `x_t` and `t` as that of `vp("x0")`. Its schedule is Karras's from `highest` on.
+    """
+    schedule = _bound(schedules.karras, sigma_max=highest, sigma_min=highest / 4)
+    levels = _bound(_up_to, highest=highest)
+    return Formulation("low_x0", Preconditioning(_x0_scales, COSINE.time), levels, schedule)
+
+
 FORMULATIONS: dict[str, Formulation] = {
     f.name: f
     for f in [
