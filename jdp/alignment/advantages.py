@@ -15,9 +15,12 @@ def centred(reward: Array) -> Array:
     return beside - jnp.mean(beside, axis=1, keepdims=True)
 
 
-def group(reward: Array) -> Array:
-    """Less the group's mean, over its standard deviation (GRPO, arXiv 2402.03300); 0 where all are equal."""
-    return centred(reward) / (jnp.std(reward, axis=1, keepdims=True) + 1e-4)
+def group(reward: Array, floor: float = 1e-4) -> Array:
+    """Less the group's mean, over its standard deviation (GRPO, arXiv 2402.03300); 0 where all are equal.
+
+    `floor` is added to the standard deviation.
+    """
+    return centred(reward) / (jnp.std(reward, axis=1, keepdims=True) + floor)
 
 
 def across(reward: Array) -> Array:

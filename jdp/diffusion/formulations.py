@@ -6,7 +6,7 @@ coordinate `x = x0 + sigma eps` like any other, so that samplers and guidance kn
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jax
@@ -19,9 +19,11 @@ from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, precond
 from jdp.diffusion.losses import Shape, as_shape
 from jdp.diffusion.times import COSINE, FLOW, LINEAR, TO_DATA, Process
 from jdp.errors import UserError
-from jdp.types import Bound, Metrics, Params, named_keys
+from jdp.types import Bound, Metrics, Params, expand, named_keys
 
 Prediction = Literal["eps", "x0", "v"]
+Space = Literal["own", "x0", "eps", "v", "score"]
+Scales = Callable[[Array], tuple[Array, Array, Array]]  # level -> (c_in, c_skip, c_out), see Preconditioning
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Formulation:
     # levels(key, shape, dtype) -> sigma, for training: shape is B or a prefix of that of x0, (B,), (B, T),
     # ...
     schedule: Callable[[int], Array]  # schedule(n) -> sigmas [n + 1], its usual one for sampling
+    judged: Scales | None = None  # of the quantity whose error the loss is; None: what the network predicts
+    beside: losses.Beside | None = None  # an error that the loss has besides
 
     def denoiser(self, apply: Callable[..., Array], params: Params) -> Partial:
         """The `Denoiser` of the network `apply(params, x [B, T, D], c_noise)`; its leaves are `params`."""
@@ -49,7 +53,17 @@ class Formulation:
         weight: Array | None = None,
     ) -> tuple[Array, Metrics]:
         """The `loss` of given levels and noise: see `losses.prediction_error`."""
-        return losses.prediction_error(apply, params, x0, sigma, noise, self.preconditioning, weight=weight)
+        return losses.prediction_error(
+            apply,
+            params,
+            x0,
+            sigma,
+            noise,
+            self.preconditioning,
+            weight=weight,
+            judged=self.judged,
+            beside=self.beside,
+        )
 
     def loss(
         self,
@@ -61,7 +75,7 @@ class Formulation:
         sigma: Array | None = None,
         weight: Array | None = None,
     ) -> tuple[Array, Metrics]:
-        """Mean squared error of what the network predicts, at drawn levels or at `sigma`.
+        """Mean squared error of what is predicted, or of what is `judged`, at drawn levels or at `sigma`.
 
         `x0` is `[B, ...]`; `sigma` and `weight` are prefixes of it (`[B]`, `[B, T]`, `[B, T, D]`). Without
         `sigma`, every row has one drawn level; for a level per time step, as in Diffusion Forcing (arXiv
@@ -71,7 +85,19 @@ class Formulation:
         if sigma is None:
             keys = named_keys(key, "level", "noise")
             key, sigma = keys["noise"], self.levels(keys["level"], x0.shape[0], x0.dtype)
-        return losses.prediction_at(key, apply, params, x0, sigma, self.preconditioning, weight=weight)
+        noise = jax.random.normal(key, x0.shape, x0.dtype)
+        return self.error(apply, params, x0, sigma, noise, weight)
+
+    def in_space(self, space: Space) -> "Formulation":
+        """The same network, whose loss sees the error of another quantity (arXiv 2602.22801, section 4.1).
+
+        All are affine in `x0`, so only the weight of a level differs: 1 for x0, `1 / sigma^2` for eps,
+        `(1 + sigma^2) / sigma^2` for v, `1 / sigma^4` for the score of `x = x0 + sigma eps`. "own" is what
+        the network predicts.
+        """
+        return (
+            self if space == "own" else replace(self, name=f"{self.name}_in_{space}", judged=_SCALES[space])
+        )
 
 
 def _alpha(s: Array) -> Array:
@@ -102,7 +128,23 @@ def _to_data_scales(s: Array) -> tuple[Array, Array, Array]:
     return left, left, s * left
 
 
-_SCALES = {"eps": _eps_scales, "x0": _x0_scales, "v": _v_scales}
+def _score_scales(s: Array) -> tuple[Array, Array, Array]:
+    return _alpha(s), jnp.ones_like(s), jnp.square(s)  # x0 = x + sigma^2 score
+
+
+_SCALES = {"eps": _eps_scales, "x0": _x0_scales, "v": _v_scales, "score": _score_scales}
+
+
+def to_x0(kind: Prediction | Literal["score"], value: Array, x: Array, sigma: Array) -> Array:
+    """`x0` from the `value` of its `kind` at `x = x0 + sigma eps`; `sigma` is a prefix of both, above 0."""
+    _, c_skip, c_out = _SCALES[kind](expand(sigma, x))
+    return c_skip * x + c_out * value
+
+
+def from_x0(kind: Prediction | Literal["score"], x0: Array, x: Array, sigma: Array) -> Array:
+    """The inverse of `to_x0`: eps, v or the score that `x0` says at `x`."""
+    _, c_skip, c_out = _SCALES[kind](expand(sigma, x))
+    return (x0 - c_skip * x) / c_out
 
 
 def _uniform_times(key: Array, shape: Shape, dtype: Any, *, process: Process) -> Array:
@@ -166,6 +208,21 @@ def ddpm(predicts: Prediction, steps: int = 20) -> Formulation:
     preconditioning = Preconditioning(_SCALES[predicts], COSINE.time)
     levels, schedule = _bound(_drawn, steps=steps), _bound(_spaced, steps=steps)
     return Formulation(f"ddpm_{predicts}", preconditioning, levels, schedule)
+
+
+def _up_to(key: Array, shape: Shape, dtype: Any, *, highest: float) -> Array:
+    share = jax.random.uniform(key, as_shape(shape), dtype, 1e-3, 1.0)
+    return highest * share
+
+
+def low(highest: float) -> Formulation:
+    """`x0` predicted at low levels alone, uniform up to `highest`: of truncated chains (arXiv 2411.15139).
+
+    The network sees `x_t` and `t` as that of `vp("x0")`. Its schedule is Karras's from `highest` on.
+    """
+    schedule = _bound(schedules.karras, sigma_max=highest, sigma_min=highest / 4)
+    levels = _bound(_up_to, highest=highest)
+    return Formulation("low_x0", Preconditioning(_x0_scales, COSINE.time), levels, schedule)
 
 
 FORMULATIONS: dict[str, Formulation] = {

@@ -10,6 +10,9 @@ from jax import Array
 from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, preconditioned
 from jdp.types import Metrics, Params, expand, named_keys
 
+Beside = Callable[[Array, Array], Array]
+# beside(denoised, x0) -> an error of their shape; hashable
+
 
 def prediction_error(
     apply: Callable[..., Array],
@@ -20,6 +23,8 @@ def prediction_error(
     preconditioning: Preconditioning,
     *,
     weight: Array | None = None,
+    judged: Callable[[Array], tuple[Array, Array, Array]] | None = None,
+    beside: Beside | None = None,
 ) -> tuple[Array, Metrics]:
     """Mean squared error of the network's own output at given levels: `mean w (D(x) - x0)^2 / c_out^2`.
 
@@ -28,12 +33,18 @@ def prediction_error(
     `F`. `x0` is `[B, ...]`; `sigma` and `weight` are prefixes of it. Entries at level 0 are known: they
     contribute nothing. The mean is over all entries, so the loss of a batch is the mean of those of its
     equal parts.
+
+    Args:
+        judged: scales of another quantity whose error is taken, in the place of the network's output.
+        beside: an error of the denoised that is added, for instance that of the path it leads along
+            (`jdp.diffusion.paths`).
     """
     s = expand(sigma, x0)
     x = x0 + s * noise
-    error = jnp.square(preconditioned(apply, params, preconditioning)(x, sigma) - x0)
-    c_out = preconditioning.scales(jnp.where(s > 0, s, 1.0))[2]
-    error = jnp.where(s > 0, 1 / jnp.square(c_out), 0.0) * error
+    denoised = preconditioned(apply, params, preconditioning)(x, sigma)
+    c_out = (judged or preconditioning.scales)(jnp.where(s > 0, s, 1.0))[2]
+    error = jnp.where(s > 0, 1 / jnp.square(c_out), 0.0) * jnp.square(denoised - x0)
+    error = error if beside is None else error + beside(denoised, x0)
     loss = jnp.mean(error if weight is None else expand(weight, x0) * error)
     return loss, {"loss": loss}
 

@@ -75,11 +75,20 @@ class Sampling:
         chosen = (SAMPLERS | FLOW_SAMPLERS)[self.sampler]
         return partial(chosen, eta=self.eta) if self.sampler == "dpmpp_2m_sde" else chosen
 
-    def draw(self, key: Array, denoiser: Denoiser, shape: tuple[int, ...]) -> Array:
-        """A sample of `shape` from pure noise; the key is consumed. Gradients flow through the chain."""
+    def draw(
+        self, key: Array, denoiser: Denoiser, shape: tuple[int, ...], *, around: Array | None = None
+    ) -> Array:
+        """A sample of `shape` from pure noise; the key is consumed. Gradients flow through the chain.
+
+        Args:
+            around: of that shape, what the noise is added to. At a first level that is low the chain is then
+                a truncated one from what is nearly a sample, such as anchors (DiffusionDrive, arXiv
+                2411.15139), of any denoiser.
+        """
         keys = named_keys(key, "start", "sampler")
         sigmas = self.sigmas()
         x = sigmas[0] * jax.random.normal(keys["start"], shape)
+        x = x if around is None else around + x
         return self.function()(denoiser, x, sigmas, key=keys["sampler"])
 
 

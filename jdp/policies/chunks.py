@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from jdp.types import (
     PyTree,
     Segments,
     Spec,
+    named_keys,
 )
 
 
@@ -141,7 +142,7 @@ def step(
 
 def _act(
     key: Array,
-    state: CloneState,
+    state: Any,
     carry: ChunkCarry,
     observation: Array,
     goal: Array,
@@ -150,12 +151,18 @@ def _act(
     config: ChunkConfig,
     spec: Spec,
     guide: Guide | None,
+    around: Callable[[Array, PyTree, Array], Array] | None,
 ) -> tuple[ChunkCarry, Decision]:
     def sample(past: Past) -> Array:
         shown = condition(state.standardise, past.history[:, -config.history :], goal, spec)
         own, scale = denoiser(state.actor.ema, shown), actions.coordinates(state.standardise, config, spec)
         steered = actions.steered(own, guide, past, goal, scale)
-        return config.sampling().draw(key, steered, (shown.shape[0], config.chunk * spec.action_dim))
+        shape = (shown.shape[0], config.chunk * spec.action_dim)
+        if around is None:
+            return config.sampling().draw(key, steered, shape)
+        keys = named_keys(key, "around", "draw")
+        centre = around(keys["around"], state, shown)
+        return config.sampling().draw(keys["draw"], steered, shape, around=centre)
 
     return step(carry, observation, sample)
 
@@ -167,6 +174,7 @@ def chunk_method(
     config: ChunkConfig,
     spec: Spec,
     guide: Guide | None,
+    around: Callable[[Array, PyTree, Array], Array] | None = None,
 ) -> Method:
     """A method of cloned chunks made of two module-level functions, with `config` and `spec` bound.
 
@@ -175,9 +183,12 @@ def chunk_method(
     Args:
         denoiser: of weights and conditions `[B, C]`, hashable; the policy acts by it.
         guide: steers the chunk when it is drawn.
+        around: `around(key, state, seen [B, C]) -> [B, chunk * A]`, hashable: what the chain's first noise is
+            added to; it consumes the key. None: nothing.
     """
     settings = (("config", config), ("spec", spec))
     draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
     learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
     acting = (*settings, ("guide", guide))
-    return Method(learner, Policy(Bound(start, acting), Bound(_act, (*acting, ("denoiser", denoiser)))))
+    drawing = (*acting, ("around", around), ("denoiser", denoiser))
+    return Method(learner, Policy(Bound(start, acting), Bound(_act, drawing)))

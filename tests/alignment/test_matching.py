@@ -10,8 +10,10 @@ import pytest
 from jdp.alignment import awm, diffusion_dpo, diffusion_dro, matching, nft, rwr, toy
 from jdp.alignment.diffusion_dpo import DiffusionDPOConfig
 from jdp.alignment.learner import Aligned
-from jdp.diffusion import exact
+from jdp.diffusion import exact, samplers
 from jdp.diffusion.sampling import Sampling
+from jdp.errors import UserError
+from jdp.loops import train
 from jdp.types import Bound, bind
 
 KEY = jax.random.key(0)
@@ -134,6 +136,56 @@ def test_weights_of_rwr_are_the_softmax_over_the_samples_of_a_condition():
     every, _ = rwr._collect(KEY, state, jnp.zeros((2, 0)), config=config, model=free)  # all are rivals
     weight = np.exp(np.array(rewards - 5.9) / 0.5)
     np.testing.assert_allclose(every.weight, 6 * weight / weight.sum(), rtol=1e-5)
+
+
+def test_weights_of_a_group_are_those_of_rwr_at_the_groups_own_temperature():
+    """`exp((r - mean) / std)` in numpy; a condition as a whole counts by the mean of that."""
+    config = rwr.RWRConfig(group=4, weights="group")
+    reward = jnp.array([[0.1, 0.9, 0.3, 0.2], [50.0, 90.0, 70.0, 10.0], [1.0, 1.0, 1.0, 1.0]])
+    found, r = rwr.weights_of(reward, config), np.array(reward, float)
+    wanted = np.exp((r - r.mean(1, keepdims=True)) / (r.std(1, keepdims=True) + 1e-6))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    for row in range(2):
+        own = rwr.RWRConfig(group=4, kl_weight=float(r[row].std()))
+        usual = rwr.weights_of(reward[row : row + 1], own)[0]
+        np.testing.assert_allclose(found[row], wanted[row].mean() * usual, rtol=1e-4)
+    assert rwr.weights_of(reward, rwr.RWRConfig(group=4)).mean(1) == pytest.approx(1.0, rel=1e-5)
+    with pytest.raises(UserError, match=r"RWRConfig\.group is 1"):
+        rwr.RWRConfig(group=1, weights="group")
+
+
+@pytest.mark.parametrize("kl_weight", [1.0, 0.5])
+def test_a_large_group_weighs_samples_as_the_analytic_tilt_does(kl_weight):
+    """The four modes are a bandit's arms: their shares become those of `p exp(A / kl_weight)`."""
+    config = rwr.RWRConfig(group=8192, weights="group", kl_weight=kl_weight)
+    state = Aligned(None, GIVEN.params, GIVEN.judge)
+    collect = jax.jit(partial(rwr._collect, config=config, model=MODEL))
+    rows, told = collect(KEY, state, jnp.zeros((1, 0)))
+    x0, slope = np.array(rows.noised.x0), np.array(toy.SLOPE)
+    std = np.sqrt(4.0 + 0.3**2) * np.linalg.norm(slope)  # of rewards, of modes at +-2 of std .3
+    tilt = toy.FOUR.tilted(toy.SLOPE, float(std * kl_weight))
+    arm = 2 * (x0[:, 0] < 0) + (x0[:, 1] < 0)
+    share = np.bincount(arm, np.array(rows.weight), minlength=4) / np.sum(rows.weight)
+    np.testing.assert_allclose(share, tilt.weights, atol=0.02)
+    assert told["reward"] == pytest.approx(np.average(x0 @ slope, weights=rows.weight), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_group_weighted_matching_reaches_the_tilt():
+    """From one batch to the next of the model as it was, whose rewards need no unit: here a hundredth."""
+    fine = toy.model(Sampling(sampler="euler", steps=25))
+    given, config = toy.given(KEY), rwr.RWRConfig(learning_rate=2e-3, weights="group")
+    given = given._replace(judge=bind(_hundredth, given.judge))
+    state = train(rwr.rwr(config, fine), given, key=KEY, updates=800, batch_size=16)
+    denoiser, start = fine.denoiser(state.trained.params, jnp.zeros((2000, 0))), fine.start(KEY, 2000)
+    x0 = samplers.heun(denoiser, start, fine.sampling.sigmas())
+    tilt = toy.FOUR.tilted(toy.SLOPE, float(np.sqrt(4.0 + 0.3**2) * np.linalg.norm(toy.SLOPE)))
+    found, before = (toy.measured(x, tilt) for x in (x0, toy.FOUR.sample(KEY, 2000)))
+    assert found.energy_distance < 0.15 < 0.4 < before.energy_distance and found.off_support <= 0.02
+
+
+def _hundredth(judge, x0, condition):
+    return judge(x0, condition) / 100
 
 
 def _blind(params, condition):

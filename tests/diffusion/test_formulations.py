@@ -242,3 +242,47 @@ def test_a_flow_to_data_is_integrated_from_pure_noise():
     t = np.asarray(jax.random.uniform(jax.random.key(1), (B,)))[:, None]
     wanted = np.square(v(t * x0 + (1 - t) * z, t) - (x0 - z)).mean()
     np.testing.assert_allclose(form.error(apply, None, jnp.asarray(x0), sigma, z)[0], wanted, rtol=1e-5)
+
+
+SPACES = ["x0", "eps", "v", "score"]
+
+
+@pytest.mark.parametrize("kind", SPACES)
+@pytest.mark.parametrize("shape", [(), (B,), (B, T), (B, T, D)])
+def test_what_is_predicted_and_x0_are_found_from_each_other(kind, shape):
+    """By the definitions in numpy, and there and back to 1e-5."""
+    sigma = np.geomspace(0.05, 20, max(np.prod(shape, dtype=int), 1)).reshape(shape).astype(np.float32)
+    x0, eps = jax.random.normal(jax.random.key(0), (2, B, T, D))
+    s = np.asarray(expand(jnp.asarray(sigma), x0), float)
+    x, alpha = x0 + jnp.asarray(s, jnp.float32) * eps, 1 / np.sqrt(1 + s**2)
+    wanted = {"x0": x0, "eps": eps, "v": alpha * eps - alpha * s * x0, "score": -np.asarray(eps) / s}[kind]
+    found = formulations.from_x0(kind, x0, x, jnp.asarray(sigma))
+    scale = {"x0": 1, "eps": 1 + 1 / s, "v": 1 + 1 / s, "score": 1 + 1 / s**2}[kind]  # what rounding grows to
+    assert (np.abs(found - wanted) / scale).max() < 1e-5
+    again = formulations.to_x0(kind, found, x, jnp.asarray(sigma))
+    assert (np.abs(again - x0) / (1 + s)).max() < 1e-6
+    third = formulations.from_x0(
+        "v", formulations.to_x0("eps", eps, x, jnp.asarray(sigma)), x, jnp.asarray(sigma)
+    )
+    assert (np.abs(third - (alpha * eps - alpha * s * x0)) / (1 + s + 1 / s)).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["edm", "vp_eps", "vp_x0", "vp_v", "flow"])
+@pytest.mark.parametrize("space", SPACES)
+def test_the_loss_sees_another_quantity_than_the_network_predicts(name, space):
+    """The error of that quantity, found from the denoised by its definition; "own" is the loss as it was."""
+    x0, noise = jax.random.normal(jax.random.key(0), (2, B, T, D))
+    sigma = jnp.asarray(np.geomspace(0.1, 10, B), jnp.float32)
+    form, apply = formulation(name), lambda p, x, c: p * jnp.sin(x)
+    found = form.in_space(space).error(apply, 0.7, x0, sigma, noise)[0]
+    s = np.asarray(sigma, float)[:, None, None]
+    x, alpha = x0 + sigma[:, None, None] * noise, 1 / np.sqrt(1 + s**2)
+    denoised = np.asarray(form.denoiser(apply, 0.7)(x, sigma), float)
+    hat = (np.asarray(x, float) - denoised) / s
+    pairs = {"x0": (denoised, x0), "eps": (hat, noise), "score": (hat / s, noise / s)}
+    pairs["v"] = (alpha * hat - alpha * s * denoised, alpha * noise - alpha * s * x0)
+    one, other = (np.asarray(part, float) for part in pairs[space])
+    np.testing.assert_allclose(found, np.mean((one - other) ** 2), rtol=1e-4)
+    assert form.in_space("own") is form and form.in_space(space) == form.in_space(space)
+    if name == f"vp_{space}":
+        assert float(found) == float(form.error(apply, 0.7, x0, sigma, noise)[0])

@@ -10,6 +10,7 @@ from jdp.data import SegmentRows
 from jdp.data.segments import FAR
 from jdp.policies import make
 from jdp.policies.beso import BESOConfig
+from jdp.policies.diffusion_drive import DiffusionDriveConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
 from jdp.policies.edp import EDPConfig
@@ -30,6 +31,7 @@ TINY: dict[str, Any] = {
     "edp": EDPConfig(alpha=1.0, candidates=8, temperature=0.05, sampling_steps=5, **ACTOR, **CRITIC),
     "fql": FQLConfig(hidden=(32, 32), alpha=0.3, flow_steps=5, learning_rate=3e-3, **CRITIC),
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
+    "diffusion_drive": DiffusionDriveConfig(chunk=4, execute=3, anchors=6, score_features=32, **ACTOR),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
@@ -114,9 +116,12 @@ def bandit(seed, offsets, *, told=False):
     )
 
 
-def trained(name, steps, *, told=False):
-    """The state of `TINY[name]` after `steps` updates on the bandit."""
+def trained(name, steps, *, told=False, config=None, rows=None):
+    """The state of `TINY[name]` after `steps` updates on the bandit; or of `config`, begun with `rows`."""
     method, state, update, _ = programs(name)
+    if config is not None:
+        learner = make(config, GOALS).learner
+        state, update = jax.jit(learner.init)(jax.random.key(0), rows), jax.jit(learner.update)
     for i, key in enumerate(jax.random.split(jax.random.key(2), steps)):
         state, _ = update(key, state, bandit(i, offsets_of(method), told=told))
     return state

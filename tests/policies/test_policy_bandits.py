@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from policy_batches import GOALS, MODE, SHARE, STD, TINY, actions_of, programs, trained
+from policy_batches import GOALS, MODE, SHARE, STD, TINY, actions_of, bandit, offsets_of, programs, trained
 
+from jdp.data.segments import rows_of
 from jdp.policies import make
 
 
@@ -39,3 +40,18 @@ def test_beso_follows_its_goal_and_keeps_both_modes_without():
         assert (np.abs(found - MODE * goal) < 0.35).mean() > 0.97
     free = make(replace(TINY["beso"], sampling_steps=15, guidance=0.0), GOALS)
     both_modes(actions_of(free, state, 1.0), 0.12)  # to begin at level 1 draws their shares together
+
+
+@pytest.mark.slow
+def test_diffusion_drive_follows_its_goal_and_draws_both_modes_of_calibrated_scores():
+    """From anchors of the data; the first denoiser sees noised anchors, the second noised chunks."""
+    focal = TINY["diffusion_drive"]
+    even = replace(focal, noised="data", focal_gamma=0.0, focal_alpha=0.5, temperature=1.0)
+    rows = rows_of(bandit(0, offsets_of(make(focal, GOALS))))
+    state = trained("diffusion_drive", 500, told=True, config=focal, rows=rows)
+    for goal in (1.0, -1.0):
+        found = actions_of(make(focal, GOALS), state, goal)
+        assert (np.abs(found - MODE * goal) < 0.35).mean() > 0.97
+    found = actions_of(make(even, GOALS), trained("diffusion_drive", 500, config=even, rows=rows))
+    assert (found > 0).mean() == pytest.approx(SHARE, abs=0.08)
+    assert (np.abs(np.abs(found) - MODE) < 3 * STD).mean() > 0.97
