@@ -315,6 +315,7 @@ def with_cache(sampling: Sampling, schedule: CacheSchedule) -> Sampling:
     Raises:
         UserError: if its sampler cannot be.
     """
-    found = _cached_type(type(sampling))(**vars(sampling), cache=schedule)
+    kind: Any = _cached_type(type(sampling))
+    found = kind(**vars(sampling), cache=schedule)
     found.function()
     return found
