@@ -9,6 +9,7 @@ from jax import Array
 
 from jdp.errors import UserError
 from jdp.networks.diffuser_unet import DiffuserUNet, HalfUNet
+from jdp.networks.experts import ExpertTransformer
 from jdp.networks.layers import Precision, dtype_of
 from jdp.networks.pooled import PooledValue
 from jdp.networks.temporal_unet import ResidualUNet, TemporalUNet
@@ -16,7 +17,7 @@ from jdp.networks.transformer import DiffusionTransformer, Mixer
 from jdp.networks.transformer_value import TransformerValue
 from jdp.types import Bound, Network, Params
 
-Kind = Literal["unet", "residual_unet", "diffuser_unet", "mixer", "transformer"]
+Kind = Literal["unet", "residual_unet", "diffuser_unet", "mixer", "transformer", "experts"]
 ValueKind = Literal["pooled", "half_unet", "transformer"]
 
 
@@ -25,7 +26,8 @@ class NetworkConfig:
     """Which trajectory network, and how large."""
 
     kind: Kind = "residual_unet"
-    """unet, diffuser_unet: of those papers; residual_unet, mixer: smaller; transformer: DiT."""
+    """unet, diffuser_unet: of those papers; residual_unet, mixer: smaller; transformer: DiT; experts:
+    of MoDE, chosen by the noise."""
     features: int = 32
     """Width of the first block; the U-Nets double it from block to block."""
     blocks: int = 3
@@ -44,6 +46,7 @@ _MODULES = {
     "diffuser_unet": DiffuserUNet,
     "mixer": Mixer,
     "transformer": DiffusionTransformer,
+    "experts": ExpertTransformer,
 }
 
 
@@ -101,6 +104,7 @@ def parameter_count(params: Params) -> int:
 __all__ = [
     "DiffuserUNet",
     "DiffusionTransformer",
+    "ExpertTransformer",
     "HalfUNet",
     "Kind",
     "Mixer",

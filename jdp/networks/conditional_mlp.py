@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.networks.branches import branch
 from jdp.networks.layers import Modulate, NoiseEmbedding, Precision, dtype_of
 from jdp.types import Bound, Network, Params
 
@@ -35,12 +36,24 @@ class ConditionalMLP(nn.Module):
         embedding = jnp.concatenate([embedding, condition.astype(dtype)], axis=-1)
         embedding = nn.silu(nn.Dense(self.features, dtype=dtype)(embedding))
         hidden = nn.Dense(self.features, dtype=dtype)(jnp.concatenate([x, condition], axis=-1))
-        for _ in range(self.blocks):
-            y = Modulate(dtype)(nn.LayerNorm(dtype=dtype)(hidden), embedding)
-            y = nn.Dense(self.features, dtype=dtype)(nn.silu(y))
-            hidden = hidden + nn.Dense(self.features, dtype=dtype)(nn.silu(y))
+        for _ in range(self.blocks):  # layers are made though a cache may stand for them: names count
+            first = (nn.LayerNorm(dtype=dtype), Modulate(dtype))
+            layers = [nn.Dense(self.features, dtype=dtype) for _ in range(2)]
+            hidden = hidden + self.think(hidden, embedding, first, layers)
         last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=jnp.float32)
         return last(nn.silu(hidden))
+
+    @branch("feed_forward")
+    def think(
+        self,
+        hidden: Array,
+        embedding: Array,
+        first: tuple[nn.LayerNorm, Modulate],
+        layers: list[nn.Dense],
+    ) -> Array:
+        """`[B, features]`, two layers of what was modulated."""
+        norm, modulate = first
+        return layers[1](nn.silu(layers[0](nn.silu(modulate(norm(hidden), embedding)))))
 
 
 def _init(key: Array, x: Array, c_noise: Array, condition: Array, *, module: nn.Module) -> Params:

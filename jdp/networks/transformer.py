@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.networks.branches import branch
 from jdp.networks.layers import Modulate, NoiseEmbedding
 
 
@@ -41,19 +42,25 @@ class DiffusionTransformer(nn.Module):
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
         hidden = hidden + positions(length, self.features).astype(hidden.dtype)[None]
         for _ in range(self.blocks):
-            hidden = hidden + _Gate(self.dtype)(self._attend(hidden, embedding), embedding)
-            hidden = hidden + _Gate(self.dtype)(self._think(hidden, embedding), embedding)
+            # A branch that is taken from a cache uses none of its layers, which count the names nevertheless.
+            gates = [_Gate(self.dtype) for _ in range(2)]
+            modulate = [Modulate(self.dtype) for _ in range(2)]
+            attention = nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)
+            layers = [nn.Dense(width, dtype=self.dtype) for width in (4 * self.features, self.features)]
+            hidden = hidden + gates[0](self.attend(hidden, embedding, modulate[0], attention), embedding)
+            hidden = hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
         hidden = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
         return nn.Dense(channels, dtype=jnp.float32)(hidden)
 
-    def _attend(self, hidden: Array, embedding: Array) -> Array:
-        normed = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
-        return nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)(normed)
+    @branch("attention")
+    def attend(self, hidden: Array, embedding: Array, modulate: Modulate, attention: nn.Module) -> Array:
+        """`[B, T, features]`, what the time steps tell one another, before its gate."""
+        return attention(modulate(_norm(hidden, self.dtype), embedding))  # type: ignore[operator]
 
-    def _think(self, hidden: Array, embedding: Array) -> Array:
-        normed = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
-        wide = nn.gelu(nn.Dense(4 * self.features, dtype=self.dtype)(normed))
-        return nn.Dense(self.features, dtype=self.dtype)(wide)
+    @branch("feed_forward")
+    def think(self, hidden: Array, embedding: Array, modulate: Modulate, layers: list[nn.Dense]) -> Array:
+        """`[B, T, features]`, two layers of every time step, before its gate."""
+        return layers[1](nn.gelu(layers[0](modulate(_norm(hidden, self.dtype), embedding))))
 
 
 def _norm(x: Array, dtype: Any) -> Array:

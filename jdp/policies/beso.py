@@ -1,15 +1,17 @@
 """BESO (Reuss et al. 2023, arXiv 2304.02532): goal-conditioned imitation in three denoising steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jdp.data import SegmentRows
+from jdp.data.normalise import Affine
 from jdp.diffusion.guidance.classifier_free import classifier_free_doubled, flagged
 from jdp.errors import check_settings
 from jdp.learning.fitting import falling_rates
@@ -83,14 +85,24 @@ def _init(key: Array, rows: SegmentRows, *, config: BESOConfig, spec: Spec) -> C
     return chunks.init(key, rows, config=config, spec=spec, extra=1 if spec.goal else 0)
 
 
+def lesson(
+    keys: Mapping[str, Array], standardise: Affine, batch: Segments, config: BESOConfig, spec: Spec
+) -> tuple[Array, Array, Array, Array]:
+    """What is seen `[B, C + 1]`, the chunk `[B, D]`, whether it is imitated `[B]`, and its level `[B]`.
+
+    Consumes the keys "level" and "drop".
+    """
+    seen, chunk = chunks.example(batch, standardise, config, spec)
+    present = jax.random.bernoulli(keys["drop"], 1 - config.goal_drop, chunk.shape[:1])
+    sigma = log_logistic(keys["level"], chunk.shape[0], config)
+    return shown(seen, present, spec), chunk, imitated(batch, spec), sigma
+
+
 def _update(
     key: Array, state: CloneState, batch: Segments, *, config: BESOConfig, spec: Spec
 ) -> tuple[CloneState, Metrics]:
     keys = named_keys(key, "level", "noise", "drop")
-    seen, chunk = chunks.example(batch, state.standardise, config, spec)
-    present = jax.random.bernoulli(keys["drop"], 1 - config.goal_drop, chunk.shape[:1])
-    seen, keep = shown(seen, present, spec), imitated(batch, spec)
-    sigma = log_logistic(keys["level"], chunk.shape[0], config)
+    seen, chunk, keep, sigma = lesson(keys, state.standardise, batch, config, spec)
 
     def loss(params: Params) -> Array:
         return actions.imitation_loss(keys["noise"], params, seen, chunk, sigma, keep, config)
@@ -98,14 +110,23 @@ def _update(
     return chunks.imitate(state, loss, config)
 
 
-def denoiser(params: Params, seen: Array, config: BESOConfig, spec: Spec) -> Denoiser:
-    """`D_free + guidance (D_goal - D_free)` of a condition `[B, C]`; without goals the plain denoiser."""
+def denoiser(
+    params: Params,
+    seen: Array,
+    config: BESOConfig,
+    spec: Spec,
+    own: Callable[[Params, Array, Any], Denoiser] = actions.denoiser,
+) -> Denoiser:
+    """`D_free + guidance (D_goal - D_free)` of a condition `[B, C]`; without goals the plain denoiser.
+
+    `own(params, shown, config)` is the denoiser given what is `shown`.
+    """
     rows = seen.shape[0]
     with_goal = shown(seen, jnp.ones(rows, bool), spec)
     if not spec.goal:
-        return actions.denoiser(params, with_goal, config)
+        return own(params, with_goal, config)
     both = jnp.concatenate([with_goal, shown(seen, jnp.zeros(rows, bool), spec)])
-    return actions.clipped(classifier_free_doubled(actions.denoiser(params, both, config), config.guidance))
+    return actions.clipped(classifier_free_doubled(own(params, both, config), config.guidance))
 
 
 def presets(task: Task) -> Mapping[str, Preset]:

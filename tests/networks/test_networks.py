@@ -9,7 +9,7 @@ from jdp.networks import NetworkConfig, make, parameter_count
 from jdp.networks.layers import TemporalConv, halve, stretch
 
 B, T, D = 4, 8, 5
-KINDS = ("unet", "residual_unet", "mixer", "transformer")
+KINDS = ("unet", "residual_unet", "mixer", "transformer", "experts")
 ANY_LENGTH = ("unet", "residual_unet", "transformer")
 
 

@@ -16,6 +16,7 @@ from jdp.policies.dql import DQLConfig
 from jdp.policies.edp import EDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
+from jdp.policies.mode import MoDEConfig
 from jdp.policies.nomad import NoMaDConfig
 from jdp.policies.seed_policy import SeedPolicyConfig
 from jdp.policies.two_hot import TwoHotConfig
@@ -35,6 +36,7 @@ TINY: dict[str, Any] = {
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
+    "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 
