@@ -15,6 +15,7 @@ from jdp.policies.dql import DQLConfig
 from jdp.policies.edp import EDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
+from jdp.policies.rti import RTIConfig
 from jdp.policies.two_hot import TwoHotConfig
 from jdp.types import Method, Segments, Spec
 
@@ -29,6 +30,7 @@ TINY: dict[str, Any] = {
     "fql": FQLConfig(hidden=(32, 32), alpha=0.3, flow_steps=5, learning_rate=3e-3, **CRITIC),
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
+    "rti": RTIConfig(chunk=4, levels=2, sampling_steps=5, **ACTOR),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 
