@@ -1,4 +1,4 @@
-"""Trained policies of chunks whose chunks go on from the one before: what warm starts and real time share."""
+"""Policies whose chunks go on from the one before: what warm starts, real time and streams share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +16,8 @@ from jdp.types import Bound, Decision, Denoiser, Policy
 Following = Callable[[Array, Denoiser, Array, Chunks], Array]
 # following(key, denoiser, before [B, chunk, A], parts) -> [B, chunk * A], the next chunk, where `before` is
 # what the last one has left; hashable, and the key is consumed
+First = Callable[[Array, Denoiser, int, Chunks], Array]
+# first(key, denoiser, rows, parts) -> [B, chunk * A], of an episode; hashable, and the key is consumed
 
 
 def chunks_of(policy: Policy, what: str) -> Chunks:
@@ -32,13 +34,17 @@ def chunks_of(policy: Policy, what: str) -> Chunks:
     )
 
 
-def continued(parts: Chunks, following: Following, execute: int) -> Policy:
-    """The policy that draws the chunks of `parts` by `following`, but an episode's first out of noise.
+def _out_of_noise(key: Array, denoiser: Denoiser, rows: int, parts: Chunks) -> Array:
+    return parts.draw(key, denoiser, rows)
+
+
+def continued(parts: Chunks, following: Following, execute: int, first: First = _out_of_noise) -> Policy:
+    """The policy that draws the chunks of `parts` by `following`, but an episode's first by `first`.
 
     `execute` actions of a chunk are executed before the next one is drawn.
     """
     later = replace(parts, config=replace(parts.config, execute=execute))
-    return later.policy(_act, kept=parts.config.chunk, following=following)
+    return later.policy(_act, kept=parts.config.chunk, first=first, following=following)
 
 
 def rest(queue: Array, execute: int) -> Array:
@@ -59,6 +65,7 @@ def _act(
     goal: Array,
     *,
     parts: Chunks,
+    first: First,
     following: Following,
 ) -> tuple[ChunkCarry, Decision]:
     def sample(past: Past) -> Array:
@@ -66,7 +73,7 @@ def _act(
         return warm_or_cold(
             past.elapsed > 0,
             lambda: following(key, denoiser, before, parts),
-            lambda: parts.draw(key, denoiser, observation.shape[0]),
+            lambda: first(key, denoiser, observation.shape[0], parts),
         )
 
     return chunks.step(carry, observation, sample, parts.config.execute)

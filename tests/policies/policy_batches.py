@@ -16,6 +16,7 @@ from jdp.policies.edp import EDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
 from jdp.policies.rti import RTIConfig
+from jdp.policies.streaming import StreamingConfig
 from jdp.policies.two_hot import TwoHotConfig
 from jdp.types import Method, Segments, Spec
 
@@ -31,6 +32,7 @@ TINY: dict[str, Any] = {
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "rti": RTIConfig(chunk=4, levels=2, sampling_steps=5, **ACTOR),
+    "streaming": StreamingConfig(chunk=4, execute=2, sampling_steps=6, **ACTOR),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 
