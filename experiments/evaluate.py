@@ -3,6 +3,8 @@
     python experiments/evaluate.py results/plan/maze2d-umaze-v1/<run> --episodes 100
     python experiments/evaluate.py maze2d-umaze-diffuser --many-goals
     python experiments/evaluate.py maze2d-umaze-diffuser --hz 10 50 200
+    python experiments/evaluate.py hopper-medium-policy --warm.levels 3
+    python experiments/evaluate.py hopper-medium-policy --real-time.delay 2 --real-time.execute 4
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
@@ -22,6 +24,7 @@ from closed_loop import draw_episodes
 from command_line import parse, run_main
 from opening import rate_lines, score_line, trained_run
 from options import check_positive, check_rates
+from playing import PlayingOptions
 from progress import Bar
 
 import jdp
@@ -34,7 +37,7 @@ from jdp.types import Json, Policy, named_keys
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PlayingOptions):
     """Play a trained method."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -68,6 +71,7 @@ def main() -> None:
     run = trained_run(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
+    own = config.played(run.method.policy)
     make = evaluation.environment_maker(run.task, many_goals=config.many_goals)
     make().close()
     make = make if run.task == run.spec else evaluation.seeing_goals(make)
@@ -93,9 +97,11 @@ def main() -> None:
             phase=phase,
         )
 
-    found = evaluation.summary_of_seeds(play(run.method.policy, "evaluation", timed=True), run.task)
+    found = evaluation.summary_of_seeds(play(own, "evaluation", timed=True), run.task)
     if config.hz:
-        found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.method.policy, run.task, play)
+        late = partial(config.late, run.method.policy, dim=run.spec.action_dim)
+        delay = config.real_time.delay or 0
+        found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.task, play, late, delay)
     report(config, run, journal, found)
 
 
@@ -124,7 +130,11 @@ def begin(config: Config, run: LoadedRun, arm: str | None) -> jdp.runs.Run:
     """The run directory of this evaluation, which names the method as that of the training does."""
     settings = dataclasses.asdict(config) | {"run": str(config.run), "out": None}
     of_run = {key: run.config.get(key) for key in ("env", "preset", "updates", "seeds")}
-    settings |= of_run | {run.kind: run.name, "arm": arm, "evaluation": {"episodes": config.episodes}}
+    settings |= (
+        of_run
+        | config.otherwise()
+        | {run.kind: run.name, "arm": arm, "evaluation": {"episodes": config.episodes}}
+    )
     kept = {key: run.written.get(key) for key in ("sha256", "spec")} | {"dataset": dataset_of(config, run)}
     facts = kept | {"trained_by": run.command, "trained_at": run.written.get("commit")}
     return start_run(config.out, "evaluate", str(settings["env"] or run.spec.env_id), settings, facts)
@@ -140,12 +150,17 @@ def dataset_of(config: Config, run: LoadedRun) -> str:
 def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> None:
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
-    what = f"{dataset}, {run.task.env_id}: {run.name}, {config.episodes} episodes a seed"
+    what = f"{dataset}, {run.task.env_id}: {run.name}{config.told()}, {config.episodes} episodes a seed"
     text = "\n".join(
         [what, "", score_line(name, found), *rate_lines(name, found), f"trained by {run.command}"]
     )
     replace_text(journal.run.path / "report.txt", text + "\n")
-    facts = {"dataset": dataset, "task": run.spec.env_id, "method": run.name, "score_name": name}
+    facts = {
+        "dataset": dataset,
+        "task": run.spec.env_id,
+        "method": run.name,
+        "score_name": name,
+    }
     facts |= {"preset": run.config.get("preset"), "updates": run.config.get("updates")}
     facts |= {"minutes": (run.scores or {}).get("minutes")}  # of the training
     journal.run.write("scores.json", facts | {"episodes": config.episodes, **found, "behaviour": None})

@@ -135,7 +135,7 @@ def score_line(name: str, found: Record) -> str:
 def rate_lines(name: str, found: Record) -> list[str]:
     """The lines of a report that say the scores in real time, where there are any."""
     return [
-        f"at {at['hz']:g} Hz it acts {at['ticks']} ticks late: {score_line(name, at)}"
+        f"at {at['hz']:g} Hz it acts {at['ticks']} ticks late: {at.get('why') or score_line(name, at)}"
         for at in found.get("at_rates") or ()
     ]
 

@@ -48,7 +48,7 @@ def base_of(settings: object, spec: Spec, state: PyTree) -> Base:
     Raises:
         UserError: if it does not draw all that it does from one diffusion.
     """
-    if isinstance(settings, DiffusionPolicyConfig):
+    if type(settings) is DiffusionPolicyConfig:  # those that build on it act otherwise
         return of_chunks(settings, spec, state)
     for entry in registry.entries("planner").values():
         if type(settings) is entry.config and (parts := entry.options.get("plans")):

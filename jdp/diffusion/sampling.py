@@ -91,6 +91,13 @@ class Sampling:
         x = x if around is None else around + x
         return self.function()(denoiser, x, sigmas, key=keys["sampler"])
 
+    def finish(self, key: Array, denoiser: Denoiser, x: Array, levels: int) -> Array:
+        """What the last `levels` levels alone make of `x`, taken to stand at the highest of them.
+
+        The key is consumed.
+        """
+        return self.function()(denoiser, x, self.sigmas()[-(levels + 1) :], key=key)
+
 
 @dataclass(frozen=True)
 class FlowSampling(Sampling):

@@ -28,6 +28,12 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
     return jnp.append(ramp**rho, jnp.zeros((), jnp.float32))
 
 
+def karras_level(share: Array, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Array:
+    """The level at a `share` `[...]` of the schedule `karras`: 0 is `sigma_min`, 1 `sigma_max`."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return (low + share * (high - low)) ** rho
+
+
 def _even(n: int, process: Process, last: float) -> Array:
     """Levels at times that fall evenly from `last` to 0."""
     if n < 1 or not 0 < last <= process.last:

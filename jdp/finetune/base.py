@@ -81,4 +81,4 @@ def drawn(key: Array, state: PyTree, observation: Array, goal: Array, settings: 
     if not isinstance(carry, ChunkCarry):
         return decision.action
     # The action that was taken has gone to the end of the queue.
-    return jnp.roll(carry.queue, 1, axis=1).reshape(len(observation), -1)
+    return jnp.roll(carry.queue, 1, axis=1)[:, : executed(settings)].reshape(len(observation), -1)

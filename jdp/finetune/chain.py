@@ -50,7 +50,7 @@ def check_base(base: object) -> DiffusionPolicyConfig:
     Raises:
         UserError: if it is another method than `diffusion_policy`, or one that sees more than the present.
     """
-    if not isinstance(base, DiffusionPolicyConfig):
+    if type(base) is not DiffusionPolicyConfig:  # those that build on it act otherwise
         raise UserError(f"only diffusion_policy is fine-tuned by its chain, not {type(base).__name__}")
     bases.check_present(base)
     return base

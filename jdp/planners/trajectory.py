@@ -1,7 +1,6 @@
 """How a trajectory is drawn: samplers with known entries, cold and warm starts."""
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from jdp.diffusion.guidance import hold
 from jdp.diffusion.samplers import FLOW_SAMPLERS, SAMPLERS
 from jdp.diffusion.sampling import Sampling
 from jdp.diffusion.schedules import flow
-from jdp.diffusion.warm import warm_start
+from jdp.diffusion.warm import warm_or_cold, warm_start
 from jdp.errors import UserError, check_settings
 from jdp.types import Denoiser, expand, named_keys
 
@@ -112,14 +111,7 @@ def draw_plan(
 
     if config.warm_steps == 0:
         return cold()
-
-    def where_any(rows: Array, draw: Callable[[], Array]) -> Array:
-        nothing = jax.eval_shape(draw)
-        return jax.lax.cond(jnp.any(rows), draw, lambda: jnp.zeros(nothing.shape, nothing.dtype))
-
-    planned = previous.planned[:, None, None]
-    begun = where_any(planned, warm), where_any(~planned, cold)
-    return jnp.where(planned[None] if trace else planned, *begun)
+    return warm_or_cold(previous.planned, warm, cold, axis=1 if trace else 0)
 
 
 def check_sampler(config: SamplingConfig, name: str) -> None:

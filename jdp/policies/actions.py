@@ -18,7 +18,7 @@ from jdp.learning.scale import ActionScale
 from jdp.learning.vector_diffusion import VectorDiffusionConfig
 from jdp.networks.conditional_mlp import conditioned
 from jdp.policies.relabelled import share_of
-from jdp.types import Denoiser, Guide, Params, Spec, bind
+from jdp.types import Denoiser, Guide, Params, Spec, bind, expand
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def levels(key: Array, count: int, config: ActorConfig) -> Array:
 def imitation_loss(
     key: Array, params: Params, seen: Array, x0: Array, sigma: Array, keep: Array, config: ActorConfig
 ) -> Array:
-    """The loss of actions `x0` `[B, D]` at levels `sigma` `[B]`, given conditions `seen` `[B, C]`.
+    """The loss of actions `x0` `[B, D]` at levels `sigma` `[B]` or `[B, D]`, given `seen` `[B, C]`.
 
     The mean is over the rows `keep` `[B]`. The key is consumed.
     """
@@ -83,10 +83,13 @@ def coordinates(standardise: Affine, config: ActorConfig, spec: Spec) -> ActionS
 
 
 def _of_chunks(denoiser: Denoiser, x: Array, sigma: Array) -> Array:
+    if sigma.ndim > 1:  # a level an entry, as the chunk has them
+        sigma = jnp.broadcast_to(expand(sigma, x), x.shape).reshape(x.shape[0], -1)
     return denoiser(x.reshape(x.shape[0], -1), sigma).reshape(x.shape)
 
 
 def _of_vectors(denoiser: Denoiser, x: Array, sigma: Array, *, dim: int) -> Array:
+    sigma = sigma if sigma.ndim < 2 else sigma.reshape(sigma.shape[0], -1, dim)
     return denoiser(x.reshape(x.shape[0], -1, dim), sigma).reshape(x.shape)
 
 

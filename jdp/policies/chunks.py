@@ -31,7 +31,6 @@ from jdp.types import (
     PyTree,
     Segments,
     Spec,
-    named_keys,
 )
 
 
@@ -70,7 +69,7 @@ class ChunkCarry(NamedTuple):
     """What B environments remember."""
 
     past: Past  # of the episode; its history is as long as the policy or its guide asks for
-    queue: Array  # [B, E, A], actions to execute, the next one first
+    queue: Array  # [B, K, A], the last chunk's first K actions, the next one to execute first
     left: Array  # [B] int32, how many of them are not executed yet
 
 
@@ -111,58 +110,90 @@ def imitate(
     return state._replace(actor=actor), metrics
 
 
-def start(observation: Array, *, config: ChunkConfig, spec: Spec, guide: Guide | None = None) -> ChunkCarry:
-    """An episode's first observation `[B, O]`, repeated; nothing to execute yet."""
+def start(
+    observation: Array,
+    *,
+    config: ChunkConfig,
+    spec: Spec,
+    guide: Guide | None = None,
+    kept: int | None = None,
+) -> ChunkCarry:
+    """An episode's first observation `[B, O]`, repeated; nothing to execute yet.
+
+    Of each chunk its first `kept` actions are remembered; None: those that are executed.
+    """
     batch = observation.shape[0]
     past = no_past(observation, max(config.history, history_of(guide)))
-    queue = jnp.zeros((batch, config.execute, spec.action_dim))
+    queue = jnp.zeros((batch, kept or config.execute, spec.action_dim))
     return ChunkCarry(past, queue, jnp.zeros(batch, jnp.int32))
 
 
 def step(
-    carry: ChunkCarry, observation: Array, sample: Callable[[Past], Array]
+    carry: ChunkCarry,
+    observation: Array,
+    sample: Callable[[Past], Array],
+    execute: int | None = None,
 ) -> tuple[ChunkCarry, Decision]:
     """The next action `[B, A]` of each row's chunk, or the first of a new one where all were executed.
 
     `sample(past) -> [B, chunk * A]` runs only where any row needs it: one branch of a `lax.cond`, for all
-    rows at once. (Under `vmap` both branches would run.)
+    rows at once. (Under `vmap` both branches would run.) `execute` actions of a chunk are executed; None: all
+    that are remembered.
     """
     past = observe(carry.past, observation)
-    batch, execute, dim = carry.queue.shape
+    batch, kept, dim = carry.queue.shape
     due = carry.left == 0
 
     def renew() -> Array:
-        chunk = sample(past).reshape(batch, -1, dim)[:, :execute]
+        chunk = sample(past).reshape(batch, -1, dim)[:, :kept]
         return jnp.where(due[:, None, None], chunk, carry.queue)
 
     queue = jax.lax.cond(jnp.any(due), renew, lambda: carry.queue)
-    left = jnp.where(due, execute, carry.left) - 1
+    left = jnp.where(due, execute or kept, carry.left) - 1
     return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due)
 
 
-def _act(
-    key: Array,
-    state: Any,
-    carry: ChunkCarry,
-    observation: Array,
-    goal: Array,
-    *,
-    denoiser: Callable[[Params, Array], Denoiser],
-    config: ChunkConfig,
-    spec: Spec,
-    guide: Guide | None,
-    around: Callable[[Array, PyTree, Array], Array] | None,
+@dataclass(frozen=True)
+class Chunks:
+    """How a policy draws its chunks, but for the weights: what wrappers of trained policies build on.
+
+    A `state` is a `CloneState`, or has an `actor` and `standardise` as it does.
+    """
+
+    denoiser: Callable[[Params, Array], Denoiser]  # of weights and conditions [B, C]; hashable
+    config: ChunkConfig
+    spec: Spec
+    guide: Guide | None = None
+
+    def shown(self, state: Any, past: Past, goal: Array) -> Array:
+        """`[B, C]`, what the network is shown of what was seen."""
+        return condition(state.standardise, past.history[:, -self.config.history :], goal, self.spec)
+
+    def steered(self, state: Any, past: Past, goal: Array) -> Denoiser:
+        """The denoiser of chunks `[B, chunk * A]` at what was seen, as the guide takes it."""
+        shown = self.shown(state, past, goal)
+        scale = actions.coordinates(state.standardise, self.config, self.spec)
+        return actions.steered(self.denoiser(state.actor.ema, shown), self.guide, past, goal, scale)
+
+    def draw(self, key: Array, denoiser: Denoiser, rows: int) -> Array:
+        """`[rows, chunk * A]` out of noise; the key is consumed."""
+        return self.config.sampling().draw(key, denoiser, (rows, self.config.chunk * self.spec.action_dim))
+
+    def policy(
+        self, act: Callable[..., tuple[PyTree, Decision]], kept: int | None = None, **more: Any
+    ) -> Policy:
+        """The policy of the module-level function `act`, to which `parts`, all this, and `more` are bound."""
+        acting = (("config", self.config), ("spec", self.spec), ("guide", self.guide), ("kept", kept))
+        return Policy(Bound(start, acting), Bound(act, (("parts", self), *sorted(more.items()))))
+
+
+def act(
+    key: Array, state: CloneState, carry: ChunkCarry, observation: Array, goal: Array, *, parts: Chunks
 ) -> tuple[ChunkCarry, Decision]:
+    """A step of the policy that draws each chunk out of noise."""
+
     def sample(past: Past) -> Array:
-        shown = condition(state.standardise, past.history[:, -config.history :], goal, spec)
-        own, scale = denoiser(state.actor.ema, shown), actions.coordinates(state.standardise, config, spec)
-        steered = actions.steered(own, guide, past, goal, scale)
-        shape = (shown.shape[0], config.chunk * spec.action_dim)
-        if around is None:
-            return config.sampling().draw(key, steered, shape)
-        keys = named_keys(key, "around", "draw")
-        centre = around(keys["around"], state, shown)
-        return config.sampling().draw(keys["draw"], steered, shape, around=centre)
+        return parts.draw(key, parts.steered(state, past, goal), observation.shape[0])
 
     return step(carry, observation, sample)
 
@@ -174,7 +205,7 @@ def chunk_method(
     config: ChunkConfig,
     spec: Spec,
     guide: Guide | None,
-    around: Callable[[Array, PyTree, Array], Array] | None = None,
+    act: Callable[..., tuple[ChunkCarry, Decision]] = act,
 ) -> Method:
     """A method of cloned chunks made of two module-level functions, with `config` and `spec` bound.
 
@@ -183,12 +214,9 @@ def chunk_method(
     Args:
         denoiser: of weights and conditions `[B, C]`, hashable; the policy acts by it.
         guide: steers the chunk when it is drawn.
-        around: `around(key, state, seen [B, C]) -> [B, chunk * A]`, hashable: what the chain's first noise is
-            added to; it consumes the key. None: nothing.
+        act: a step of the policy, a module-level function as `act` is.
     """
     settings = (("config", config), ("spec", spec))
     draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
     learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
-    acting = (*settings, ("guide", guide))
-    drawing = (*acting, ("around", around), ("denoiser", denoiser))
-    return Method(learner, Policy(Bound(start, acting), Bound(_act, drawing)))
+    return Method(learner, Chunks(denoiser, config, spec, guide).policy(act))

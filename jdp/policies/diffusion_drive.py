@@ -18,14 +18,27 @@ from jdp.learning import averaged
 from jdp.learning.anchors import fit_anchors, focal_loss, nearest
 from jdp.learning.averaged import Averaged
 from jdp.learning.fitting import falling_rates
+from jdp.learning.guides import Past
 from jdp.networks.conditional_mlp import conditioned
 from jdp.networks.mlp import mlp
 from jdp.policies import actions, chunks
-from jdp.policies.chunks import ChunkConfig
+from jdp.policies.chunks import ChunkCarry, ChunkConfig, Chunks
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated, mean_of, share_of
 from jdp.registry import Preset, Task, register
-from jdp.types import Bound, Denoiser, Guide, Method, Metrics, Network, Params, Segments, Spec, named_keys
+from jdp.types import (
+    Bound,
+    Decision,
+    Denoiser,
+    Guide,
+    Method,
+    Metrics,
+    Network,
+    Params,
+    Segments,
+    Spec,
+    named_keys,
+)
 
 FITTED = 4096  # chunks that the anchors are fitted to
 
@@ -168,6 +181,19 @@ def chosen(key: Array, state: DriveState, seen: Array, *, config: DiffusionDrive
     return state.anchors[jnp.argmax(score, axis=1)]
 
 
+def _act(
+    key: Array, state: DriveState, carry: ChunkCarry, observation: Array, goal: Array, *, parts: Chunks
+) -> tuple[ChunkCarry, Decision]:
+    def sample(past: Past) -> Array:
+        keys, config = named_keys(key, "choose", "draw"), parts.config
+        assert isinstance(config, DiffusionDriveConfig)
+        centre = chosen(keys["choose"], state, parts.shown(state, past, goal), config=config)
+        denoiser = parts.steered(state, past, goal)
+        return config.sampling().draw(keys["draw"], denoiser, centre.shape, around=centre)
+
+    return chunks.step(carry, observation, sample)
+
+
 def presets(task: Task) -> Mapping[str, Preset]:
     """The same settings for all datasets."""
     return presets_of(DiffusionDriveConfig(), task)
@@ -194,5 +220,4 @@ def diffusion_drive(config: DiffusionDriveConfig, spec: Spec, *, guide: Guide | 
     beside it are `fit_anchors` and the scores.
     """
     settings = (("config", config),)
-    acting, around = Bound(_denoiser, settings), Bound(chosen, settings)
-    return chunks.chunk_method(_init, _update, acting, config, spec, guide, around)
+    return chunks.chunk_method(_init, _update, Bound(_denoiser, settings), config, spec, guide, _act)

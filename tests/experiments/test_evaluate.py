@@ -14,6 +14,11 @@ def agent(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("evaluate"), "agent")
 
 
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("evaluate"), "policy")
+
+
 def test_a_file_of_weights_scores_what_its_run_does(agent, tmp_path):
     weights, out = tmp_path / "agent.jdp", tmp_path / "out"
     assert mistakes("export", {"": [str(agent), "--weights", "--to", str(weights)]})[""][0] == 0
@@ -49,13 +54,31 @@ def test_in_a_task_that_does_not_wait_a_decision_acts_late(agent, tmp_path):
     assert never["seeds"][0] == pytest.approx(np.mean(returns))
 
 
-def test_mistakes_get_one_line(agent, tmp_path):
+def test_a_policy_of_chunks_is_played_warm(policy, tmp_path):
+    """The report and the configuration say so; tables tell settings apart."""
+    common = [str(policy), "--episodes", "1", "--decisions", "1", "--out", str(tmp_path)]
+    said = mistakes("evaluate", {"warm": [*common, "--warm.levels", "2"]})
+    assert said["warm"][0] == 0, said
+    (run,) = tmp_path.glob("evaluate/*/*")
+    assert "diffusion_policy, warm (levels 2, shift 1), 1 episodes" in (run / "report.txt").read_text()
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["warm"] == {"levels": 2, "shift": 1} and config["real_time"] is None
+
+
+def test_mistakes_get_one_line(agent, policy, tmp_path):
     cases = {
         "an unknown model": (["hoper"], "no trained model hoper: give the path of a file, or one of"),
         "no weights": ([__file__], "no file of weights made by jdp"),
         "a task without goals": ([str(agent), "--many-goals"], "Hopper-v5 has no goals to draw"),
         "no episodes": ([str(agent), "--episodes", "0"], "--episodes is 0: it must be at least 1"),
         "no rate": ([str(agent), "--hz", "50", "0"], "--hz is 0.0: it must be above 0"),
+        "no chunks": ([str(agent), "--warm.levels", "2"], "a warm start goes on from chunks that a sampler"),
+        "too many levels": (
+            [str(policy), "--warm.levels", "9"],
+            r"warm start.levels is 9; it must lie between",
+        ),
+        "too long": ([str(policy), "--real-time.delay", "2"], "so a delay lies between 0 and 1, not 2"),
+        "both": ([str(policy), "--warm.levels", "2", "--real-time.delay", "1"], "leave one out"),
         "an arm that is not there": ([str(agent), "--arm", "guided"], "choose one of agent, not guided"),
     }
     check_mistakes("evaluate", cases, ["--out", str(tmp_path)])

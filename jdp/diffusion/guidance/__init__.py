@@ -10,6 +10,7 @@ from jdp.diffusion.guidance.policy import (
     policy_guided,
     reference_guided,
 )
+from jdp.diffusion.guidance.prefix import overlap_weights, pseudo_inverse
 from jdp.diffusion.guidance.value import Value, value_guided
 
 __all__ = [
@@ -23,7 +24,9 @@ __all__ = [
     "hold",
     "inpaint",
     "normalise_safely",
+    "overlap_weights",
     "policy_guided",
+    "pseudo_inverse",
     "pulled",
     "reference_guided",
     "value_guided",

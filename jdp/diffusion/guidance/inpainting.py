@@ -68,6 +68,7 @@ def _conditioned(
     base: Denoiser | None,
     known: Array,
     mask: Array,
+    variance: Array | None,
     x: Array,
     sigma: Array,
     *,
@@ -86,11 +87,13 @@ def _conditioned(
     denoised = denoised if base is None else denoiser(x, sigma)
 
     def covariance(v: Array) -> Array:  # of the known entries, given the noisy x: J diag(sigma^2) among them
-        return jnp.where(mask, push(s2 * v), 0.0)
+        return jnp.where(mask, push(s2 * v) if variance is None else push(s2 * v) + variance * v, 0.0)
 
     miss = jnp.where(mask, denoised - known, 0.0)
-    v = solve(covariance, floor * r2, miss, solver_steps)
-    return jnp.where(mask, known, denoised - s2 * transpose_j(v)[0])
+    least = floor * r2 if variance is None else floor * r2 + variance
+    v = solve(covariance, least, miss, solver_steps)
+    sure = mask if variance is None else mask & (variance == 0)
+    return jnp.where(sure, known, denoised - s2 * transpose_j(v)[0])
 
 
 def condition(
@@ -99,6 +102,7 @@ def condition(
     mask: Array,
     *,
     base: Denoiser | None = None,
+    variance: Array | None = None,
     solver_steps: int = 3,
     floor: float = 0.1,
     sigma_data: float = 1.0,
@@ -114,6 +118,8 @@ def condition(
     Args:
         base: of a guided `denoiser` the one without guidance, whose Jacobian `J` is then: guidance is
             an approximation, and its derivative a worse one. None: the denoiser's own.
+        variance: broadcasts to `x`: of the noise that `known` was seen through, 0 where it is sure. Entries
+            in `mask` are then drawn too, from their posterior. None: all is sure.
         solver_steps: conjugate-gradient steps for `C^-1`, of one jvp each; for a Gaussian the result is
             exact with as many steps as `C` has distinct eigenvalues.
         floor: the least variance believed, as a share of that of independent entries: the Jacobian of an
@@ -126,6 +132,7 @@ def condition(
         base,
         jnp.asarray(known),
         jnp.asarray(mask),
+        None if variance is None else jnp.asarray(variance),
         solver_steps=solver_steps,
         floor=floor,
         sigma_data=sigma_data,
