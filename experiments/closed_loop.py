@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -151,7 +152,8 @@ def evaluate(
     records = play(method.policy, phase, timed=True)
     found = evaluation.summary_of_seeds(records, spec)
     if config.evaluation.hz:
-        found["at_rates"] = evaluation.scores_at_rates(config.evaluation.hz, found, method.policy, spec, play)
+        late = partial(loops.late, method.policy, action_dim=spec.action_dim)
+        found["at_rates"] = evaluation.scores_at_rates(config.evaluation.hz, found, spec, play, late)
     return found if judged is None else found | {"executed": [r["executed"] for r in records]}
 
 

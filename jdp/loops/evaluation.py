@@ -103,7 +103,7 @@ def play_in_turn(
                 mesh=mesh,
             )
         seconds = time.monotonic() - began
-        record = {"returns": played.returns, "success": played.success.astype(int)}
+        record: Record = {"returns": played.returns, "success": played.success.astype(int)}
         record |= {"lengths": played.lengths, "seconds": seconds}
         if decisions:
             key = jax.random.fold_in(keys["latency"], s)
