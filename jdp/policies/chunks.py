@@ -20,6 +20,7 @@ from jdp.policies import actions, relabelled
 from jdp.policies.actions import ActorConfig
 from jdp.types import (
     Bound,
+    Coordinates,
     Decision,
     Denoiser,
     Guide,
@@ -58,6 +59,18 @@ class ChunkConfig(ActorConfig):
         """
         return tuple(range(1 - self.history, self.chunk))
 
+    def encode(self, chunk: Array) -> Array:
+        """What is diffused of chunks of actions `[B, T, A]`, of their shape: they themselves."""
+        return chunk
+
+    def decode(self, x0: Array) -> Array:
+        """The inverse of `encode`."""
+        return x0
+
+    def units(self, standardise: Affine, spec: Spec) -> Coordinates:
+        """What a guide is told of the units of what is diffused."""
+        return actions.coordinates(standardise, self, spec)
+
 
 class CloneState(NamedTuple):
     """The denoiser of chunks with its averaged weights."""
@@ -82,10 +95,10 @@ def condition(standardise: Affine, observations: Array, goal: Array, spec: Spec)
 
 
 def example(batch: Segments, standardise: Affine, config: ChunkConfig, spec: Spec) -> tuple[Array, Array]:
-    """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`."""
+    """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`, encoded."""
     h = config.history
     seen = condition(standardise, batch.observation[:, :h], batch.goal, spec)
-    chunk = batch.action[:, h - 1 : h - 1 + config.chunk]
+    chunk = config.encode(batch.action[:, h - 1 : h - 1 + config.chunk])
     return seen, chunk.reshape(chunk.shape[0], -1)
 
 
@@ -124,8 +137,8 @@ def step(
 ) -> tuple[ChunkCarry, Decision]:
     """The next action `[B, A]` of each row's chunk, or the first of a new one where all were executed.
 
-    `sample(past) -> [B, chunk * A]` runs only where any row needs it: one branch of a `lax.cond`, for all
-    rows at once. (Under `vmap` both branches would run.)
+    `sample(past) -> [B, chunk, A]`, or flat, runs only where any row needs it: one branch of a `lax.cond`,
+    for all rows at once. (Under `vmap` both branches would run.)
     """
     past = observe(carry.past, observation)
     batch, execute, dim = carry.queue.shape
@@ -155,14 +168,14 @@ def _act(
 ) -> tuple[ChunkCarry, Decision]:
     def sample(past: Past) -> Array:
         shown = condition(state.standardise, past.history[:, -config.history :], goal, spec)
-        own, scale = denoiser(state.actor.ema, shown), actions.coordinates(state.standardise, config, spec)
+        own, scale = denoiser(state.actor.ema, shown), config.units(state.standardise, spec)
         steered = actions.steered(own, guide, past, goal, scale)
-        shape = (shown.shape[0], config.chunk * spec.action_dim)
-        if around is None:
-            return config.sampling().draw(key, steered, shape)
-        keys = named_keys(key, "around", "draw")
-        centre = around(keys["around"], state, shown)
-        return config.sampling().draw(keys["draw"], steered, shape, around=centre)
+        rows, start, centre = shown.shape[0], key, None
+        if around is not None:
+            keys = named_keys(key, "around", "draw")
+            start, centre = keys["draw"], around(keys["around"], state, shown)
+        x0 = config.sampling().draw(start, steered, (rows, config.chunk * spec.action_dim), around=centre)
+        return config.decode(x0.reshape(rows, config.chunk, spec.action_dim))
 
     return step(carry, observation, sample)
 
