@@ -28,8 +28,8 @@ CONFIG = replace(
 
 @cache
 def begun():
-    learner = make(CONFIG, GOALS).learner
-    state = jax.jit(learner.init)(jax.random.key(0), rows_like(segments(0, learner.draws.offsets)))
+    method = make(CONFIG, GOALS)
+    state = jax.jit(method.learner.init)(jax.random.key(0), rows_like(segments(0, offsets_of(method))))
     actor = state.actor._replace(params=shaken(state.actor.params), ema=shaken(state.actor.ema))
     return state._replace(actor=actor)
 
@@ -106,8 +106,9 @@ def test_predicting_and_judging_x0_makes_smoother_chunks_than_eps():
 
     for name in ("vp_x0", "vp_eps"):
         config = replace(TINY["diffusion_policy"], history=1, chunk=32, execute=32, formulation=name)
-        learner, policy = make(config, SPEC)[:2]
-        base = segments(0, learner.draws.offsets, SPEC)
+        method = make(config, SPEC)
+        learner, policy = method.learner, method.policy
+        base = segments(0, offsets_of(method), SPEC)
         state = jax.jit(learner.init)(jax.random.key(0), rows_like(base))
         update = jax.jit(learner.update)
         for key in jax.random.split(jax.random.key(1), 600):
