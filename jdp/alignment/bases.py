@@ -21,7 +21,7 @@ from jdp.diffusion.guidance import hold
 from jdp.diffusion.samplers import FLOW_SAMPLERS
 from jdp.diffusion.sampling import Sampling
 from jdp.errors import UserError
-from jdp.finetune.base import check_present
+from jdp.finetune.base import check_actions, check_present
 from jdp.learning.averaged import Averaged
 from jdp.learning.scale import Scale, clip_action
 from jdp.planners import Level, SamplingConfig
@@ -76,9 +76,10 @@ def of_chunks(config: DiffusionPolicyConfig, spec: Spec, state: CloneState) -> B
     [-1, 1], and the goal `[B, G]`.
 
     Raises:
-        UserError: if it sees more than the present.
+        UserError: if it sees more than the present, or diffuses something else than actions.
     """
     check_present(config)
+    check_actions(config)
     model = Model(
         Bound(actions.denoiser, (("config", config),)), (config.chunk * spec.action_dim,), config.sampling()
     )

@@ -32,15 +32,15 @@ def integrated(steps: Array, window: int | None = None) -> Array:
     return path + (jax.lax.stop_gradient(before) - before)  # of the value of the path, bit for bit
 
 
-def _waypoints(denoised: Array, x0: Array, *, dim: int, weight: float, window: int | None) -> Array:
-    steps, aim = (x.reshape(x.shape[0], -1, dim) for x in (denoised, x0))
+def _waypoints(denoised: Array, x0: Array, *, length: int, weight: float, window: int | None) -> Array:
+    steps, aim = (x.reshape(x.shape[0], length, -1) for x in (denoised, x0))
     error = jnp.square(integrated(steps, window) - integrated(aim))
     return (weight * error).reshape(x0.shape)
 
 
-def waypoint_loss(dim: int, weight: float = 0.05, window: int | None = 10) -> Beside:
-    """`weight |integrated(denoised) - integrated(x0)|^2` of steps `[B, T, dim]`, flat or not.
+def waypoint_loss(length: int, weight: float = 0.05, window: int | None = 10) -> Beside:
+    """`weight |integrated(denoised) - integrated(x0)|^2` of `length` steps `[B, T, D]`, flat or not.
 
     For `Formulation.beside`; the defaults are the paper's.
     """
-    return Bound(_waypoints, (("dim", dim), ("weight", weight), ("window", window)))
+    return Bound(_waypoints, (("length", length), ("weight", weight), ("window", window)))

@@ -71,6 +71,12 @@ def check_present(settings: object) -> None:
         raise UserError(f"the base policy sees {history} observations: train one with history 1")
 
 
+def check_actions(settings: object) -> None:
+    """Raises `UserError` where what the policy of `settings` diffuses are not its actions themselves."""
+    if (found := getattr(settings, "representation", "actions")) != "actions":
+        raise UserError(f"the base policy diffuses {found}: train one with representation actions")
+
+
 def drawn(key: Array, state: PyTree, observation: Array, goal: Array, settings: object, spec: Spec) -> Array:
     """`[B, E * A]`, what the policy decides to do next at observations `[B, O]`: E = `executed` actions.
 

@@ -48,11 +48,13 @@ def check_base(base: object) -> DiffusionPolicyConfig:
     """The settings of a base policy.
 
     Raises:
-        UserError: if it is another method than `diffusion_policy`, or one that sees more than the present.
+        UserError: if it is another method than `diffusion_policy`, or one that sees more than the present or
+            diffuses something else than actions.
     """
     if type(base) is not DiffusionPolicyConfig:  # those that build on it act otherwise
         raise UserError(f"only diffusion_policy is fine-tuned by its chain, not {type(base).__name__}")
     bases.check_present(base)
+    bases.check_actions(base)
     return base
 
 

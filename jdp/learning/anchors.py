@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.data import SegmentRows
 from jdp.types import named_keys
 
 
@@ -54,6 +55,14 @@ def lloyd(x: Array, anchors: Array, iterations: int) -> Array:
 def fit_anchors(key: Array, x: Array, count: int, iterations: int = 30) -> Array:
     """`[count, D]`, k-means of the rows of `x` `[N, D]`; the key is consumed."""
     return lloyd(x, spread_out(key, x, count), iterations)
+
+
+def some_chunks(key: Array, rows: SegmentRows, length: int, count: int) -> Array:
+    """`[count, length * A]`, chunks of actions from drawn rows on, the last repeated; consumes the key."""
+    starts, last, action = (jnp.asarray(x) for x in (rows.starts, rows.last, rows.action))
+    which = jax.random.randint(key, (count,), 0, starts.shape[0])
+    at = starts[which][:, None] + jnp.arange(length, dtype=starts.dtype)[None]
+    return action[jnp.minimum(at, last[which][:, None])].reshape(count, -1)
 
 
 def focal_loss(logits: Array, which: Array, *, gamma: float = 2.0, alpha: float = 0.25) -> Array:

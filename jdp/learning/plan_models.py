@@ -11,9 +11,9 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion import flow_maps
-from jdp.diffusion.formulations import formulation
+from jdp.diffusion.formulations import Space, formulation
 from jdp.diffusion.schedules import karras
-from jdp.errors import UserError
+from jdp.errors import UserError, check_choices
 from jdp.learning.averaged import Averaged, begin, check_accumulate, descend
 from jdp.learning.optimiser import adam
 from jdp.networks import NetworkConfig, Precision, make
@@ -29,6 +29,8 @@ class ModelConfig:
     formulation: str = "edm"
     """What the network predicts, at which levels: edm, vp_eps, vp_x0, vp_v, flow, ddpm_x0, ...; or the
     flow maps consistency (with sampling.sampler consistency) and shortcut (with flow_map), for few calls."""
+    loss_space: Space = "own"
+    """Whose error a denoiser's loss is: what the network predicts (own), or x0, eps, v or the score."""
     learning_rate: float = 1e-3
     """Peak: linear warm-up over the first tenth, then a cosine to 0."""
     steps: int = 10_000
@@ -42,6 +44,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_accumulate(self.accumulate)
+        check_choices(self)
+        if self.loss_space != "own" and self.formulation in _KINDS:
+            raise UserError(
+                f"{self.formulation} models have a loss of their own, in no space: leave loss_space out, or "
+                "choose another formulation"
+            )
         if self.accumulate > 1 and self.formulation in _KINDS:
             raise UserError(
                 f"{self.formulation} models do not accumulate, only denoisers do: leave --accumulate out, or "
@@ -94,7 +102,7 @@ class _Learning(NamedTuple):
 
 
 def _denoising(config: ModelConfig, apply: Callable) -> _Learning:
-    form = formulation(config.formulation)
+    form = formulation(config.formulation).in_space(config.loss_space)
 
     def draw(key: Array, x0: Array) -> tuple[Array, Array]:
         keys = named_keys(key, "level", "noise")

@@ -7,6 +7,7 @@ from jax import Array
 
 from jdp.data.normalise import Affine, fit_affine
 from jdp.data.segments import SegmentRows, absorbing
+from jdp.diffusion.paths import integrated
 from jdp.types import Spec
 
 FLOOR = 1e-4  # of a standard deviation beside the mean: a constant channel stays where it is
@@ -49,6 +50,18 @@ class ActionScale(NamedTuple):
     def rows(self, x: Array, present: Array) -> tuple[Array, Array]:
         """The present `[B, 1, O]` and the actions `[B, T, A]`."""
         return present[:, None], x
+
+
+class StepScale(NamedTuple):
+    """As `ActionScale`, of actions that are diffused as the steps from one to the next."""
+
+    observation: Affine  # [O]
+    action: Affine  # [A], the identity
+    sigma_data: float  # standard deviation that the denoiser takes steps to have
+
+    def rows(self, x: Array, present: Array) -> tuple[Array, Array]:
+        """The present `[B, 1, O]` and the actions `[B, T, A]` that the steps lead to."""
+        return present[:, None], integrated(x)
 
 
 def fit_scale(rows: SegmentRows) -> Scale:

@@ -11,14 +11,15 @@ from jax.tree_util import Partial
 from jdp.data.normalise import Affine, identity
 from jdp.diffusion import formulations
 from jdp.diffusion.formulations import Formulation
+from jdp.diffusion.paths import differences, integrated
 from jdp.learning.candidates import repeated
 from jdp.learning.guides import Past, context_of, guided
 from jdp.learning.optimiser import clipped_adam
-from jdp.learning.scale import ActionScale
+from jdp.learning.scale import ActionScale, clip_action
 from jdp.learning.vector_diffusion import VectorDiffusionConfig
 from jdp.networks.conditional_mlp import conditioned
 from jdp.policies.relabelled import share_of
-from jdp.types import Denoiser, Guide, Params, Spec, bind, expand
+from jdp.types import Coordinates, Denoiser, Guide, Params, Spec, bind, expand
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,16 @@ def clipped(denoiser: Denoiser) -> Partial:
     return bind(_clipped, denoiser)
 
 
+def _clipped_path(denoiser: Denoiser, x: Array, sigma: Array, *, length: int) -> Array:
+    steps = denoiser(x, sigma).reshape(x.shape[0], length, -1)
+    return differences(clip_action(integrated(steps))).reshape(x.shape)
+
+
+def clipped_path(denoiser: Denoiser, length: int) -> Partial:
+    """`denoiser` of `length` steps from action to action, whose actions are clipped to [-1, 1]."""
+    return bind(_clipped_path, denoiser, length=length)
+
+
 def denoiser(params: Params, seen: Array, config: ActorConfig) -> Partial:
     """The denoiser of actions given conditions `seen` `[B, C]`, clipped."""
     return clipped(config.trains().denoiser(conditioned(config.network().apply), (params, seen)))
@@ -98,7 +109,7 @@ def steered(
     guide: Guide | None,
     past: Past | tuple[()],
     goal: Array,
-    scale: ActionScale,
+    scale: Coordinates,
     candidates: int = 1,
 ) -> Denoiser:
     """`denoiser` of actions `[B * candidates, T * A]`, where `guide` takes it; without a guide itself.

@@ -20,6 +20,7 @@ from jdp.policies import actions, relabelled
 from jdp.policies.actions import ActorConfig
 from jdp.types import (
     Bound,
+    Coordinates,
     Decision,
     Denoiser,
     Guide,
@@ -57,6 +58,18 @@ class ChunkConfig(ActorConfig):
         """
         return tuple(range(1 - self.history, self.chunk))
 
+    def encode(self, chunk: Array) -> Array:
+        """What is diffused of chunks of actions `[B, T, A]`, of their shape: they themselves."""
+        return chunk
+
+    def decode(self, x0: Array) -> Array:
+        """The inverse of `encode`."""
+        return x0
+
+    def units(self, standardise: Affine, spec: Spec) -> Coordinates:
+        """What a guide is told of the units of what is diffused."""
+        return actions.coordinates(standardise, self, spec)
+
 
 class CloneState(NamedTuple):
     """The denoiser of chunks with its averaged weights."""
@@ -81,10 +94,10 @@ def condition(standardise: Affine, observations: Array, goal: Array, spec: Spec)
 
 
 def example(batch: Segments, standardise: Affine, config: ChunkConfig, spec: Spec) -> tuple[Array, Array]:
-    """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`."""
+    """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`, encoded."""
     h = config.history
     seen = condition(standardise, batch.observation[:, :h], batch.goal, spec)
-    chunk = batch.action[:, h - 1 : h - 1 + config.chunk]
+    chunk = config.encode(batch.action[:, h - 1 : h - 1 + config.chunk])
     return seen, chunk.reshape(chunk.shape[0], -1)
 
 
@@ -136,9 +149,9 @@ def step(
 ) -> tuple[ChunkCarry, Decision]:
     """The next action `[B, A]` of each row's chunk, or the first of a new one where all were executed.
 
-    `sample(past) -> [B, chunk * A]` runs only where any row needs it: one branch of a `lax.cond`, for all
-    rows at once. (Under `vmap` both branches would run.) `execute` actions of a chunk are executed; None: all
-    that are remembered.
+    `sample(past) -> [B, chunk, A]`, or flat, runs only where any row needs it: one branch of a `lax.cond`,
+    for all rows at once. (Under `vmap` both branches would run.) `execute` actions of a chunk are executed;
+    None: all that are remembered.
     """
     past = observe(carry.past, observation)
     batch, kept, dim = carry.queue.shape
@@ -172,12 +185,16 @@ class Chunks:
     def steered(self, state: Any, past: Past, goal: Array) -> Denoiser:
         """The denoiser of chunks `[B, chunk * A]` at what was seen, as the guide takes it."""
         shown = self.shown(state, past, goal)
-        scale = actions.coordinates(state.standardise, self.config, self.spec)
+        scale = self.config.units(state.standardise, self.spec)
         return actions.steered(self.denoiser(state.actor.ema, shown), self.guide, past, goal, scale)
 
     def draw(self, key: Array, denoiser: Denoiser, rows: int) -> Array:
         """`[rows, chunk * A]` out of noise; the key is consumed."""
         return self.config.sampling().draw(key, denoiser, (rows, self.config.chunk * self.spec.action_dim))
+
+    def decoded(self, x0: Array) -> Array:
+        """`[B, chunk, A]`, the actions of what was drawn, `[B, chunk * A]`."""
+        return self.config.decode(x0.reshape(x0.shape[0], self.config.chunk, self.spec.action_dim))
 
     def policy(
         self, act: Callable[..., tuple[PyTree, Decision]], kept: int | None = None, **more: Any
@@ -193,7 +210,8 @@ def act(
     """A step of the policy that draws each chunk out of noise."""
 
     def sample(past: Past) -> Array:
-        return parts.draw(key, parts.steered(state, past, goal), observation.shape[0])
+        x0 = parts.draw(key, parts.steered(state, past, goal), observation.shape[0])
+        return parts.decoded(x0)
 
     return step(carry, observation, sample)
 

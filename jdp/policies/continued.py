@@ -27,7 +27,10 @@ def chunks_of(policy: Policy, what: str) -> Chunks:
         UserError: if it draws none by a sampler, or not out of noise.
     """
     if isinstance(policy.act, Bound) and policy.act.function is chunks.act:
-        return dict(policy.act.settings)["parts"]
+        parts: Chunks = dict(policy.act.settings)["parts"]
+        if (found := getattr(parts.config, "representation", "actions")) != "actions":
+            raise UserError(f"{what} goes on from actions, and this policy diffuses {found}")
+        return parts
     raise UserError(
         f"{what} goes on from chunks that a sampler draws out of noise, and this policy draws none: "
         "give a diffusion_policy or beso"

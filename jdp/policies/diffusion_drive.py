@@ -15,7 +15,7 @@ from jdp.diffusion import formulations
 from jdp.diffusion.formulations import Formulation
 from jdp.errors import check_choices, check_settings
 from jdp.learning import averaged
-from jdp.learning.anchors import fit_anchors, focal_loss, nearest
+from jdp.learning.anchors import fit_anchors, focal_loss, nearest, some_chunks
 from jdp.learning.averaged import Averaged
 from jdp.learning.fitting import falling_rates
 from jdp.learning.guides import Past
@@ -109,14 +109,6 @@ class DriveState(NamedTuple):
     actor: Averaged  # of {"denoiser", "scores"}
     standardise: Affine  # of observations, [O]
     anchors: Array  # [K, chunk * A]
-
-
-def some_chunks(key: Array, rows: SegmentRows, length: int, count: int) -> Array:
-    """`[count, length * A]`, chunks of actions from drawn rows on, the last repeated; consumes the key."""
-    starts, last, action = (jnp.asarray(x) for x in (rows.starts, rows.last, rows.action))
-    which = jax.random.randint(key, (count,), 0, starts.shape[0])
-    at = starts[which][:, None] + jnp.arange(length, dtype=starts.dtype)[None]
-    return action[jnp.minimum(at, last[which][:, None])].reshape(count, -1)
 
 
 def _init(key: Array, rows: SegmentRows, *, config: DiffusionDriveConfig, spec: Spec) -> DriveState:

@@ -34,7 +34,7 @@ def test_a_window_changes_no_bit_of_the_path_and_keeps_gradients_within_itself(w
 @pytest.mark.parametrize("flat", [True, False])
 def test_the_hybrid_loss_is_that_of_steps_and_waypoints(flat):
     """`|x0_hat - x0|^2 + w |path_hat - path|^2` in numpy, and its gradient through windows of 10 rows."""
-    form = replace(formulations.vp("x0"), beside=waypoint_loss(D))
+    form = replace(formulations.vp("x0"), beside=waypoint_loss(T))
     x0, noise = differences(PATH), jax.random.normal(jax.random.key(1), (B, T, D))
     x0, noise = (x.reshape(B, T * D) if flat else x for x in (x0, noise))
     sigma = jnp.array([0.1, 1.0, 5.0])

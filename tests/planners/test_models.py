@@ -1,17 +1,20 @@
 """Models of plans: every formulation learns the same conditional, flow maps in few calls."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jdp import loops
-from jdp.diffusion import exact
+from jdp.diffusion import exact, formulation
 from jdp.errors import UserError
 from jdp.learning.plan_models import ModelConfig, model
 from jdp.networks import NetworkConfig
 from jdp.planners import SamplingConfig
 from jdp.planners.trajectory import Previous, draw_plan, nothing, plan_schedule
+from jdp.types import named_keys
 
 SLOPE, SPREAD, STEPS = 0.8, 0.5, 300
 KNOWN = jnp.zeros((2, 1), bool).at[0].set(True)
@@ -69,6 +72,24 @@ def test_a_sampler_of_another_kind_of_model_is_refused():
             plan_schedule(SamplingConfig(sampler=sampler, warm_steps=0), name)
     with pytest.raises(UserError, match="formulation"):
         model(ModelConfig(formulation="vp_epz"))
+    with pytest.raises(UserError, match="shortcut models have a loss of their own"):
+        ModelConfig(formulation="shortcut", loss_space="x0")
+
+
+def test_the_loss_of_a_model_of_plans_may_see_another_quantity():
+    """Of a network that says nothing yet, x0 is 0: in eps the error of a level weighs `1 / sigma^2`."""
+    x0, none = jax.random.normal(jax.random.key(0), (64, 2, 1)), jnp.zeros((64, 0))
+    network, key = NetworkConfig("mixer", 8, 1), jax.random.key(1)
+    found = {}
+    for space in ("own", "x0", "eps"):
+        net = model(ModelConfig(network=network, formulation="vp_x0", loss_space=space, steps=10))
+        shapes = jax.eval_shape(net.init, key, x0[:1], none[:1])
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        found[space] = jax.jit(partial(learn, net=net))(key, state, x0)[1]["loss"]
+    sigma = formulation("vp_x0").levels(named_keys(key, "level", "noise")["level"], 64, jnp.float32)
+    error = np.square(np.asarray(x0))[:, 1, 0] / 2  # row 0 is known, and costs nothing
+    assert found["own"] == found["x0"] == pytest.approx(error.mean(), rel=1e-5)
+    assert found["eps"] == pytest.approx(np.mean(error / np.square(sigma)), rel=1e-4)
 
 
 def test_a_plan_is_drawn_with_a_level_for_each_row():

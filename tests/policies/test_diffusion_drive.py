@@ -11,9 +11,9 @@ from policy_batches import GOALS, ROWS, TINY, offsets_of, programs, segments, sh
 
 from jdp import UserError
 from jdp.data import SegmentRows
-from jdp.learning.anchors import focal_loss, nearest
+from jdp.learning.anchors import focal_loss, nearest, some_chunks
 from jdp.policies import actions, chunks, diffusion_drive
-from jdp.policies.diffusion_drive import DiffusionDriveConfig, losses, some_chunks
+from jdp.policies.diffusion_drive import DiffusionDriveConfig, losses
 from jdp.policies.relabelled import imitated
 from jdp.types import named_keys
 

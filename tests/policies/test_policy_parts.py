@@ -236,7 +236,7 @@ def test_settings():
         assert isinstance(hash(make(config, SPEC).policy), int), name
     with pytest.raises(UserError, match="execute"):
         DiffusionPolicyConfig(chunk=4, execute=5)
-    with pytest.raises(UserError, match="formulation is 'vp': choose one of edm, flow"):
+    with pytest.raises(UserError, match="formulation is 'vp': choose one of edm, flow, vp_x0"):
         DiffusionPolicyConfig(formulation="vp")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match="BESOConfig needs sampling_steps >= 2"):
         BESOConfig(sampling_steps=1)
