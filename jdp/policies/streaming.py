@@ -86,7 +86,7 @@ def _by_step(
     params: Params, x: Array, c_noise: Array, condition: Array, *, apply: Callable[..., Array], steps: int
 ) -> Array:
     if c_noise.ndim > 1:  # of all entries; those of a step have one
-        c_noise = c_noise.reshape(len(x), steps, -1)[..., 0]
+        c_noise = c_noise.reshape(x.shape[0], steps, -1)[..., 0]
     return apply(params, x, c_noise, condition)
 
 
@@ -133,7 +133,7 @@ def _first(key: Array, denoiser: Denoiser, rows: int, parts: Chunks) -> Array:
 
 def _following(key: Array, denoiser: Denoiser, before: Array, parts: Chunks) -> Array:
     """The buffer, with noise in the places of what was executed, until its first part is clean."""
-    keys, sigmas, x = named_keys(key, "noise", "sampler"), _levels(parts), before.reshape(len(before), -1)
+    keys, sigmas, x = named_keys(key, "noise", "sampler"), _levels(parts), before.reshape(before.shape[0], -1)
     noise = sigmas[0] * jax.random.normal(keys["noise"], x.shape)
     enters = jnp.arange(x.shape[1]) >= x.shape[1] - parts.config.execute * parts.spec.action_dim
     x = jnp.where(enters[None], noise, x)

@@ -31,8 +31,8 @@ TINY: dict[str, Any] = {
     "fql": FQLConfig(hidden=(32, 32), alpha=0.3, flow_steps=5, learning_rate=3e-3, **CRITIC),
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
-    "rti": RTIConfig(chunk=4, levels=2, sampling_steps=5, **ACTOR),
-    "streaming": StreamingConfig(chunk=4, execute=2, sampling_steps=6, **ACTOR),
+    "rti": RTIConfig(chunk=4, **{**ACTOR, "features": 64}),
+    "streaming": StreamingConfig(chunk=4, execute=2, sigma_max=20.0, **{**ACTOR, "features": 64}),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 

@@ -11,6 +11,7 @@ from policy_batches import GOALS, TINY, programs, shaken
 from jdp import UserError
 from jdp.data.normalise import Affine
 from jdp.diffusion.schedules import karras, karras_level
+from jdp.finetune.base import drawn
 from jdp.learning.averaged import Averaged
 from jdp.policies import actions, chunks, make
 from jdp.policies.chunks import Chunks, CloneState
@@ -145,6 +146,20 @@ def test_the_network_knows_the_level_of_each_step():
     np.testing.assert_allclose(denoised(each), one, atol=1e-5)
     last = denoised(each.at[:, 6:].set(3.0))
     assert np.abs(last - one)[:, :6].max() > 1e-3
+
+
+def test_what_a_fine_tuner_sees_decided_is_what_is_executed():
+    """The actions of a decision, taken out of the queue, not the noise that they leave behind."""
+    method, state, _, act = programs("streaming")
+    observation, goal, emitted = jnp.ones((3, 3)), jnp.ones((3, 2)), []
+    carry = method.policy.init(observation)
+    for _ in range(2):
+        carry, decision = act(jax.random.key(0), state, carry, observation, goal)
+        emitted.append(decision.action)
+    found = jax.jit(drawn, static_argnums=(4, 5))(
+        jax.random.key(0), state, observation, goal, TINY["streaming"], GOALS
+    )
+    np.testing.assert_allclose(found, jnp.concatenate(emitted, axis=1), atol=1e-5)
 
 
 def test_what_is_no_buffer_is_refused():
