@@ -11,6 +11,7 @@ from policy_batches import GOALS, TINY, segments
 from jdp import UserError
 from jdp.data.normalise import Affine
 from jdp.diffusion.exact import gaussian
+from jdp.finetune.base import drawn
 from jdp.learning.averaged import Averaged
 from jdp.policies import actions, chunks, cost_guide, make, rti
 from jdp.policies.chunks import Chunks, CloneState
@@ -193,5 +194,7 @@ def test_what_cannot_begin_warm_is_refused():
         make(RTIConfig(discrete=(2,)), GOALS)
     with pytest.raises(UserError, match="no guide knows them"):
         make(RTIConfig(discrete=(1,)), GOALS, guide=cost_guide(lambda o, a: a.sum((1, 2))))
+    with pytest.raises(UserError, match="discrete entries scaled"):
+        drawn(jax.random.key(0), None, jnp.zeros((1, 3)), jnp.zeros((1, 2)), RTIConfig(discrete=(1,)), GOALS)
     assert warm(exact(10), 2) == warm(exact(10), 2)
     assert isinstance(warm(make(TINY["beso"], GOALS).policy, 2).act, type(exact(10).act))

@@ -20,6 +20,7 @@ from jdp.policies.streaming import StreamingConfig, stream, training_levels
 from jdp.types import Spec, bind
 
 T, RHO = 8, 0.9
+LOW, HIGH = 0.02 ** (1 / 7), 40.0 ** (1 / 7)
 AR = RHO ** np.abs(np.subtract.outer(np.arange(T), np.arange(T)))
 BLANK = CloneState(Averaged(*[None] * 4), Affine(jnp.zeros(1), jnp.ones(1)))
 
@@ -104,6 +105,8 @@ def test_a_tick_takes_k_calls_at_levels_that_rise_along_the_buffer(execute, step
             part, k = np.arange(T) // execute, steps * execute // T
             rows = [sigmas[steps - (part + 1) * k + r] for r in range(k)]
             np.testing.assert_allclose(np.stack(asked)[:, 0], rows, rtol=1e-5)
+            share = (np.stack(asked)[:, 0] ** (1 / 7) - LOW) / (HIGH - LOW) * (T // execute)
+            assert (np.abs(share - part - 0.5) < 0.5 + 1e-4).all()  # as it learned
     idle = [0] * (execute - 1)
     assert spent == [steps, *idle, steps * execute // T, *idle, steps * execute // T]
     assert act._cache_size() == 1
@@ -120,8 +123,7 @@ def test_a_buffer_of_one_part_is_the_policy_of_chunks():
 def test_training_levels_are_those_of_a_buffer_on_its_way_or_one_for_all():
     config = StreamingConfig(chunk=6, execute=2, sampling_steps=9)
     sigma = np.asarray(training_levels(jax.random.key(0), 4000, config))
-    low, high = (0.02 ** (1 / 7), 40.0 ** (1 / 7))
-    share = (sigma ** (1 / 7) - low) / (high - low)
+    share = (sigma ** (1 / 7) - LOW) / (HIGH - LOW)
     constant = np.ptp(share, axis=1) < 1e-4
     assert constant.mean() == pytest.approx(0.2, abs=0.02)
     assert np.quantile(share[constant, 0], [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.03)
