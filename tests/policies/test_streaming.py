@@ -11,13 +11,13 @@ from policy_batches import GOALS, TINY, programs, shaken
 from jdp import UserError
 from jdp.data.normalise import Affine
 from jdp.diffusion.schedules import karras, karras_level
-from jdp.finetune.base import drawn
+from jdp.finetune import base
 from jdp.learning.averaged import Averaged
 from jdp.policies import actions, chunks, make
 from jdp.policies.chunks import Chunks, CloneState
 from jdp.policies.rti import warm
 from jdp.policies.streaming import StreamingConfig, stream, training_levels
-from jdp.types import Spec, bind
+from jdp.types import Method, Spec, bind
 
 T, RHO = 8, 0.9
 LOW, HIGH = 0.02 ** (1 / 7), 40.0 ** (1 / 7)
@@ -150,16 +150,17 @@ def test_the_network_knows_the_level_of_each_step():
     assert np.abs(last - one)[:, :6].max() > 1e-3
 
 
-def test_what_a_fine_tuner_sees_decided_is_what_is_executed():
+def test_what_a_fine_tuner_sees_decided_is_what_is_executed(monkeypatch):
     """The actions of a decision, taken out of the queue, not the noise that they leave behind."""
-    method, state, _, act = programs("streaming")
-    observation, goal, emitted = jnp.ones((3, 3)), jnp.ones((3, 2)), []
-    carry = method.policy.init(observation)
+    parts, here, none = exactly(execute=2, sampling_steps=8), jnp.zeros((3, 1)), jnp.zeros((3, 0))
+    policy, emitted = stream(parts), []
+    monkeypatch.setattr(base, "method_of", lambda settings, spec: Method(None, policy))
+    carry, act = policy.init(here), jax.jit(policy.act)
     for _ in range(2):
-        carry, decision = act(jax.random.key(0), state, carry, observation, goal)
+        carry, decision = act(jax.random.key(0), BLANK, carry, here, none)
         emitted.append(decision.action)
-    found = jax.jit(drawn, static_argnums=(4, 5))(
-        jax.random.key(0), state, observation, goal, TINY["streaming"], GOALS
+    found = jax.jit(base.drawn, static_argnums=(4, 5))(
+        jax.random.key(0), BLANK, here, none, parts.config, parts.spec
     )
     np.testing.assert_allclose(found, jnp.concatenate(emitted, axis=1), atol=1e-5)
 
