@@ -2,6 +2,7 @@
 
     python experiments/export.py results/policies/hopper-medium/<run>
     python experiments/export.py results/plan/pointmaze-large/<run> --seed 1 --to maze.jaxexport
+    python experiments/export.py results/policies/hopper-medium/<run> --warm.levels 3
     python experiments/export.py results/plan/pointmaze-large/<run> --weights
 
 RUN is a finished run of plan.py, policies.py, offline_rl.py or pgd_d4rl.py (of which --arm names the agent).
@@ -18,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 from command_line import parse, run_main
+from playing import PlayingOptions
 
 import jdp
 from jdp.runs.export import export_policy
@@ -27,7 +29,7 @@ from jdp.runs.pretrained import save_pretrained
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PlayingOptions):
     """Export a run."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -52,15 +54,18 @@ def main() -> None:
     run = jdp.load_run(config.run)
     if config.weights:
         return write_weights(config, run)
-    to = config.to or Path("policy.jaxexport")
+    to, policy = config.to or Path("policy.jaxexport"), config.played(run.method.policy)
+    facts = card_facts(run, config.seed, config.arm) | {"exported_by": shlex.join(["python", *sys.argv])}
+    if config.told():  # so it was not scored
+        facts |= {"method": run.name + config.told(), "score": None}
     card = export_policy(
         to,
-        run.method.policy,
+        policy,
         run.state(config.seed, config.arm),
         run.spec,
         platforms=config.platforms,
         batch=config.batch,
-        facts=card_facts(run, config.seed, config.arm) | {"exported_by": shlex.join(["python", *sys.argv])},
+        facts=facts,
     )
     size = to.stat().st_size / 1e6
     print(f"policy     {card['method']}, seed {card['seed']}, of {config.run}")
@@ -71,6 +76,8 @@ def main() -> None:
 
 
 def write_weights(config: Config, run: LoadedRun) -> None:
+    if config.told():
+        raise jdp.UserError("--weights are those of the run, however it is played: leave out how")
     run.finished_scores()  # fails while it is unfinished
     to = config.to or Path("model.jdp")
     card = save_pretrained(to, run, seed=config.seed, phases=None if config.arm is None else [config.arm])

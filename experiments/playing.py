@@ -49,6 +49,12 @@ class PlayingOptions:
         Raises:
             UserError: if it cannot be played so.
         """
+        for option, given, name in (
+            ("--warm", self.warm, "levels"),
+            ("--real-time", self.real_time, "delay"),
+        ):
+            if getattr(given, name) is None and given != type(given)():
+                raise UserError(f"{option}.* says nothing without {option}.{name}: give that too")
         if self.warm.levels is not None and self.real_time.delay is not None:
             raise UserError("--warm.levels and --real-time.delay draw chunks in two ways: leave one out")
         if self.warm.levels is not None:

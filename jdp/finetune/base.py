@@ -81,7 +81,14 @@ def drawn(key: Array, state: PyTree, observation: Array, goal: Array, settings: 
     """`[B, E * A]`, what the policy decides to do next at observations `[B, O]`: E = `executed` actions.
 
     It decides as at the first step of an episode. The key is consumed.
+
+    Raises:
+        UserError: if its queue holds actions otherwise than they are executed.
     """
+    if getattr(settings, "discrete", ()):
+        raise UserError(
+            "the base policy learned discrete entries scaled: train one without --settings.discrete"
+        )
     policy = method_of(settings, spec).policy
     carry, decision = policy.act(key, state, policy.init(observation), observation, goal)
     if not isinstance(carry, ChunkCarry):

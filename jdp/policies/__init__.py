@@ -5,6 +5,11 @@
     from jdp.policies.idql import IDQLConfig
 
     method = jdp.policies.make(IDQLConfig(), episodes.spec)
+
+Those that draw chunks of actions are also played warm, or in real time, once they are trained:
+
+    policy = jdp.policies.rti.warm(method.policy, levels=3)
+    policy = jdp.policies.real_time.real_time(method.policy, delay=2)
 """
 
 from typing import Any

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jdp.diffusion.guidance import condition, overlap_weights, pseudo_inverse
+from jdp.diffusion.guidance import condition, pseudo_inverse
+from jdp.diffusion.guidance.prefix import overlap_weights
 from jdp.errors import UserError, check_settings
 from jdp.policies import actions
 from jdp.policies.chunks import Chunks
@@ -25,7 +26,7 @@ def real_time(
 
     A chunk is begun every `execute` steps, from what is observed then. Its first `delay` actions are those of
     the last chunk, whatever is drawn for them; from then on its own are executed. So that they go on smoothly
-    the first ones are bound to the last chunk's, and those that follow softly (`guidance.overlap_weights`).
+    the first ones are bound to the last chunk's, and those that follow softly (`overlap_weights`).
     An episode's first chunk is waited for. For flows and EDM alike; each call of the network has a backward
     pass too.
 
@@ -76,13 +77,13 @@ def _following(
     overlap: int,
     solver_steps: int,
 ) -> Array:
-    known, dim = before.reshape(len(before), -1), parts.spec.action_dim
+    known, dim = before.reshape(before.shape[0], -1), parts.spec.action_dim
     weight = np.repeat(overlap_weights(parts.config.chunk, delay, overlap), dim)[None]
     if weight.any():
         denoiser = actions.clipped(
             _bound(denoiser, known, weight, beta, solver_steps, parts.config.sigma_data)
         )
-    chunk = parts.draw(key, denoiser, len(before))
+    chunk = parts.draw(key, denoiser, before.shape[0])
     return jnp.where(jnp.arange(known.shape[1])[None] < delay * dim, known, chunk)
 
 

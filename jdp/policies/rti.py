@@ -38,8 +38,10 @@ def warm(policy: Policy, levels: int, shift: int = 1) -> Policy:
     The last chunk, seen `shift` actions later (its last action stands for what follows), is taken to stand at
     the `levels`-th last level of the schedule, and no noise is added. `shift` actions are executed before the
     next chunk is drawn. So it stays in its mode and follows a target that drifts; of one that jumps by much
-    more than the level that it begins at it knows nothing. (In these coordinates the authors' networks are
-    shown `alpha x`, as they are at that level, where theirs are shown the chunk itself; `alpha` is nearly 1.)
+    more than the level that it begins at it knows nothing, and the spread of a mode is lost, since no noise
+    comes in: of Gaussian actions of std s, `1 - s / (s^2 + sigma^2)^(1/2)` of it by a decision from level
+    sigma, in small steps. (Networks are shown `alpha x`, as at that level, where the authors' are shown the
+    chunk itself; `alpha` is nearly 1.)
 
     Args:
         policy: of a trained method that draws chunks: `diffusion_policy` or `beso`.
@@ -54,7 +56,7 @@ def warm(policy: Policy, levels: int, shift: int = 1) -> Policy:
 
 
 def _following(key: Array, denoiser: Denoiser, before: Array, parts: Chunks, *, levels: int) -> Array:
-    return parts.config.sampling().finish(key, denoiser, before.reshape(len(before), -1), levels)
+    return parts.config.sampling().finish(key, denoiser, before.reshape(before.shape[0], -1), levels)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jdp.diffusion import exact, samplers
-from jdp.diffusion.guidance import condition, overlap_weights, pseudo_inverse
+from jdp.diffusion.guidance import condition, pseudo_inverse
+from jdp.diffusion.guidance.prefix import overlap_weights
 from jdp.diffusion.schedules import flow, karras
 
 N, T, HALF, RHO = 4000, 8, 4, 0.9

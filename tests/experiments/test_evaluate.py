@@ -78,6 +78,7 @@ def test_mistakes_get_one_line(agent, policy, tmp_path):
             r"warm start.levels is 9; it must lie between",
         ),
         "too long": ([str(policy), "--real-time.delay", "2"], "so a delay lies between 0 and 1, not 2"),
+        "no delay": ([str(policy), "--real-time.overlap", "0"], "says nothing without --real-time.delay"),
         "both": ([str(policy), "--warm.levels", "2", "--real-time.delay", "1"], "leave one out"),
         "an arm that is not there": ([str(agent), "--arm", "guided"], "choose one of agent, not guided"),
     }

@@ -39,8 +39,8 @@ TINY: dict[str, Any] = {
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
     "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
-    "rti": RTIConfig(chunk=4, levels=2, sampling_steps=5, **ACTOR),
-    "streaming": StreamingConfig(chunk=4, execute=2, sampling_steps=6, **ACTOR),
+    "rti": RTIConfig(chunk=4, **{**ACTOR, "features": 64}),
+    "streaming": StreamingConfig(chunk=4, execute=2, sigma_max=20.0, **{**ACTOR, "features": 64}),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from policy_batches import GOALS, MODE, SHARE, STD, TINY, actions_of, bandit, offsets_of, programs, trained
@@ -30,6 +31,26 @@ def both_modes(found, tolerance):
 @pytest.mark.slow
 def test_diffusion_policy_keeps_both_modes():
     both_modes(actions_of(programs("diffusion_policy").method, trained("diffusion_policy", 800)), 0.08)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rti", "streaming"])
+def test_what_goes_on_from_the_last_chunk_keeps_both_modes(name):
+    """Ten steps later too. A warm start, without noise, settles in the middle of each; a stream does not."""
+    method, state = programs(name).method, trained(name, 800)
+    observation, goals = np.random.default_rng(8).normal(size=(2, 1024, 3)).astype(np.float32)
+    carry, found = method.policy.init(observation), np.zeros((1024, 2))
+    for step in range(10):
+        key = jax.random.key(step)
+        carry, decision = programs(name).act(key, state, carry, observation, goals[:, :2])
+        found = np.asarray(decision.action)
+    found = found[:, 0]
+    assert (found > 0).mean() == pytest.approx(SHARE, abs=0.08)
+    for sign in (1, -1):
+        mode = found[sign * found > 0]
+        assert np.median(mode) == pytest.approx(sign * MODE, abs=0.06)
+        spread = np.diff(np.quantile(mode, [0.1587, 0.8413]))[0] / 2
+        assert spread < 0.5 * STD if name == "rti" else spread == pytest.approx(STD, rel=0.5)
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ from policy_batches import GOALS, TINY, segments
 
 from jdp import UserError
 from jdp.data.normalise import Affine
+from jdp.diffusion.exact import gaussian
+from jdp.finetune.base import drawn
 from jdp.learning.averaged import Averaged
 from jdp.policies import actions, chunks, cost_guide, make, rti
 from jdp.policies.chunks import Chunks, CloneState
@@ -82,6 +84,23 @@ def test_what_jumps_is_lost_by_a_warm_start_at_too_low_a_level():
     low, high = (np.asarray(played(warm(exact(10), levels), jump)) for levels in (1, 3))
     assert off(low[:10], jump[:10]) < 0.01 and off(high, jump) < 0.01
     assert off(low[10:20], jump[10:20]) > 0.99
+
+
+def about_nothing(params, seen):
+    """Actions of mean 0 and std .1, whatever is observed."""
+    del params, seen
+    return gaussian(0.0, STD)
+
+
+def test_what_begins_without_noise_settles_in_the_middle():
+    """By `s^2 / (s^2 + sigma^2)` a decision, from the level sigma that it takes what it has to stand at.
+
+    The limit that a warm start pays with: a mode keeps its place, and loses its spread.
+    """
+    level, found = 0.02, np.asarray(played(warm(exact(10, about_nothing), 1), jnp.zeros(60)))
+    kept = (STD**2 / (STD**2 + level**2)) ** np.arange(1, 57)
+    np.testing.assert_allclose(found[4:], found[3] * kept[:, None], rtol=1e-3, atol=1e-6)
+    assert np.std(found[0]) > 5 * np.std(found[-1])
 
 
 def _itself(x, sigma):
@@ -175,5 +194,7 @@ def test_what_cannot_begin_warm_is_refused():
         make(RTIConfig(discrete=(2,)), GOALS)
     with pytest.raises(UserError, match="no guide knows them"):
         make(RTIConfig(discrete=(1,)), GOALS, guide=cost_guide(lambda o, a: a.sum((1, 2))))
+    with pytest.raises(UserError, match="discrete entries scaled"):
+        drawn(jax.random.key(0), None, jnp.zeros((1, 3)), jnp.zeros((1, 2)), RTIConfig(discrete=(1,)), GOALS)
     assert warm(exact(10), 2) == warm(exact(10), 2)
     assert isinstance(warm(make(TINY["beso"], GOALS).policy, 2).act, type(exact(10).act))

@@ -11,14 +11,16 @@ from policy_batches import GOALS, TINY, programs, shaken
 from jdp import UserError
 from jdp.data.normalise import Affine
 from jdp.diffusion.schedules import karras, karras_level
+from jdp.finetune import base
 from jdp.learning.averaged import Averaged
 from jdp.policies import actions, chunks, make
 from jdp.policies.chunks import Chunks, CloneState
 from jdp.policies.rti import warm
 from jdp.policies.streaming import StreamingConfig, stream, training_levels
-from jdp.types import Spec, bind
+from jdp.types import Method, Spec, bind
 
 T, RHO = 8, 0.9
+LOW, HIGH = 0.02 ** (1 / 7), 40.0 ** (1 / 7)
 AR = RHO ** np.abs(np.subtract.outer(np.arange(T), np.arange(T)))
 BLANK = CloneState(Averaged(*[None] * 4), Affine(jnp.zeros(1), jnp.ones(1)))
 
@@ -103,6 +105,8 @@ def test_a_tick_takes_k_calls_at_levels_that_rise_along_the_buffer(execute, step
             part, k = np.arange(T) // execute, steps * execute // T
             rows = [sigmas[steps - (part + 1) * k + r] for r in range(k)]
             np.testing.assert_allclose(np.stack(asked)[:, 0], rows, rtol=1e-5)
+            share = (np.stack(asked)[:, 0] ** (1 / 7) - LOW) / (HIGH - LOW) * (T // execute)
+            assert (np.abs(share - part - 0.5) < 0.5 + 1e-4).all()  # as it learned
     idle = [0] * (execute - 1)
     assert spent == [steps, *idle, steps * execute // T, *idle, steps * execute // T]
     assert act._cache_size() == 1
@@ -119,8 +123,7 @@ def test_a_buffer_of_one_part_is_the_policy_of_chunks():
 def test_training_levels_are_those_of_a_buffer_on_its_way_or_one_for_all():
     config = StreamingConfig(chunk=6, execute=2, sampling_steps=9)
     sigma = np.asarray(training_levels(jax.random.key(0), 4000, config))
-    low, high = (0.02 ** (1 / 7), 40.0 ** (1 / 7))
-    share = (sigma ** (1 / 7) - low) / (high - low)
+    share = (sigma ** (1 / 7) - LOW) / (HIGH - LOW)
     constant = np.ptp(share, axis=1) < 1e-4
     assert constant.mean() == pytest.approx(0.2, abs=0.02)
     assert np.quantile(share[constant, 0], [0.1, 0.5, 0.9]) == pytest.approx([0.1, 0.5, 0.9], abs=0.03)
@@ -145,6 +148,21 @@ def test_the_network_knows_the_level_of_each_step():
     np.testing.assert_allclose(denoised(each), one, atol=1e-5)
     last = denoised(each.at[:, 6:].set(3.0))
     assert np.abs(last - one)[:, :6].max() > 1e-3
+
+
+def test_what_a_fine_tuner_sees_decided_is_what_is_executed(monkeypatch):
+    """The actions of a decision, taken out of the queue, not the noise that they leave behind."""
+    parts, here, none = exactly(execute=2, sampling_steps=8), jnp.zeros((3, 1)), jnp.zeros((3, 0))
+    policy, emitted = stream(parts), []
+    monkeypatch.setattr(base, "method_of", lambda settings, spec: Method(None, policy))
+    carry, act = policy.init(here), jax.jit(policy.act)
+    for _ in range(2):
+        carry, decision = act(jax.random.key(0), BLANK, carry, here, none)
+        emitted.append(decision.action)
+    found = jax.jit(base.drawn, static_argnums=(4, 5))(
+        jax.random.key(0), BLANK, here, none, parts.config, parts.spec
+    )
+    np.testing.assert_allclose(found, jnp.concatenate(emitted, axis=1), atol=1e-5)
 
 
 def test_what_is_no_buffer_is_refused():

@@ -10,7 +10,7 @@ from jdp.diffusion.guidance.policy import (
     policy_guided,
     reference_guided,
 )
-from jdp.diffusion.guidance.prefix import overlap_weights, pseudo_inverse
+from jdp.diffusion.guidance.prefix import pseudo_inverse
 from jdp.diffusion.guidance.value import Value, value_guided
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "hold",
     "inpaint",
     "normalise_safely",
-    "overlap_weights",
     "policy_guided",
     "pseudo_inverse",
     "pulled",
