@@ -35,8 +35,8 @@ from jdp.types import (
 
 
 @dataclass(frozen=True)
-class ChunkConfig(ActorConfig):
-    """A diffusion of chunks of actions, of which the first are executed before the next one is made."""
+class Chunked:
+    """Of chunks of actions the first ones are executed before the next chunk is made."""
 
     history: int = 1
     """Observations that the policy sees: the last ones."""
@@ -46,7 +46,6 @@ class ChunkConfig(ActorConfig):
     """Actions that are executed before the next prediction."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         name = type(self).__name__
         check_settings(name, history=(self.history, 1, 1 << 20), execute=(self.execute, 1, self.chunk))
 
@@ -56,6 +55,15 @@ class ChunkConfig(ActorConfig):
         In front of an episode its first row is repeated, as `start` does.
         """
         return tuple(range(1 - self.history, self.chunk))
+
+
+@dataclass(frozen=True)
+class ChunkConfig(Chunked, ActorConfig):
+    """A diffusion of chunks of actions."""
+
+    def __post_init__(self) -> None:
+        ActorConfig.__post_init__(self)
+        Chunked.__post_init__(self)
 
 
 class CloneState(NamedTuple):
@@ -80,7 +88,7 @@ def condition(standardise: Affine, observations: Array, goal: Array, spec: Spec)
     return jnp.concatenate([before, now], axis=-1)
 
 
-def example(batch: Segments, standardise: Affine, config: ChunkConfig, spec: Spec) -> tuple[Array, Array]:
+def example(batch: Segments, standardise: Affine, config: Chunked, spec: Spec) -> tuple[Array, Array]:
     """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`."""
     h = config.history
     seen = condition(standardise, batch.observation[:, :h], batch.goal, spec)
@@ -110,7 +118,7 @@ def imitate(
     return state._replace(actor=actor), metrics
 
 
-def start(observation: Array, *, config: ChunkConfig, spec: Spec, guide: Guide | None = None) -> ChunkCarry:
+def start(observation: Array, *, config: Chunked, spec: Spec, guide: Guide | None = None) -> ChunkCarry:
     """An episode's first observation `[B, O]`, repeated; nothing to execute yet."""
     batch = observation.shape[0]
     past = no_past(observation, max(config.history, history_of(guide)))
@@ -126,17 +134,35 @@ def step(
     `sample(past) -> [B, chunk * A]` runs only where any row needs it: one branch of a `lax.cond`, for all
     rows at once. (Under `vmap` both branches would run.)
     """
+    return telling_step(carry, observation, lambda past: (sample(past), ()))[:2]
+
+
+def telling_step(
+    carry: ChunkCarry, observation: Array, sample: Callable[[Past], tuple[Array, PyTree]]
+) -> tuple[ChunkCarry, Decision, PyTree]:
+    """`step` of a `sample(past) -> (chunks, told)`, and what is told of the new chunks.
+
+    Leaves of it are `[B, ...]`, 0 in the rows that go on with their chunk.
+    """
     past = observe(carry.past, observation)
     batch, execute, dim = carry.queue.shape
     due = carry.left == 0
 
-    def renew() -> Array:
-        chunk = sample(past).reshape(batch, -1, dim)[:, :execute]
-        return jnp.where(due[:, None, None], chunk, carry.queue)
+    def renew() -> tuple[Array, PyTree]:
+        chunk, told = sample(past)
+        chunk = chunk.reshape(batch, -1, dim)[:, :execute]
+        return jnp.where(due[:, None, None], chunk, carry.queue), told
 
-    queue = jax.lax.cond(jnp.any(due), renew, lambda: carry.queue)
+    def keep() -> tuple[Array, PyTree]:
+        told = jax.eval_shape(lambda: sample(past)[1])
+        return carry.queue, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), told)
+
+    queue, told = jax.lax.cond(jnp.any(due), renew, keep)
+    told = jax.tree.map(
+        lambda x: jnp.where(due.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), told
+    )
     left = jnp.where(due, execute, carry.left) - 1
-    return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due)
+    return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due), told
 
 
 def _act(

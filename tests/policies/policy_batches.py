@@ -12,6 +12,7 @@ from jdp.policies import make
 from jdp.policies.beso import BESOConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
+from jdp.policies.ebt import EBTConfig
 from jdp.policies.edp import EDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
@@ -31,6 +32,7 @@ TINY: dict[str, Any] = {
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
+    "ebt": EBTConfig(chunk=2, execute=2, hidden=(16, 16), most_steps=3, learning_rate=3e-3, steps=800),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 
