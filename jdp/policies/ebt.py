@@ -79,8 +79,8 @@ class EBTConfig(Chunked):
     noise: float = 0.01
     """Std of Langevin noise at the first step of training; it falls to 0 at the last. None when acting."""
     start: Literal["noised", "noise"] = "noised"
-    """Where training descends from: the data's chunk with noise of a random level up to 1, or noise alone as in
-    the paper. Noise alone does not tell which of several modes is meant: the loss leads between them."""
+    """Where training descends from: the data's chunk with noise of a random level up to 1, or noise alone as
+    in the paper. Noise alone does not tell which of several modes is meant: the loss leads between them."""
     tolerance: float = 0.01
     """A chunk rests after a move that changes its entries by less than this (root mean square)."""
     relaxation: float = 1.0
