@@ -147,6 +147,7 @@ class Decision(NamedTuple):
     value: Array | None = None  # [B], the method's own estimate of what follows
     chain: Array | None = None  # [n + 1, B, ...], the denoising chain that made it
     log_prob: Mapping[str, Array] | None = None  # [B], one for each level of a hierarchy, by its name
+    steps: Array | None = None  # [B] int32, network calls of this decision, where they vary by themselves
     latent: Array | None = None  # [B, L] within [-1, 1], what made the action; buffers keep it in its place
 
 

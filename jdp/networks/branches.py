@@ -10,7 +10,7 @@ and any denoiser around one, gives and takes the branches' outputs with its own 
         second = denoiser(x, sigma)
 
 This is flax's interception of methods. Whatever is traced within, is traced with it; so the network must not
-be called inside of a `jax.grad`, `jax.vmap`, `lax.scan` or `jax.jit` of its own there.
+be called inside of a `jax.grad`, `jax.vmap` or `lax.scan` there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
+import jax
 from jax import Array
 
 from jdp.errors import UserError
@@ -54,7 +55,8 @@ def branches(fresh: Sequence[bool] | None = None, cached: Sequence[Array] = ()) 
         `Branches`, complete at the end.
 
     Raises:
-        UserError: if the network has another number of branches than `fresh`.
+        UserError: if the network has another number of branches than `fresh`, or `cached` holds what was
+            computed within a transformation.
     """
     met = Branches()
 
@@ -69,7 +71,13 @@ def branches(fresh: Sequence[bool] | None = None, cached: Sequence[Array] = ()) 
         return met.outputs[-1]
 
     with nn.intercept_methods(intercept):
-        yield met
+        try:
+            yield met
+        except jax.errors.UnexpectedTracerError as error:
+            raise UserError(
+                "the network is called within jax.grad, jax.vmap or a scan, and no cache can keep that: "
+                "leave out the guide that differentiates the denoiser, or the cache"
+            ) from error
     if fresh is not None and len(fresh) != len(met.outputs):
         raise UserError(
             f"the cache schedule is of {len(fresh)} branches, and this network has {len(met.outputs)}: "

@@ -37,7 +37,6 @@ def make(config: Any, spec: Spec, *, guide: Guide | None = None, history: int | 
     if guide is not None and not registry.takes(found, "guide"):
         those = [name for name, e in registry.entries("policy").items() if registry.takes(e, "guide")]
         raise UserError(
-            f"{found.name} acts by one call of a network and has no denoiser to guide: leave the guide out, "
-            f"or choose one of {', '.join(those)}"
+            f"{found.name} has no denoiser to guide: leave the guide out, or choose one of {', '.join(those)}"
         )
     return registry.make("policy", config, spec, guide=guide)

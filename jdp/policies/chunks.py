@@ -36,8 +36,8 @@ from jdp.types import (
 
 
 @dataclass(frozen=True)
-class ChunkConfig(ActorConfig):
-    """A diffusion of chunks of actions, of which the first are executed before the next one is made."""
+class Chunked:
+    """Of chunks of actions the first ones are executed before the next chunk is made."""
 
     history: int = 1
     """Observations that the policy sees: the last ones."""
@@ -47,7 +47,6 @@ class ChunkConfig(ActorConfig):
     """Actions that are executed before the next prediction."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         name = type(self).__name__
         check_settings(name, history=(self.history, 1, 1 << 20), execute=(self.execute, 1, self.chunk))
 
@@ -65,6 +64,15 @@ class ChunkConfig(ActorConfig):
     def decode(self, x0: Array) -> Array:
         """The inverse of `encode`."""
         return x0
+
+
+@dataclass(frozen=True)
+class ChunkConfig(Chunked, ActorConfig):
+    """A diffusion of chunks of actions."""
+
+    def __post_init__(self) -> None:
+        ActorConfig.__post_init__(self)
+        Chunked.__post_init__(self)
 
     def units(self, standardise: Affine, spec: Spec) -> Coordinates:
         """What a guide is told of the units of what is diffused."""
@@ -93,7 +101,7 @@ def condition(standardise: Affine, observations: Array, goal: Array, spec: Spec)
     return jnp.concatenate([before, now], axis=-1)
 
 
-def example(batch: Segments, standardise: Affine, config: ChunkConfig, spec: Spec) -> tuple[Array, Array]:
+def example(batch: Segments, standardise: Affine, config: Chunked, spec: Spec) -> tuple[Array, Array]:
     """What the policy sees `[B, C]` and the chunk to imitate `[B, chunk * A]`, encoded."""
     h = config.history
     seen = condition(standardise, batch.observation[:, :h], batch.goal, spec)
@@ -126,7 +134,7 @@ def imitate(
 def start(
     observation: Array,
     *,
-    config: ChunkConfig,
+    config: Chunked,
     spec: Spec,
     guide: Guide | None = None,
     kept: int | None = None,
@@ -153,17 +161,38 @@ def step(
     for all rows at once. (Under `vmap` both branches would run.) `execute` actions of a chunk are executed;
     None: all that are remembered.
     """
+    return telling_step(carry, observation, lambda past: (sample(past), ()), execute)[:2]
+
+
+def telling_step(
+    carry: ChunkCarry,
+    observation: Array,
+    sample: Callable[[Past], tuple[Array, PyTree]],
+    execute: int | None = None,
+) -> tuple[ChunkCarry, Decision, PyTree]:
+    """`step` of a `sample(past) -> (chunks, told)`, and what is told of the new chunks.
+
+    Leaves of it are `[B, ...]`, 0 in the rows that go on with their chunk.
+    """
     past = observe(carry.past, observation)
     batch, kept, dim = carry.queue.shape
     due = carry.left == 0
 
-    def renew() -> Array:
-        chunk = sample(past).reshape(batch, -1, dim)[:, :kept]
-        return jnp.where(due[:, None, None], chunk, carry.queue)
+    def renew() -> tuple[Array, PyTree]:
+        chunk, told = sample(past)
+        chunk = chunk.reshape(batch, -1, dim)[:, :kept]
+        return jnp.where(due[:, None, None], chunk, carry.queue), told
 
-    queue = jax.lax.cond(jnp.any(due), renew, lambda: carry.queue)
+    def keep() -> tuple[Array, PyTree]:
+        told = jax.eval_shape(lambda: sample(past)[1])
+        return carry.queue, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), told)
+
+    queue, told = jax.lax.cond(jnp.any(due), renew, keep)
+    told = jax.tree.map(
+        lambda x: jnp.where(due.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), told
+    )
     left = jnp.where(due, execute or kept, carry.left) - 1
-    return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due)
+    return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due), told
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,17 @@ def test_wrong_schedules_are_told(transformer):
         adaptive(caching.Profile(jnp.ones((1, 4, 4)), jnp.ones(1), jnp.ones(1, bool)), 5)
 
 
+def through(denoiser, x, sigma):
+    denoised, transposed = jax.vjp(lambda x: denoiser(x, sigma), x)
+    return denoised + transposed(denoised)[0]
+
+
+def test_a_denoiser_that_is_differentiated_cannot_be_cached():
+    own = bind(through, bind(lines, {"a": jnp.array(A), "b": jnp.array(B)}))
+    with pytest.raises(UserError, match="leave out the guide that differentiates the denoiser, or the cache"):
+        sample_cached(own, jnp.ones((1, 1)), SIGMAS, schedule=uniform(2, 3, 1))
+
+
 def test_a_conditional_mlp_is_cached_too():
     """Of its 3 * (5 + 3 * 2) matrix products, two steps save 2 * 3 for each block that they skip."""
     net, x, seen = conditional_mlp(16, 2), jnp.ones((3, 2)), jnp.linspace(0.0, 1.0, 3)[:, None]

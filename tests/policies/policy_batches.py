@@ -13,6 +13,7 @@ from jdp.policies.beso import BESOConfig
 from jdp.policies.diffusion_drive import DiffusionDriveConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
+from jdp.policies.ebt import EBTConfig
 from jdp.policies.edp import EDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
@@ -41,6 +42,7 @@ TINY: dict[str, Any] = {
     "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
     "rti": RTIConfig(chunk=4, **{**ACTOR, "features": 64}),
     "streaming": StreamingConfig(chunk=4, execute=2, sigma_max=20.0, **{**ACTOR, "features": 64}),
+    "ebt": EBTConfig(chunk=2, execute=2, hidden=(16, 16), most_steps=3, learning_rate=3e-3, steps=800),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 

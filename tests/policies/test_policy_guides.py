@@ -167,12 +167,12 @@ def test_equal_guides_are_one_policy_and_what_cannot_be_guided_is_refused():
     again = make(TINY["beso"], GOALS, guide=guide, history=3)
     assert again is make(TINY["beso"], GOALS, guide=guide, history=3)
     assert again.policy.init(jnp.zeros((2, 3))).past.history.shape == (2, 3, 3)
-    with pytest.raises(UserError, match="fql acts by one call of a network and has no denoiser to guide"):
+    with pytest.raises(UserError, match="fql has no denoiser to guide"):
         make("fql", GOALS, guide=guide)
     with pytest.raises(UserError, match="hashable"):
         make(TINY["beso"], GOALS, guide=[])  # type: ignore[arg-type]
     for wrong in ({"guide": guide, "history": 0}, {"history": 2}):
         with pytest.raises(UserError, match="history is"):
             make(TINY["beso"], GOALS, **wrong)
-    assert set(TINY) - set(GUIDED) == {"fql", "two_hot"}  # those have no denoiser
+    assert set(TINY) - set(GUIDED) == {"ebt", "fql", "two_hot"}  # those have no denoiser
     assert actions.ActorConfig().sigma_data == 0.5
