@@ -108,6 +108,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "ogbench-planners": 18,
         "paper-maze2d-agents": 12,
         "pgd-hopper": 8,
+        "realtime": 22,
         "finetune-umaze": 6,
         "finetune-hopper": 6,
         "finetune-walker2d": 4,
