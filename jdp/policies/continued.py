@@ -10,7 +10,7 @@ from jdp.diffusion.warm import warm_or_cold
 from jdp.errors import UserError
 from jdp.learning.guides import Past
 from jdp.policies import chunks
-from jdp.policies.chunks import ChunkCarry, Chunks, CloneState
+from jdp.policies.chunks import ChunkCarry, ChunkConfig, Chunks, CloneState
 from jdp.types import Bound, Decision, Denoiser, Policy
 
 Following = Callable[[Array, Denoiser, Array, Chunks], Array]
@@ -28,6 +28,8 @@ def chunks_of(policy: Policy, what: str) -> Chunks:
     """
     if isinstance(policy.act, Bound) and policy.act.function is chunks.act:
         parts: Chunks = dict(policy.act.settings)["parts"]
+        if not isinstance(parts.config, ChunkConfig):  # jdp.policies.cached
+            raise UserError(f"{what} is of the policy without its cache: leave the schedule out")
         if (found := getattr(parts.config, "representation", "actions")) != "actions":
             raise UserError(f"{what} goes on from actions, and this policy diffuses {found}")
         return parts

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -177,8 +177,7 @@ def _act(
     key: Array, state: DriveState, carry: ChunkCarry, observation: Array, goal: Array, *, parts: Chunks
 ) -> tuple[ChunkCarry, Decision]:
     def sample(past: Past) -> Array:
-        keys, config = named_keys(key, "choose", "draw"), parts.config
-        assert isinstance(config, DiffusionDriveConfig)
+        keys, config = named_keys(key, "choose", "draw"), cast(DiffusionDriveConfig, parts.config)
         centre = chosen(keys["choose"], state, parts.shown(state, past, goal), config=config)
         denoiser = parts.steered(state, past, goal)
         return config.sampling().draw(keys["draw"], denoiser, centre.shape, around=centre)

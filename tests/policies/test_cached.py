@@ -8,6 +8,7 @@ from policy_batches import GOALS, TINY, programs, shaken
 from jdp import UserError
 from jdp.diffusion.caching import uniform
 from jdp.policies.cached import cached
+from jdp.policies.rti import warm
 
 
 def acted(method, state, act):
@@ -36,6 +37,16 @@ def test_a_policy_computes_what_its_schedule_says():
     assert np.abs(found[1] - wanted).max() > 1e-3
 
 
+def test_a_policy_that_draws_around_something_is_cached_too():
+    config, (_, state, _, _) = TINY["diffusion_drive"], programs("diffusion_drive")
+    method = cached(config, GOALS, uniform(config.blocks, config.sampling_steps, config.sampling_steps))
+    assert np.abs(acted(method, state, jax.jit(method.policy.act))).max() <= 1
+
+
 def test_what_cannot_be_cached_is_refused():
+    config = TINY["beso"]
+    policy = cached(config, GOALS, uniform(config.blocks, config.sampling_steps, 1)).policy
+    with pytest.raises(UserError, match="leave the schedule out"):
+        warm(policy, 1)
     with pytest.raises(UserError, match="fql acts without a sampler"):
         cached(TINY["fql"], GOALS, uniform(1, 2, 1))
