@@ -54,14 +54,15 @@ def main() -> None:
     run = jdp.load_run(config.run)
     if config.weights:
         return write_weights(config, run)
-    to, policy = config.to or Path("policy.jaxexport"), config.played(run.method.policy)
+    to, state = config.to or Path("policy.jaxexport"), run.state(config.seed, config.arm)
+    policy = config.played(run.method.policy)
     facts = card_facts(run, config.seed, config.arm) | {"exported_by": shlex.join(["python", *sys.argv])}
     if config.told():  # so it was not scored
         facts |= {"method": run.name + config.told(), "score": None}
     card = export_policy(
         to,
         policy,
-        run.state(config.seed, config.arm),
+        state,
         run.spec,
         platforms=config.platforms,
         batch=config.batch,
