@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jdp.runs.curves import logged
 from jdp.runs.directories import replace_text
+from jdp.runs.records import without_place
 
 FOLDER = "runs"
 TIMES = ("phase", "step", "seconds")
@@ -31,8 +32,10 @@ def keep_runs(out: Path, table: str, runs: Iterable[Path]) -> None:
         if run.resolve() == target.resolve():
             continue
         target.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "scores.json"):
-            replace_text(target / name, (run / name).read_text())
+        asked = json.loads((run / "config.json").read_text())
+        asked["command"] = without_place(str(asked.get("command") or ""))  # names no folder of a machine
+        replace_text(target / "config.json", json.dumps(asked, indent=2) + "\n")
+        replace_text(target / "scores.json", (run / "scores.json").read_text())
         lines = [short(record) for record in logged(run / "metrics.jsonl")]
         replace_text(target / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
 
