@@ -4,7 +4,7 @@
     python experiments/evaluate.py maze2d-umaze-diffuser --many-goals
     python experiments/evaluate.py maze2d-umaze-diffuser --hz 10 50 200
     python experiments/evaluate.py hopper-medium-policy --warm.levels 3
-    python experiments/evaluate.py hopper-medium-policy --real-time.delay 2 --real-time.execute 2
+    python experiments/evaluate.py hopper-medium-policy --real-time.delay 1 --real-time.execute 2
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
