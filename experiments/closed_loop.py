@@ -26,7 +26,7 @@ from jdp.loops.journal import Record
 from jdp.registry import Entry, Kind, Preset
 from jdp.runs import Job
 from jdp.tasks import maze_of
-from jdp.types import Method, Policy, PyTree, Spec
+from jdp.types import Method, PyTree, Spec
 
 T = TypeVar("T")
 C = TypeVar("C", bound="PlayedConfig[Any]")
@@ -131,25 +131,25 @@ def evaluate(
         if seed == 0 and phase == "evaluation":
             draw_episodes(figures(job), spec, f"{name}, {job.data.origin.name}", played, recorder)
 
-    def play(policy: Policy, phase: str, timed: bool = False) -> list[Record]:
-        return loops.play_in_turn(
-            policy,
-            states,
-            evaluation.environment_maker(spec, many_goals=many_goals),
-            keys=job.keys,
-            seeds=config.seeds,
-            episodes=config.evaluation.episodes,
-            decisions=config.evaluation.decisions if timed else 0,
-            seed=config.seed + 1_000_000,
-            place=config.evaluation.place,
-            pictures=min(config.evaluation.pictures, config.evaluation.episodes) if timed else 0,
-            mesh=job.mesh,
-            journal=job.journal,
-            after=after if timed else None,
-            phase=phase,
-        )
-
-    records = play(method.policy, phase, timed=True)
+    play = partial(
+        loops.play_in_turn,
+        states=states,
+        make=evaluation.environment_maker(spec, many_goals=many_goals),
+        keys=job.keys,
+        seeds=config.seeds,
+        episodes=config.evaluation.episodes,
+        seed=config.seed + 1_000_000,
+        place=config.evaluation.place,
+        mesh=job.mesh,
+        journal=job.journal,
+    )
+    records = play(
+        method.policy,
+        decisions=config.evaluation.decisions,
+        pictures=min(config.evaluation.pictures, config.evaluation.episodes),
+        after=after,
+        phase=phase,
+    )
     found = evaluation.summary_of_seeds(records, spec)
     if config.evaluation.hz:
         late = partial(loops.late, method.policy, action_dim=spec.action_dim)

@@ -33,7 +33,7 @@ from jdp.errors import check_seed
 from jdp.runs import LoadedRun, RunJournal, start_run
 from jdp.runs.directories import replace_text
 from jdp.tasks import maze2d
-from jdp.types import Json, Policy, named_keys
+from jdp.types import Json, named_keys
 
 
 @dataclass(frozen=True)
@@ -79,25 +79,24 @@ def main() -> None:
     print(f"{run.kind:<10} {run.name}, {run.config['seeds']} seeds, of {run.path}")
     print(f"trained    on {run.written['dataset']}: {run.command}")
     print(f"run        {journal.run.path}")
-
-    def play(policy: Policy, phase: str, timed: bool = False) -> list[Json]:
-        return loops.play_in_turn(
-            policy,
-            run.states[arm or ""],
-            make,
-            keys=named_keys(jax.random.key(config.seed), "play", "latency"),
-            seeds=run.config["seeds"],
-            episodes=config.episodes,
-            decisions=config.decisions if timed else 0,
-            seed=config.seed,
-            pictures=min(config.pictures, config.episodes) if timed else 0,
-            mesh=devices.data_mesh(),
-            journal=journal,
-            after=partial(drawn, config, run, journal) if timed else None,
-            phase=phase,
-        )
-
-    found = evaluation.summary_of_seeds(play(own, "evaluation", timed=True), run.task)
+    play = partial(
+        loops.play_in_turn,
+        states=run.states[arm or ""],
+        make=make,
+        keys=named_keys(jax.random.key(config.seed), "play", "latency"),
+        seeds=run.config["seeds"],
+        episodes=config.episodes,
+        seed=config.seed,
+        mesh=devices.data_mesh(),
+        journal=journal,
+    )
+    records = play(
+        own,
+        decisions=config.decisions,
+        pictures=min(config.pictures, config.episodes),
+        after=partial(drawn, config, run, journal),
+    )
+    found = evaluation.summary_of_seeds(records, run.task)
     if config.hz:
         late = partial(config.late, run.method.policy, dim=run.spec.action_dim)
         delay = config.real_time.delay or 0

@@ -86,7 +86,6 @@ FRAMES = 60  # of a film
 FILMED = 8  # episodes that are played for a film of one of them
 # What is improved where nothing is said: a policy of 100 updates that comes with jdp, by its formulation.
 WEAK = {"edm": "pointmaze-umaze-policy", "flow": "pointmaze-umaze-flow"}
-WEAK_TASK = "PointMaze_UMaze-v3"
 
 
 def main() -> None:
@@ -122,9 +121,9 @@ def command() -> tuple[Entry, Config[Any]]:
 
 def preset_task() -> str:
     """The task that presets depend on: that of --env, else the policy's own."""
-    said = first_words(policy="", env="")
-    if said.env or not said.policy:
-        return said.env or WEAK_TASK
+    said = first_words(policy=WEAK["edm"], env="")
+    if said.env:
+        return said.env
     try:
         return trained_run(said.policy).spec.env_id or ""
     except jdp.UserError:  # told when the policy is opened, after the other options

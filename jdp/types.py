@@ -421,6 +421,15 @@ def expand(sigma: Array, x: Array) -> Array:
     return sigma.reshape(sigma.shape + (1,) * (x.ndim - sigma.ndim))
 
 
+def where_rows(rows: Array, new: PyTree, old: PyTree) -> PyTree:
+    """`new` in the rows `rows` `[B]` bool, `old` in the others; leaves of both are `[B, ...]`."""
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(rows.reshape(rows.shape + (1,) * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, new, old)
+
+
 def named_keys(key: Array, *names: str) -> dict[str, Array]:
     """One typed key for each named use; `key` is consumed."""
     return dict(zip(names, jax.random.split(key, len(names)), strict=True))

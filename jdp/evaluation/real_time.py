@@ -1,6 +1,7 @@
 """Scores of a policy in tasks that wait for nobody: where it is slower than a tick, it acts late."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from jdp.errors import UserError
 from jdp.evaluation.summary import summary_of_seeds
@@ -8,9 +9,11 @@ from jdp.loops.clock import ticks_late
 from jdp.loops.journal import Record
 from jdp.types import Json, Policy, Spec
 
-Play = Callable[
-    [Policy, str], list[Record]
-]  # of a policy and the name of the phase, as play_in_turn gives them
+
+class Play(Protocol):
+    """`jdp.loops.play_in_turn`, all else bound."""
+
+    def __call__(self, policy: Policy, /, *, phase: str) -> list[Record]: ...
 
 
 def scores_at_rates(
@@ -38,7 +41,7 @@ def scores_at_rates(
     for ticks in dict.fromkeys(delays):
         if ticks not in by_ticks:
             try:
-                records = play(late(ticks), f"evaluation {ticks} late")
+                records = play(late(ticks), phase=f"evaluation {ticks} late")
                 by_ticks[ticks] = _scores(summary_of_seeds(records, spec))
             except UserError as error:
                 by_ticks[ticks] = {"seeds": [], "why": str(error)}

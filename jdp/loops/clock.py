@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.errors import UserError
-from jdp.types import Bound, Decision, Policy, PyTree
+from jdp.types import Bound, Decision, Policy, PyTree, where_rows
 
 
 class LateCarry(NamedTuple):
@@ -81,7 +81,7 @@ def _act(
         return carry.own, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
 
     own, said = jax.lax.cond(jnp.any(free), ask, wait)
-    own = jax.tree.map(lambda new, old: jnp.where(_rows(free, new), new, old), own, carry.own)
+    own = where_rows(free, own, carry.own)
     begun = free & said.decided
     left = jnp.where(begun, delay, jnp.maximum(carry.left - 1, 0))
     coming = jnp.where(begun[:, None], said.action, carry.coming)
@@ -89,7 +89,3 @@ def _act(
     now = jnp.where(free[:, None], said.action, carry.coming)
     action = jnp.where((left == 0)[:, None], now, carry.held)
     return LateCarry(own, left, coming, action), said._replace(action=action, decided=begun)
-
-
-def _rows(mask: Array, x: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (x.ndim - 1))

@@ -62,7 +62,7 @@ def play_in_turn(
     keys: Mapping[str, Array],
     seeds: int,
     episodes: int,
-    decisions: int,
+    decisions: int = 0,
     seed: int = 0,
     place: Mapping[str, tuple[float, float]] | None = None,
     pictures: int = 0,

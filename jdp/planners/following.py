@@ -10,7 +10,7 @@ from jdp.learning.guides import Past, context_of, history_of, no_past, observe
 from jdp.learning.inverse import Inverse
 from jdp.learning.scale import Scale, clip_action
 from jdp.planners.trajectory import Previous, nothing
-from jdp.types import Bound, Context, Decision, Guide, Plan, Policy, PyTree, named_keys
+from jdp.types import Bound, Context, Decision, Guide, Plan, Policy, PyTree, named_keys, where_rows
 
 
 class Planned(NamedTuple):
@@ -99,17 +99,13 @@ def _follow(
         return Following(memory, plan, jnp.zeros_like(carry.elapsed), past, chain)
 
     def where_due() -> Following:
-        return jax.tree.map(lambda new, old: jnp.where(_beside(due, new), new, old), anew(), carry)
+        return where_rows(due, anew(), carry)
 
     carry = anew() if planner.every == 1 else jax.lax.cond(jnp.any(due), where_due, lambda: carry)
     action = planner.act(keys["act"], state, carry.plan, carry.elapsed, observation)
     chain = None if carry.chain is None else jnp.swapaxes(carry.chain, 0, 1)
     decision = Decision(action, due, carry.plan, carry.plan.value, chain)
     return carry._replace(elapsed=carry.elapsed + 1), decision
-
-
-def _beside(rows: Array, x: Array) -> Array:
-    return rows.reshape(rows.shape + (1,) * (x.ndim - 1))
 
 
 def played(key: Array, state: PyTree, plan: Plan, elapsed: Array, observation: Array) -> Array:

@@ -32,6 +32,7 @@ from jdp.types import (
     PyTree,
     Segments,
     Spec,
+    where_rows,
 )
 
 
@@ -188,9 +189,7 @@ def telling_step(
         return carry.queue, jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), told)
 
     queue, told = jax.lax.cond(jnp.any(due), renew, keep)
-    told = jax.tree.map(
-        lambda x: jnp.where(due.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros_like(x)), told
-    )
+    told = where_rows(due, told, jax.tree.map(jnp.zeros_like, told))
     left = jnp.where(due, execute or kept, carry.left) - 1
     return ChunkCarry(past, jnp.roll(queue, -1, axis=1), left), Decision(queue[:, 0], due), told
 
@@ -245,6 +244,18 @@ def act(
     return step(carry, observation, sample)
 
 
+def clone_learner(
+    init_: Callable[..., PyTree],
+    update: Callable[..., tuple[PyTree, Metrics]],
+    config: Chunked,
+    spec: Spec,
+) -> Learner:
+    """What imitates chunks, with `config` and `spec` bound: goals are later rows of the episode."""
+    settings = (("config", config), ("spec", spec))
+    draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
+    return Learner(Bound(init_, settings), Bound(update, settings), draw)
+
+
 def chunk_method(
     init_: Callable[..., PyTree],
     update: Callable[..., tuple[PyTree, Metrics]],
@@ -256,14 +267,10 @@ def chunk_method(
 ) -> Method:
     """A method of cloned chunks made of two module-level functions, with `config` and `spec` bound.
 
-    Policies that only imitate see later rows of their episode as goals.
-
     Args:
         denoiser: of weights and conditions `[B, C]`, hashable; the policy acts by it.
         guide: steers the chunk when it is drawn.
         act: a step of the policy, a module-level function as `act` is.
     """
-    settings = (("config", config), ("spec", spec))
-    draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
-    learner = Learner(Bound(init_, settings), Bound(update, settings), draw)
+    learner = clone_learner(init_, update, config, spec)
     return Method(learner, Chunks(denoiser, config, spec, guide).policy(act))

@@ -16,7 +16,7 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from jdp.data import Hindsight, SegmentDraw, SegmentRows
+from jdp.data import SegmentRows
 from jdp.data.checks import check_fits
 from jdp.errors import check_choices, check_settings
 from jdp.learning import averaged
@@ -34,7 +34,6 @@ from jdp.registry import Preset, Task, register
 from jdp.types import (
     Bound,
     Decision,
-    Learner,
     Method,
     Metrics,
     Network,
@@ -263,6 +262,5 @@ def presets(task: Task) -> Mapping[str, Preset]:
 def ebt(config: EBTConfig, spec: Spec) -> Method:
     """EBT-Policy; equal arguments give the same one."""
     settings: tuple[tuple[str, Any], ...] = (("config", config), ("spec", spec))
-    draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
-    learner = Learner(Bound(_init, settings), Bound(_update, settings), draw)
+    learner = chunks.clone_learner(_init, _update, config, spec)
     return Method(learner, Policy(Bound(chunks.start, settings), Bound(_act, settings)))

@@ -1,7 +1,7 @@
 """MoDE (Reuss et al. 2024, arXiv 2412.12953): goal-conditioned imitation by experts for noise levels."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -167,9 +167,7 @@ def denoiser(params: Params, seen: Array, config: MoDEConfig, spec: Spec) -> Den
 
 def presets(task: Task) -> Mapping[str, Preset]:
     """The same settings for all datasets; the plumbing is seen with one block."""
-    found = presets_of(MoDEConfig(), task)
-    small = replace(found["smoke"].settings, blocks=1)
-    return {**found, "smoke": replace(found["smoke"], settings=small)}
+    return presets_of(MoDEConfig(), task, blocks=1)
 
 
 @register(

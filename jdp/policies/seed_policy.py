@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.data import Hindsight, SegmentDraw, SegmentRows
+from jdp.data import SegmentRows
 from jdp.data.checks import check_fits
 from jdp.errors import check_settings
 from jdp.learning import averaged
@@ -26,7 +26,6 @@ from jdp.types import (
     Bound,
     Decision,
     Guide,
-    Learner,
     Method,
     Metrics,
     Network,
@@ -66,13 +65,18 @@ class SeedPolicyConfig(ChunkConfig):
         sizes = {"slots": (self.slots, 1, 1 << 10), "tokens": (self.tokens, 1, 1 << 10)}
         check_settings("SeedPolicyConfig", memory=(self.memory, 4, 1 << 12), **sizes)
 
+    @property
+    def width(self) -> int:
+        """Of the memory's slots, as its four heads divide it."""
+        return 4 * (self.memory // 4)
+
     def remembering(self) -> Network:
         """One step of the memory."""
-        return gated_memory(4 * (self.memory // 4), self.slots, self.tokens, self.precision)
+        return gated_memory(self.width, self.slots, self.tokens, self.precision)
 
     def empty(self, batch: int) -> Array:
         """The memory before an episode begins."""
-        return jnp.zeros((batch, self.slots, 4 * (self.memory // 4)))
+        return jnp.zeros((batch, self.slots, self.width))
 
 
 class SeedCarry(NamedTuple):
@@ -117,10 +121,9 @@ def remembered(params: Params, observations: Array, config: SeedPolicyConfig) ->
 def _update(
     key: Array, state: CloneState, batch: Segments, *, config: SeedPolicyConfig, spec: Spec
 ) -> tuple[CloneState, Metrics]:
-    keys, h = named_keys(key, "level", "noise"), config.history
-    observations = state.standardise(batch.observation[:, :h])
-    now = relabelled.condition(state.standardise, batch.observation[:, h - 1], batch.goal, spec)
-    chunk = batch.action[:, h - 1 : h - 1 + config.chunk].reshape(now.shape[0], -1)
+    keys, h, dim = named_keys(key, "level", "noise"), config.history, spec.observation_dim
+    shown, chunk = chunks.example(batch, state.standardise, config, spec)
+    observations, now = shown[:, : h * dim].reshape(-1, h, dim), shown[:, (h - 1) * dim :]
     sigma, keep = actions.levels(keys["level"], chunk.shape[0], config), imitated(batch, spec)
 
     def loss(params: Params) -> Array:
@@ -132,9 +135,8 @@ def _update(
 
 
 def _start(observation: Array, *, config: SeedPolicyConfig, spec: Spec, guide: Guide | None) -> SeedCarry:
-    carry = chunks.start(
-        observation, config=ChunkConfig(execute=config.execute, chunk=config.chunk), spec=spec, guide=guide
-    )
+    # What came before the present is in the memory.
+    carry = chunks.start(observation, config=replace(config, history=1), spec=spec, guide=guide)
     return SeedCarry(config.empty(observation.shape[0]), carry)
 
 
@@ -167,9 +169,7 @@ def _act(
 
 def presets(task: Task) -> Mapping[str, Preset]:
     """The same settings for all datasets; the plumbing is seen in a short history."""
-    found = presets_of(SeedPolicyConfig(), task)
-    small = replace(found["smoke"].settings, history=4)
-    return {**found, "smoke": replace(found["smoke"], settings=small)}
+    return presets_of(SeedPolicyConfig(), task, history=4)
 
 
 @register(
@@ -186,8 +186,6 @@ def presets(task: Task) -> Mapping[str, Preset]:
 @lru_cache
 def seed_policy(config: SeedPolicyConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """SeedPolicy; equal arguments give the same one. A step costs the same however old the episode is."""
-    settings = (("config", config), ("spec", spec))
-    draw = SegmentDraw(config.offsets(), spec.goal, Hindsight(later=1.0))
-    acting = (*settings, ("guide", guide))
-    policy = Policy(Bound(_start, acting), Bound(_act, acting))
-    return Method(Learner(Bound(_init, settings), Bound(_update, settings), draw), policy)
+    settings = (("config", config), ("spec", spec), ("guide", guide))
+    policy = Policy(Bound(_start, settings), Bound(_act, settings))
+    return Method(chunks.clone_learner(_init, _update, config, spec), policy)

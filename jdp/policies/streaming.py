@@ -167,5 +167,5 @@ def presets(task: Task) -> Mapping[str, Preset]:
 def streaming(config: StreamingConfig, spec: Spec, *, guide: Guide | None = None) -> Method:
     """Streaming diffusion policy; equal arguments give the same one."""
     acting = Bound(actions.denoiser, (("config", config),))
-    learner = chunks.chunk_method(chunks.init, _update, acting, config, spec, guide).learner
+    learner = chunks.clone_learner(chunks.init, _update, config, spec)
     return Method(learner, stream(Chunks(acting, config, spec, guide)))
