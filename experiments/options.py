@@ -18,6 +18,7 @@ from jdp.data.recipes import Making
 from jdp.data.sources import Source
 from jdp.networks import Precision
 from jdp.runs.cells import flat
+from jdp.tasks import groups
 
 T = TypeVar("T")
 
@@ -38,12 +39,15 @@ class DatasetOptions:
     actions: Units = "auto"
     """Units of a dataset's actions: of the task, or scaled to [-1, 1] already, where the task's box is
     another; auto: of the task, refused where they look scaled."""
+    groups: tuple[str, ...] = ()
+    """Named groups of the observation's entries, for policies that tell them apart: position:0-1 velocity:2,3
+    (known for mazes and MuJoCo's bodies)."""
     out: Path = Path("results")
     """Where results are written."""
 
     def load(self, file: TextIO | None = None, mapped: Path | None = None) -> Episodes:
         """The dataset, with progress on `file`; `mapped` is where its rows lie in files."""
-        return jdp.data.load(
+        found = jdp.data.load(
             self.env,
             source=self.source,
             env_id=self.env_id,
@@ -53,6 +57,10 @@ class DatasetOptions:
             making=Making(progress=MakingBar(file)),
             mapped=mapped,
         )
+        if not self.groups:
+            return found
+        named = groups.parse(self.groups, found.spec.observation_dim)
+        return dataclasses.replace(found, spec=dataclasses.replace(found.spec, groups=named))
 
 
 @dataclass(frozen=True)

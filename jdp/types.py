@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jdp.distributions import ActionDistribution as ActionDistribution
 from jdp.distributions import Normal as Normal
 from jdp.distributions import TanhNormal as TanhNormal
+from jdp.errors import UserError
 
 PyTree = Any
 AnyArray = Any  # a jax array, or a numpy array on the host
@@ -69,6 +70,16 @@ class Spec:
     action_high: tuple[float, ...] | None = None
     # Gymnasium's EnvSpec as JSON, where settings or wrappers make the task another than its id's.
     env_spec: str | None = None
+    # Named parts of the observation and their entries, each in one part; () for those that the task is known
+    # to have (jdp.tasks.groups).
+    groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        named = sorted(entry for _, entries in self.groups for entry in entries)
+        if self.groups and named != list(range(self.observation_dim)):
+            told = ", ".join(f"{name}: {list(entries)}" for name, entries in self.groups)
+            last = self.observation_dim - 1
+            raise UserError(f"groups ({told}) must name each of the observation's entries 0 to {last} once")
 
     def task_actions(self, actions: AnyArray) -> AnyArray:
         """`[..., A]` within [-1, 1] in the units of the task, into whose box they are mapped."""

@@ -32,7 +32,10 @@ def observed_goal(task: Task) -> Task:
     """`task` whose observations `[O + G]` end with the goal; the same task where there are no goals."""
     if not task.spec.goal:
         return task
-    spec = replace(task.spec, observation_dim=task.spec.observation_dim + len(task.spec.goal), goal=())
+    seen = task.spec.observation_dim
+    width = seen + len(task.spec.goal)
+    groups = (*task.spec.groups, ("goal", tuple(range(seen, width)))) if task.spec.groups else ()
+    spec = replace(task.spec, observation_dim=width, goal=(), groups=groups)
     settings = (("task", task),)
     known = None if task.state_of is None else Bound(_state_of, settings)
     return Task(Bound(_reset, settings), Bound(_step, settings), spec, known)
