@@ -1,7 +1,7 @@
 """MoDE (Reuss et al. 2024, arXiv 2412.12953): goal-conditioned imitation by experts for noise levels."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -166,8 +166,10 @@ def denoiser(params: Params, seen: Array, config: MoDEConfig, spec: Spec) -> Den
 
 
 def presets(task: Task) -> Mapping[str, Preset]:
-    """The same settings for all datasets; the plumbing is seen with one block."""
-    return presets_of(MoDEConfig(), task, blocks=1)
+    """The same settings for all datasets; the plumbing is seen with one block, and two cores train two."""
+    found = presets_of(MoDEConfig(), task, blocks=1)
+    small = replace(found["cpu"].settings, features=128, blocks=2)
+    return found | {"cpu": replace(found["cpu"], settings=small, batch_size=128)}
 
 
 @register(
