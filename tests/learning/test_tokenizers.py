@@ -24,6 +24,11 @@ def chunks(key):
     return hidden + 0.4 * channel, channel
 
 
+@jax.jit
+def decode(params, latent, channel):
+    return tokenizers.decode(params, latent, channel, CONFIG, A)
+
+
 @pytest.fixture(scope="module")
 def trained():
     """Parameters, after 1000 steps of Adam."""
@@ -46,21 +51,21 @@ def trained():
 
 def test_two_numbers_and_the_channel_make_the_chunk(trained):
     """Without the channel's news it is off by what those are worth, .4."""
-    chunk, channel = chunks(jax.random.key(1))
-    mean, std = tokenizers.posterior(trained, chunk, CONFIG)
-    found = tokenizers.decode(trained, mean, channel, CONFIG, A)
+    chunk, channel = (np.asarray(x) for x in jax.jit(chunks)(jax.random.key(1)))
+    mean, std = jax.jit(lambda params: tokenizers.posterior(params, chunk, CONFIG))(trained)
+    found = np.asarray(decode(trained, mean, channel))
     assert np.abs(found - chunk).mean() < 0.03
     assert (np.asarray(std).max(axis=0) < 0.2 * np.asarray(mean).std(axis=0)).all()
-    silent = tokenizers.decode(trained, mean, jnp.zeros_like(channel), CONFIG, A)
+    silent = np.asarray(decode(trained, mean, np.zeros_like(channel)))
     assert np.abs(silent - chunk)[:, -1].mean() == pytest.approx(0.4, abs=0.1)
 
 
 def test_what_is_decoded_knows_the_channel_up_to_its_step(trained):
-    decode = jax.jit(lambda channel: tokenizers.decode(trained, jnp.ones((B, 2)), channel, CONFIG, A))
-    channel = chunks(jax.random.key(2))[1]
-    found = np.asarray(decode(channel))
+    channel, latent = np.asarray(jax.jit(chunks)(jax.random.key(2))[1]), np.ones((B, 2), np.float32)
+    found = np.asarray(decode(trained, latent, channel))
     for t in range(T - 1):
-        other = np.asarray(decode(channel.at[:, t + 1].add(9.0)))
+        later = (np.arange(T) == t + 1)[None, :, None]
+        other = np.asarray(decode(trained, latent, channel + 9 * later.astype(np.float32)))
         np.testing.assert_array_equal(other[:, : t + 1], found[:, : t + 1])
         assert np.abs(other - found)[:, t + 1].max() > 1e-2
 

@@ -15,6 +15,11 @@ from jdp.policies import make, rdp
 CONFIG = TINY["rdp"]
 
 
+@jax.jit
+def decode(state, latent, channel):
+    return tokenizers.decode(state.actor.ema, state.latents.inverse(latent), channel, CONFIG.tokenizer, 2)
+
+
 def played(act, state, policy, ticks):
     """Observations, actions and carries of `ticks` steps in 5 environments."""
     seen = np.random.default_rng(0).normal(size=(ticks, 5, 3)).astype(np.float32)
@@ -32,13 +37,12 @@ def test_in_closed_loop_actions_are_those_that_the_tokenizer_decodes():
     method, state, _, act = programs("rdp")
     state = state._replace(actor=state.actor._replace(ema=shaken(state.actor.ema)))
     seen, actions, carries = played(act, state, method.policy, 6)
-    channel = state.standardise(seen.swapaxes(0, 1))[..., 2:]
+    scale = jax.tree.map(np.asarray, state.standardise)
+    channel = ((seen - scale.mean) / scale.std)[..., 2:].swapaxes(0, 1)
     for begun in (0, 3):
         latents = [np.asarray(carry.chunk.queue) for carry in carries[begun : begun + 3]]
         assert all((z == latents[0][:, :1]).all() for z in latents)  # one for all steps
-        latent = state.latents.inverse(latents[0][:, 0])
-        now = channel[:, begun : begun + 3]
-        wanted = tokenizers.decode(state.actor.ema, latent, now, CONFIG.tokenizer, 2)
+        wanted = decode(state, latents[0][:, 0], channel[:, begun : begun + 3])
         np.testing.assert_allclose(actions[:, begun : begun + 3], np.clip(wanted, -1, 1), atol=1e-5)
     assert np.abs(carries[0].chunk.queue - carries[3].chunk.queue).min() > 1e-4
 
