@@ -41,21 +41,35 @@ class DiffusionTransformer(nn.Module):
         embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise, condition)
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
         hidden = hidden + positions(length, self.features).astype(hidden.dtype)[None]
+        return nn.Dense(channels, dtype=jnp.float32)(self.transform(hidden, embedding))
+
+    def transform(self, hidden: Array, embedding: Array, mask: Array | None = None) -> Array:
+        """`[B, T, features]`, what the blocks make of tokens of that shape.
+
+        Of a `mask` `[1, 1, T, T]` bool the last axis says which tokens each one attends to; None: all.
+        """
         for _ in range(self.blocks):
             # A branch that is taken from a cache uses none of its layers, which count the names nevertheless.
             gates = [_Gate(self.dtype) for _ in range(2)]
             modulate = [Modulate(self.dtype) for _ in range(2)]
             attention = nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)
             layers = [nn.Dense(width, dtype=self.dtype) for width in (4 * self.features, self.features)]
-            hidden = hidden + gates[0](self.attend(hidden, embedding, modulate[0], attention), embedding)
+            heard = self.attend(hidden, embedding, modulate[0], attention, mask)
+            hidden = hidden + gates[0](heard, embedding)
             hidden = hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
-        hidden = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
-        return nn.Dense(channels, dtype=jnp.float32)(hidden)
+        return Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
 
     @branch("attention")
-    def attend(self, hidden: Array, embedding: Array, modulate: Modulate, attention: nn.Module) -> Array:
+    def attend(
+        self,
+        hidden: Array,
+        embedding: Array,
+        modulate: Modulate,
+        attention: nn.Module,
+        mask: Array | None = None,
+    ) -> Array:
         """`[B, T, features]`, what the time steps tell one another, before its gate."""
-        return attention(modulate(_norm(hidden, self.dtype), embedding))  # type: ignore[operator]
+        return attention(modulate(_norm(hidden, self.dtype), embedding), mask=mask)  # type: ignore[operator]
 
     @branch("feed_forward")
     def think(self, hidden: Array, embedding: Array, modulate: Modulate, layers: list[nn.Dense]) -> Array:

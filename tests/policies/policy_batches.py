@@ -8,6 +8,7 @@ import numpy as np
 
 from jdp.data import SegmentRows
 from jdp.data.segments import FAR
+from jdp.learning.tokenizers import TokenizerConfig
 from jdp.policies import make
 from jdp.policies.beso import BESOConfig
 from jdp.policies.diffusion_drive import DiffusionDriveConfig
@@ -17,15 +18,18 @@ from jdp.policies.ebt import EBTConfig
 from jdp.policies.edp import EDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
+from jdp.policies.implicit_rdp import ImplicitRDPConfig
 from jdp.policies.mode import MoDEConfig
 from jdp.policies.nomad import NoMaDConfig
+from jdp.policies.rdp import RDPConfig
 from jdp.policies.rti import RTIConfig
 from jdp.policies.seed_policy import SeedPolicyConfig
 from jdp.policies.streaming import StreamingConfig
 from jdp.policies.two_hot import TwoHotConfig
 from jdp.types import Method, Segments, Spec
 
-SPEC, GOALS = Spec(3, 2), Spec(3, 2, goal=(0, 1))
+GROUPS = (("position", (0, 1)), ("velocity", (2,)))
+SPEC, GOALS = Spec(3, 2, groups=GROUPS), Spec(3, 2, goal=(0, 1), groups=GROUPS)
 ROWS = 64
 ACTOR = {"features": 32, "blocks": 1, "learning_rate": 3e-3, "steps": 800, "ema": 0.99}
 CRITIC = {"critic_hidden": (32, 32), "critic_learning_rate": 3e-3, "tau": 0.1, "discount": 0.9}
@@ -43,6 +47,8 @@ TINY: dict[str, Any] = {
     "rti": RTIConfig(chunk=4, **{**ACTOR, "features": 64}),
     "streaming": StreamingConfig(chunk=4, execute=2, sigma_max=20.0, **{**ACTOR, "features": 64}),
     "ebt": EBTConfig(chunk=2, execute=2, hidden=(16, 16), most_steps=3, learning_rate=3e-3, steps=800),
+    "rdp": RDPConfig(chunk=4, execute=3, tokenizer=TokenizerConfig(latent=2, encoder=16, decoder=8), **ACTOR),
+    "implicit_rdp": ImplicitRDPConfig(chunk=4, execute=3, heads=2, sampling_steps=2, **ACTOR),
     "two_hot": TwoHotConfig(bins=5, hidden=(32,), learning_rate=3e-3),
 }
 

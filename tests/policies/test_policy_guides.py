@@ -174,5 +174,5 @@ def test_equal_guides_are_one_policy_and_what_cannot_be_guided_is_refused():
     for wrong in ({"guide": guide, "history": 0}, {"history": 2}):
         with pytest.raises(UserError, match="history is"):
             make(TINY["beso"], GOALS, **wrong)
-    assert set(TINY) - set(GUIDED) == {"ebt", "fql", "two_hot"}  # those have no denoiser
+    assert set(TINY) - set(GUIDED) == {"ebt", "fql", "rdp", "two_hot"}  # none of actions
     assert actions.ActorConfig().sigma_data == 0.5
