@@ -15,6 +15,7 @@ from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
 from jdp.policies.ebt import EBTConfig
 from jdp.policies.edp import EDPConfig
+from jdp.policies.fdp import FDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
 from jdp.policies.mode import MoDEConfig
@@ -25,7 +26,8 @@ from jdp.policies.streaming import StreamingConfig
 from jdp.policies.two_hot import TwoHotConfig
 from jdp.types import Method, Segments, Spec
 
-SPEC, GOALS = Spec(3, 2), Spec(3, 2, goal=(0, 1))
+SPEC = Spec(3, 2, groups=(("position", (0, 1)), ("velocity", (2,))))
+GOALS = Spec(3, 2, goal=(0, 1), groups=(("position", (0, 1)), ("velocity", (2,))))
 ROWS = 64
 ACTOR = {"features": 32, "blocks": 1, "learning_rate": 3e-3, "steps": 800, "ema": 0.99}
 CRITIC = {"critic_hidden": (32, 32), "critic_learning_rate": 3e-3, "tau": 0.1, "discount": 0.9}
@@ -39,6 +41,7 @@ TINY: dict[str, Any] = {
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
+    "fdp": FDPConfig(chunk=2, execute=2, sampling_steps=2, **ACTOR),
     "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
     "rti": RTIConfig(chunk=4, **{**ACTOR, "features": 64}),
     "streaming": StreamingConfig(chunk=4, execute=2, sigma_max=20.0, **{**ACTOR, "features": 64}),
