@@ -111,10 +111,14 @@ def steered(
     goal: Array,
     scale: Coordinates,
     candidates: int = 1,
+    *,
+    width: int | None = None,
+    clip: Callable[[Denoiser], Denoiser] = clipped,
 ) -> Denoiser:
     """`denoiser` of actions `[B * candidates, T * A]`, where `guide` takes it; without a guide itself.
 
-    The guide sees one of chunks `[B * candidates, T, A]`; what comes of it is clipped.
+    The guide sees one of chunks `[B * candidates, T, A]`; what comes of it is clipped by `clip`. With
+    a `width` it sees one of rows `[B * candidates, T, width]`, as `scale` says.
     """
     if guide is None:
         return denoiser
@@ -124,7 +128,7 @@ def steered(
     chunks = guided(own, guide, context, candidates)
     if chunks is own:  # it steers nothing, and shall not move a rounding either
         return denoiser
-    return clipped(bind(_of_vectors, chunks, dim=scale.action.mean.shape[0]))
+    return clip(bind(_of_vectors, chunks, dim=width or scale.action.mean.shape[0]))
 
 
 def candidates(
