@@ -106,9 +106,12 @@ def test_groups_that_are_not_there_are_refused_and_a_trained_one_is_played_warm(
     assert rti.warm(make(CONFIG, GOALS).policy, 2).act is not None
 
 
-# --- a Gaussian toy: two groups say the same thing, each with noise of its own --------------------------
+# --- a Gaussian toy: both groups tell the same number, as precisely; few rows to learn from ------------
 
-TOY, NOISE, STEPS, COUNT = Spec(2, 1, groups=(("position", (0,)), ("velocity", (1,)))), 0.1, 600, 4096
+RICH = 8  # entries of the second group
+TOY = Spec(1 + RICH, 1, groups=(("position", (0,)), ("velocity", tuple(range(1, 1 + RICH)))))
+NOISE = np.array([0.1] + RICH * [0.1 * RICH**0.5], np.float32)
+FEW, STEPS, COUNT = 64, 600, 4096
 NET = {
     "chunk": 1,
     "execute": 1,
@@ -121,12 +124,13 @@ NET = {
 
 
 def cloned(key, count):
-    """Segments `[count]` in which what is seen is z + .1 n, twice, and the action .4 z + .05 n; and z."""
-    z, *noise = jax.random.normal(key, (4, count))
-    seen, none = z[:, None] + NOISE * jnp.stack(noise[:2], axis=1), jnp.zeros((count, 1))
-    action = (0.4 * z + 0.05 * noise[2])[:, None]
+    """Segments `[count]` in which all that is seen is z with noise, and the action .4 z + .05 n; and z."""
+    keys = named_keys(key, "z", "seen", "action")
+    z, noise = jax.random.normal(keys["z"], (count, 1)), jax.random.normal(keys["seen"], (count, 1 + RICH))
+    seen, none = z + NOISE[None] * noise, jnp.zeros((count, 1))
+    action = 0.4 * z + 0.05 * jax.random.normal(keys["action"], (count, 1))
     far = jnp.full(count, FAR, jnp.int32)
-    return Segments(seen[:, None], action[:, None], none, none, none, jnp.zeros((count, 0)), far), z
+    return Segments(seen[:, None], action[:, None], none, none, none, jnp.zeros((count, 0)), far), z[:, 0]
 
 
 def off(z, said):
@@ -134,19 +138,25 @@ def off(z, said):
     return float(jnp.sqrt(jnp.mean(jnp.square(said - z))))
 
 
-def errors(config, seed):
-    """Of the mean action, after training: as the data are, and with the second group of other rows."""
-    method = make(config, TOY)
-    batch, z = cloned(jax.random.key(99), COUNT)
+def corrupted(seen):
+    """Observations `[B, 1, O]`, whose second group is that of other rows."""
+    return seen.at[..., 1:].set(seen[::-1, :, 1:])
 
-    def learn(state, key):
-        keys = named_keys(key, "batch", "update")
-        return method.learner.update(keys["update"], state, cloned(keys["batch"], 256)[0])
+
+def errors(config, seed):
+    """Of the mean action, after training on few rows: on new ones as the data are, and corrupted."""
+    method, keys = make(config, TOY), named_keys(jax.random.key(seed), "rows", "first", "learn")
+    (pool, _), (new, z) = cloned(keys["rows"], FEW), cloned(jax.random.key(99), COUNT)
 
     @jax.jit
-    def trained(key):
-        state = method.learner.init(jax.random.fold_in(key, 0), rows_of(batch))
-        return jax.lax.scan(learn, state, jax.random.split(jax.random.fold_in(key, 1), STEPS))[0]
+    def trained():
+        def learn(state, key):
+            keys = named_keys(key, "rows", "update")
+            at = jax.random.randint(keys["rows"], (FEW,), 0, FEW)
+            return method.learner.update(keys["update"], state, jax.tree.map(lambda x: x[at], pool))
+
+        state = method.learner.init(keys["first"], rows_of(pool))
+        return jax.lax.scan(learn, state, jax.random.split(keys["learn"], STEPS))[0]
 
     @jax.jit
     def mean(state, seen):
@@ -155,24 +165,25 @@ def errors(config, seed):
         sigma = jnp.asarray(5.0)  # a hundred standard deviations of actions: what is denoised says nothing
         return denoiser(sigma * jax.random.normal(jax.random.key(3), (COUNT, 1)), sigma)[:, 0] / 0.4
 
-    state, seen = trained(jax.random.key(seed)), batch.observation
-    return [off(z, mean(state, x)) for x in (seen, seen.at[:, :, 1].set(seen[::-1, :, 1]))]
+    state = trained()
+    return [off(z, mean(state, seen)) for seen in (new.observation, corrupted(new.observation))]
 
 
 @pytest.mark.slow
 def test_what_is_seen_first_is_trusted_where_the_rest_is_corrupted():
-    """At equal updates; both groups say as much, and what learns from both at once relies on both alike.
+    """At equal updates, beside a diffusion policy that sees all; in closed form E[z | all] is .07 off.
 
-    Of three seeds the errors are .10 to .12 and .54 to .59, those of a diffusion policy .10 and .67 to .78.
+    Of three seeds the errors are .17 to .20 and, corrupted, .28 to .51; the other policy's .15 to .18 and .75
+    to 1.09.
     """
-    batch, z = cloned(jax.random.key(99), COUNT)
-    seen, shrunk = batch.observation[:, 0], NOISE**2 / 2
-    best = off(z, seen.mean(1) / (1 + shrunk))  # E[z | both], .07
-    wrong = off(
-        z, (seen[:, 0] + seen[::-1, 1]) / 2 / (1 + shrunk)
-    )  # as it errs where the second is corrupted
-    joint, corrupted = errors(DiffusionPolicyConfig(**NET), 0)
+    new, z = cloned(jax.random.key(99), COUNT)
+    both = [
+        (x[:, 0, 0] + x[:, 0, 1:].mean(1)) / (2 + 0.1**2)
+        for x in (new.observation, corrupted(new.observation))
+    ]
+    best, wrong = (off(z, x) for x in both)
+    joint, joint_corrupted = errors(DiffusionPolicyConfig(**NET), 0)
     own, own_corrupted = errors(FDPConfig(**NET), 0)
-    assert joint < best + 0.04 and own < joint + 0.03
-    assert corrupted == pytest.approx(wrong, rel=0.2)
-    assert own_corrupted < 0.9 * corrupted
+    assert best < joint and own < 1.3 * joint
+    assert own_corrupted < 0.7 * joint_corrupted
+    assert own_corrupted < wrong < joint_corrupted
