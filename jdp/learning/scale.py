@@ -64,6 +64,20 @@ class StepScale(NamedTuple):
         return present[:, None], integrated(x)
 
 
+class JointScale(NamedTuple):
+    """As `ActionScale`, of rows `[B, 1, D]` that hold a chunk of actions, and then what it leads to."""
+
+    observation: Affine  # [O]
+    action: Affine  # [A], the identity
+    sigma_data: float  # standard deviation that the denoiser takes entries to have
+    outcome: Affine  # [E], of what it leads to
+
+    def rows(self, x: Array, present: Array) -> tuple[Array, Array]:
+        """The present `[B, 1, O]` and the actions `[B, T, A]`."""
+        actions = x[:, 0, : x.shape[-1] - self.outcome.mean.shape[0]]
+        return present[:, None], actions.reshape(x.shape[0], -1, self.action.mean.shape[0])
+
+
 def fit_scale(rows: SegmentRows) -> Scale:
     """The statistics of a dataset's rows."""
     value = fit_affine(jnp.asarray(rows.value)[..., None], floor=FLOOR, where=~absorbing(rows))

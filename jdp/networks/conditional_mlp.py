@@ -1,6 +1,6 @@
 """A residual MLP of noisy vectors that sees a condition beside them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,39 +9,34 @@ from jax import Array
 
 from jdp.networks.branches import branch
 from jdp.networks.layers import Modulate, NoiseEmbedding, Precision, dtype_of
-from jdp.types import Bound, Network, Params
+from jdp.types import Bound, Network, Params, PyTree
 
 EMBEDDING = 64  # width of the embedding of one level
 
 
-class ConditionalMLP(nn.Module):
-    """`(x [B, D], c_noise [B] or [B, D], condition [B, C]) -> [B, D]`.
-
-    The condition enters beside `x`, and with the noise levels through FiLM (arXiv 1709.07871) in every
-    block. `groups` holds the entry of `x` where each group of entries with one common level begins: that
-    entry's level is embedded for the whole group, so the network knows every group's level precisely.
-    """
+class ResidualStream(nn.Module):
+    """What leads through the residual blocks of `ConditionalMLP`; a module's compact method calls it."""
 
     features: int = 256
     blocks: int = 3
     groups: tuple[int, ...] = (0,)
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Array, c_noise: Array, condition: Array) -> Array:
+    def stream(self, x: Array, c_noise: Array, condition: Array, added: Sequence[Array] = ()) -> list[Array]:
+        """`[B, features]` before the first block and after each, to which `added` has one more each."""
         batch, dtype = x.shape[0], self.dtype
         levels = c_noise[:, None] if c_noise.ndim == 1 else c_noise[:, jnp.array(self.groups)]
         levels = jnp.broadcast_to(levels, (batch, len(self.groups)))
         embedding = NoiseEmbedding(min(EMBEDDING, self.features), dtype=dtype)(levels).reshape(batch, -1)
         embedding = jnp.concatenate([embedding, condition.astype(dtype)], axis=-1)
         embedding = nn.silu(nn.Dense(self.features, dtype=dtype)(embedding))
-        hidden = nn.Dense(self.features, dtype=dtype)(jnp.concatenate([x, condition], axis=-1))
-        for _ in range(self.blocks):  # layers are made though a cache may stand for them: names count
+        hidden = [nn.Dense(self.features, dtype=dtype)(jnp.concatenate([x, condition], axis=-1))]
+        for i in range(self.blocks):  # layers are made though a cache may stand for them: names count
             first = (nn.LayerNorm(dtype=dtype), Modulate(dtype))
             layers = [nn.Dense(self.features, dtype=dtype) for _ in range(2)]
-            hidden = hidden + self.think(hidden, embedding, first, layers)
-        last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=jnp.float32)
-        return last(nn.silu(hidden))
+            after = hidden[-1] + self.think(hidden[-1], embedding, first, layers)
+            hidden.append(after + added[i] if added else after)
+        return hidden
 
     @branch("feed_forward")
     def think(
@@ -54,6 +49,22 @@ class ConditionalMLP(nn.Module):
         """`[B, features]`, two layers of what was modulated."""
         norm, modulate = first
         return layers[1](nn.silu(layers[0](nn.silu(modulate(norm(hidden), embedding)))))
+
+
+class ConditionalMLP(ResidualStream):
+    """`(x [B, D], c_noise [B] or [B, D], condition [B, C]) -> [B, D]`.
+
+    The condition enters beside `x`, and with the noise levels through FiLM (arXiv 1709.07871) in every
+    block. `groups` holds the entry of `x` where each group of entries with one common level begins: that
+    entry's level is embedded for the whole group, so the network knows every group's level precisely.
+    Another network may have something `added` to what each block says, `[B, features]` each.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, c_noise: Array, condition: Array, added: Sequence[Array] = ()) -> Array:
+        hidden = self.stream(x, c_noise, condition, added)[-1]
+        last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=jnp.float32)
+        return last(nn.silu(hidden))
 
 
 def _init(key: Array, x: Array, c_noise: Array, condition: Array, *, module: nn.Module) -> Params:
@@ -72,7 +83,9 @@ def conditional_mlp(
     return Network(Bound(_init, settings), Bound(_apply, settings))
 
 
-def _conditioned(both: tuple[Params, Array], x: Array, c_noise: Array, *, apply: Callable[..., Any]) -> Array:
+def _conditioned(
+    both: tuple[Params, PyTree], x: Array, c_noise: Array, *, apply: Callable[..., Any]
+) -> Array:
     params, condition = both
     return apply(params, x, c_noise, condition)
 

@@ -55,7 +55,7 @@ def levels(key: Array, count: int, config: ActorConfig) -> Array:
 def imitation_loss(
     key: Array, params: Params, seen: PyTree, x0: Array, sigma: Array, keep: Array, config: ActorConfig
 ) -> Array:
-    """The loss of actions `x0` `[B, D]` at levels `sigma` `[B]` or `[B, D]`, given `seen` `[B, C]`.
+    """The loss of actions `x0` `[B, D]` at levels `sigma` `[B]` or `[B, D]`, given conditions `seen`.
 
     The mean is over the rows `keep` `[B]`. `seen` may also be whatever else `config.network()` takes for a
     condition. The key is consumed.
@@ -85,7 +85,7 @@ def clipped_path(denoiser: Denoiser, length: int) -> Partial:
 
 
 def denoiser(params: Params, seen: PyTree, config: ActorConfig) -> Partial:
-    """The clipped denoiser of actions given conditions `seen` `[B, C]`, or as `imitation_loss` has them."""
+    """The denoiser of actions given conditions `seen`, `[B, C]` or as the network takes them, clipped."""
     return clipped(config.trains().denoiser(conditioned(config.network().apply), (params, seen)))
 
 
@@ -112,10 +112,14 @@ def steered(
     goal: Array,
     scale: Coordinates,
     candidates: int = 1,
+    *,
+    width: int | None = None,
+    clip: Callable[[Denoiser], Denoiser] = clipped,
 ) -> Denoiser:
     """`denoiser` of actions `[B * candidates, T * A]`, where `guide` takes it; without a guide itself.
 
-    The guide sees one of chunks `[B * candidates, T, A]`; what comes of it is clipped.
+    The guide sees one of chunks `[B * candidates, T, A]`; what comes of it is clipped by `clip`. With
+    a `width` it sees one of rows `[B * candidates, T, width]`, as `scale` says.
     """
     if guide is None:
         return denoiser
@@ -125,7 +129,7 @@ def steered(
     chunks = guided(own, guide, context, candidates)
     if chunks is own:  # it steers nothing, and shall not move a rounding either
         return denoiser
-    return clipped(bind(_of_vectors, chunks, dim=scale.action.mean.shape[0]))
+    return clip(bind(_of_vectors, chunks, dim=width or scale.action.mean.shape[0]))
 
 
 def candidates(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ from jdp.types import (
     Spec,
     where_rows,
 )
+
+S = TypeVar("S", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,8 @@ def init(key: Array, rows: SegmentRows, *, config: ChunkConfig, spec: Spec, extr
     return CloneState(averaged.begin(config.optimiser(), params), observation_affine(rows.observation))
 
 
-def imitate(
-    state: CloneState, loss: Callable[[Params], Array], config: ChunkConfig
-) -> tuple[CloneState, Metrics]:
-    """One step on the scalar `loss(params)`."""
+def imitate(state: S, loss: Callable[[Params], Array], config: ChunkConfig) -> tuple[S, Metrics]:
+    """One step on the scalar `loss(params)`, of a `CloneState` or what has an `actor` as it does."""
 
     def with_metrics(params: Params) -> tuple[Array, Metrics]:
         value = loss(params)

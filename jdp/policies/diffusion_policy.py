@@ -29,6 +29,7 @@ from jdp.types import (
     Method,
     Metrics,
     Params,
+    PyTree,
     Segments,
     Spec,
     named_keys,
@@ -106,8 +107,8 @@ class DiffusionPolicyConfig(ChunkConfig):
         return FlowSampling(found.sampler, found.steps) if self.formulation == "flow" else found
 
 
-def of_steps(params: Params, seen: Array, *, config: DiffusionPolicyConfig) -> Denoiser:
-    """The denoiser of steps `[B, chunk * A]` given conditions `seen` `[B, C]`; actions stay in the box."""
+def of_steps(params: Params, seen: PyTree, *, config: DiffusionPolicyConfig) -> Denoiser:
+    """The denoiser of steps `[B, chunk * A]` given conditions `seen`; actions stay in the box."""
     own = config.trains().denoiser(conditioned(config.network().apply), (params, seen))
     return actions.clipped_path(own, config.chunk)
 

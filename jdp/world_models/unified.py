@@ -15,7 +15,6 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion import losses
-from jdp.errors import UserError
 from jdp.networks.conditional_mlp import conditioned
 from jdp.registry import register
 from jdp.types import (
@@ -34,7 +33,7 @@ from jdp.world_models import diffusion
 from jdp.world_models.coordinates import Statistics, decode_outcome, encode_change, encode_outcome
 from jdp.world_models.diffusion import DiffusionModelConfig, DiffusionModelState
 from jdp.world_models.history import History, HistoryDraw, as_history, present
-from jdp.world_models.parts import Parts, conditional, parts
+from jdp.world_models.parts import Parts, check_shares, conditional, entrywise, levels_apart, parts
 from jdp.world_models.termination import Rule
 
 
@@ -52,11 +51,7 @@ class UnifiedConfig(DiffusionModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (self.clean >= 0 and self.noised >= 0 and self.clean + self.noised <= 1):
-            raise UserError(
-                "UnifiedConfig needs shares clean and noised that are not negative and sum to at most 1, "
-                f"not {self.clean} and {self.noised}"
-            )
+        check_shares(self)
 
 
 class Unified(NamedTuple):
@@ -102,19 +97,11 @@ def levels(key: Array, config: UnifiedConfig, spec: Spec, count: int) -> Array:
     the rest, as in `inverse`.
     """
     keys = named_keys(key, "level", "kind", "reward")
-    noisy = jnp.exp(config.p_mean + config.p_std * jax.random.normal(keys["level"], (count, 2)))
-    kind = jax.random.uniform(keys["kind"], (count, 2))
-    level = jnp.where(kind < config.clean, 0.0, noisy)
-    level = jnp.where(kind > 1 - config.noised, config.sigma_max, level)
+    level = levels_apart(keys, count, 2, config)
     reward = jax.random.uniform(keys["reward"], (count,)) < config.noised
     reward = jnp.where(reward, config.sigma_max, level[:, 1])
-    entries = (spec.action_dim, spec.observation_dim, 2)
-    return jnp.repeat(
-        jnp.concatenate([level, reward[:, None]], axis=1),
-        np.array(entries),
-        axis=1,
-        total_repeat_length=sum(entries),
-    )
+    widths = (spec.action_dim, spec.observation_dim, 2)
+    return entrywise(jnp.concatenate([level, reward[:, None]], axis=1), widths)
 
 
 def _decode_action(s: Statistics, x: Array) -> Array:

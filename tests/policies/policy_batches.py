@@ -16,11 +16,13 @@ from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
 from jdp.policies.ebt import EBTConfig
 from jdp.policies.edp import EDPConfig
+from jdp.policies.fdp import FDPConfig
 from jdp.policies.fql import FQLConfig
 from jdp.policies.idql import IDQLConfig
 from jdp.policies.implicit_rdp import ImplicitRDPConfig
 from jdp.policies.mode import MoDEConfig
 from jdp.policies.nomad import NoMaDConfig
+from jdp.policies.pad import PADConfig
 from jdp.policies.rdp import RDPConfig
 from jdp.policies.rti import RTIConfig
 from jdp.policies.seed_policy import SeedPolicyConfig
@@ -43,6 +45,8 @@ TINY: dict[str, Any] = {
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
+    "fdp": FDPConfig(chunk=2, execute=2, sampling_steps=2, **ACTOR),
+    "pad": PADConfig(chunk=2, execute=2, ahead=(1,), **ACTOR),
     "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
     "rti": RTIConfig(chunk=4, **{**ACTOR, "features": 64}),
     "streaming": StreamingConfig(chunk=4, execute=2, sigma_max=20.0, **{**ACTOR, "features": 64}),

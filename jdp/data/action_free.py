@@ -1,0 +1,66 @@
+"""Experience without actions, as of videos: an action that nobody knows is NaN."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jax import Array
+
+from jdp.data.episodes import Episodes
+from jdp.errors import UserError
+from jdp.types import Draw, PyTree
+
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it lie evenly on the circle
+
+
+def with_actions(count: int, share: float) -> np.ndarray:
+    """`[count]` bool, the episodes that keep their actions: a `share` of them, spread evenly.
+
+    Each is told by its number alone, and those of a smaller share are among those of a larger one.
+    """
+    return (GOLDEN * np.arange(1, count + 1)) % 1.0 < share
+
+
+def without_actions(episodes: Episodes, share: float) -> Episodes:
+    """`episodes`, of which all but a `share` have no actions (NaN).
+
+    Methods that do not ask for such episodes refuse them by their loss, which is not finite.
+
+    Raises:
+        UserError: if none would have any.
+    """
+    known = with_actions(len(episodes.starts), share)
+    if not known.any():
+        raise UserError(
+            f"{episodes.origin.name}: a share of {share} of {len(known)} episodes is none with actions: "
+            "take a larger one"
+        )
+    rows = np.repeat(known, episodes.lengths)[:, None]
+    return replace(episodes, actions=np.where(rows, episodes.actions, np.float32(np.nan)))
+
+
+@dataclass(frozen=True)
+class ActionShareDraw:
+    """What `draw` draws (a `jdp.types.Draw`) of `without_actions(episodes, share)`."""
+
+    draw: Draw
+    share: float
+
+    def prepare(self, episodes: Episodes) -> PyTree:
+        """The rows of `draw`."""
+        return self.draw.prepare(without_actions(episodes, self.share))
+
+    def view(self, rows: PyTree) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.view(rows)
+
+    def tables(self, rows: PyTree) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.tables(rows)
+
+    def locate(self, key: Array, tables: PyTree, batch_size: int) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.locate(key, tables, batch_size)
+
+    def take(self, rows: PyTree, located: PyTree) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.take(rows, located)
