@@ -14,7 +14,7 @@ from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
 from jdp.planners.assembly import as_planned, method, plan_of
 from jdp.planners.denoising import denoising
-from jdp.planners.drawing import Drawn, denoiser_and_value, draw, draw_candidates
+from jdp.planners.drawing import Drawn, best, denoiser_and_value, draw, draw_candidates
 from jdp.planners.following import Following, Planned, Planner, follow
 from jdp.planners.levels import Learned, Lesson, Level, Steering
 from jdp.planners.parts import Parts, encode, first_weights, learn_inverse, outcome, parts_of, study
@@ -42,6 +42,7 @@ __all__ = [
     "SteeredConfig",
     "Steering",
     "as_planned",
+    "best",
     "cost_guide",
     "denoiser_and_value",
     "denoising",

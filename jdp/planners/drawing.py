@@ -71,6 +71,14 @@ def draw_candidates(
     return x0, jnp.zeros(last.shape[0]) if value is None else value(last, jnp.zeros(last.shape[:1]))
 
 
+def best(level: Level, x0: Array, score: Array) -> Drawn:
+    """Of every `candidates` plans of `draw_candidates` the one of the highest `score` `[B * candidates]`."""
+    if not level.trace:
+        return Drawn(*choose(x0, score, level.candidates), None)
+    chain = jax.vmap(lambda x: choose(x, score, level.candidates)[0])(x0)
+    return Drawn(chain[-1], choose(x0[-1], score, level.candidates)[1], chain)
+
+
 def draw(
     key: Array,
     level: Level,
@@ -80,8 +88,4 @@ def draw(
     context: Context,
 ) -> Drawn:
     """The most valued of `draw_candidates`, whose arguments these are; without a value the first."""
-    x0, score = draw_candidates(key, level, own, known, previous, context)
-    if not level.trace:
-        return Drawn(*choose(x0, score, level.candidates), None)
-    chain = jax.vmap(lambda x: choose(x, score, level.candidates)[0])(x0)
-    return Drawn(chain[-1], choose(x0[-1], score, level.candidates)[1], chain)
+    return best(level, *draw_candidates(key, level, own, known, previous, context))

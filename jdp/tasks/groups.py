@@ -32,6 +32,11 @@ def groups_of(spec: Spec) -> Groups:
     return tuple((part, entries) for part, entries in found if entries)
 
 
+def is_body(spec: Spec) -> bool:
+    """Whether the task moves one of MuJoCo's bodies, whose torso's height or first angle stands first."""
+    return (spec.env_id or "").partition("-")[0] in _BODIES
+
+
 def group(spec: Spec, name: str) -> tuple[int, ...]:
     """The entries of the group `name`.
 
