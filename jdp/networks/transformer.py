@@ -42,13 +42,21 @@ class DiffusionTransformer(nn.Module):
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
         hidden = hidden + positions(length, self.features).astype(hidden.dtype)[None]
         for _ in range(self.blocks):
-            # A branch that is taken from a cache uses none of its layers, which count the names nevertheless.
-            gates = [_Gate(self.dtype) for _ in range(2)]
-            modulate = [Modulate(self.dtype) for _ in range(2)]
             attention = nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)
-            layers = [nn.Dense(width, dtype=self.dtype) for width in (4 * self.features, self.features)]
-            hidden = hidden + gates[0](self.attend(hidden, embedding, modulate[0], attention), embedding)
-            hidden = hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
+            hidden = self.block(hidden, embedding, attention)
+        return self.read(hidden, embedding, channels)
+
+    def block(self, hidden: Array, embedding: Array, attention: nn.Module) -> Array:
+        """`[B, T, features]` of the same: attention and two layers; called within `__call__` alone."""
+        # A branch that is taken from a cache uses none of its layers, which count the names nevertheless.
+        gates = [_Gate(self.dtype) for _ in range(2)]
+        modulate = [Modulate(self.dtype) for _ in range(2)]
+        layers = [nn.Dense(width, dtype=self.dtype) for width in (4 * self.features, self.features)]
+        hidden = hidden + gates[0](self.attend(hidden, embedding, modulate[0], attention), embedding)
+        return hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
+
+    def read(self, hidden: Array, embedding: Array, channels: int) -> Array:
+        """`[B, T, channels]`, what the tokens say at last; called within `__call__` alone."""
         hidden = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
         return nn.Dense(channels, dtype=jnp.float32)(hidden)
 

@@ -1,6 +1,6 @@
 """MoDE (Reuss et al. 2024, arXiv 2412.12953): goal-conditioned imitation by experts for noise levels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,6 +16,7 @@ from jdp.learning.fitting import falling_rates
 from jdp.networks import from_module
 from jdp.networks.conditional_mlp import conditioned
 from jdp.networks.experts import ExpertTransformer, Fused, fuse, fused, load_balance, routes
+from jdp.networks.flat import flattened, of_flat
 from jdp.networks.layers import dtype_of
 from jdp.policies import actions, beso, chunks
 from jdp.policies.beso import BESOConfig
@@ -76,9 +77,7 @@ class MoDEConfig(BESOConfig):
     def network(self, groups: tuple[int, ...] = (0,)) -> Network:
         """Of flat chunks `[B, chunk * A]`, seeing a condition `[B, C]`."""
         del groups
-        module = self.module()
-        begin = Bound(_begin, (("chunk", self.chunk), ("module", module)))
-        return Network(begin, _flat(self, from_module(module).apply))
+        return flattened(from_module(self.module()), self.chunk)
 
     def optimiser(self) -> optax.GradientTransformation:
         """AdamW on the cosine."""
@@ -87,27 +86,10 @@ class MoDEConfig(BESOConfig):
         )
 
 
-def _begin(
-    key: Array, x: Array, c_noise: Array, condition: Array, *, module: ExpertTransformer, chunk: int
-) -> Params:
-    return module.init(key, x.reshape(x.shape[0], chunk, -1), c_noise, condition)
-
-
-def _apply(
-    params: Any, x: Array, c_noise: Array, condition: Array, *, apply: Callable[..., Array], chunk: int
-):
-    """`apply` of chunks `[B, T, A]` as one of flat ones `[B, T * A]`."""
-    return apply(params, x.reshape(x.shape[0], chunk, -1), c_noise, condition).reshape(x.shape)
-
-
 def _drawn(both: tuple[Params, Array], *seen: Array, module: ExpertTransformer) -> Any:
     """The network with experts that are drawn by a key, as in training."""
     params, key = both
     return module.apply(params, *seen, rngs={"router": key})
-
-
-def _flat(config: MoDEConfig, apply: Callable[..., Any]) -> Bound:
-    return Bound(_apply, (("apply", apply), ("chunk", config.chunk)))
 
 
 def _init(key: Array, rows: SegmentRows, *, config: MoDEConfig, spec: Spec) -> CloneState:
@@ -121,7 +103,7 @@ def _update(
     keys = named_keys(key, "level", "noise", "drop", "router")
     seen, chunk, keep, sigma = beso.lesson(keys, state.standardise, batch, config, spec)
     form, module, weight = config.trains(), config.module(), share_of(keep, chunk.dtype)
-    apply = conditioned(_flat(config, Bound(_drawn, (("module", module),))))
+    apply = conditioned(of_flat(Bound(_drawn, (("module", module),)), config.chunk))
 
     def loss(params: Params) -> tuple[Array, Metrics]:
         both = ((params, keys["router"]), seen)
@@ -154,7 +136,7 @@ def _own(params: Any, seen: Array, config: MoDEConfig) -> Denoiser:
     """`actions.denoiser`, also of joined experts."""
     if not isinstance(params, Fused):
         return actions.denoiser(params, seen, config)
-    apply = conditioned(_flat(config, fused(config.module())))
+    apply = conditioned(of_flat(fused(config.module()), config.chunk))
     return actions.clipped(config.trains().denoiser(apply, (params, seen)))
 
 
