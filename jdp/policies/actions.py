@@ -19,7 +19,7 @@ from jdp.learning.scale import ActionScale, clip_action
 from jdp.learning.vector_diffusion import VectorDiffusionConfig
 from jdp.networks.conditional_mlp import conditioned
 from jdp.policies.relabelled import share_of
-from jdp.types import Coordinates, Denoiser, Guide, Params, Spec, bind, expand
+from jdp.types import Coordinates, Denoiser, Guide, Params, PyTree, Spec, bind, expand
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ def levels(key: Array, count: int, config: ActorConfig) -> Array:
 
 
 def imitation_loss(
-    key: Array, params: Params, seen: Array, x0: Array, sigma: Array, keep: Array, config: ActorConfig
+    key: Array, params: Params, seen: PyTree, x0: Array, sigma: Array, keep: Array, config: ActorConfig
 ) -> Array:
     """The loss of actions `x0` `[B, D]` at levels `sigma` `[B]` or `[B, D]`, given `seen` `[B, C]`.
+
+    (Or given whatever pytree the network of `config` is shown.)
 
     The mean is over the rows `keep` `[B]`. The key is consumed.
     """
@@ -83,8 +85,8 @@ def clipped_path(denoiser: Denoiser, length: int) -> Partial:
     return bind(_clipped_path, denoiser, length=length)
 
 
-def denoiser(params: Params, seen: Array, config: ActorConfig) -> Partial:
-    """The denoiser of actions given conditions `seen` `[B, C]`, clipped."""
+def denoiser(params: Params, seen: PyTree, config: ActorConfig) -> Partial:
+    """The denoiser of actions given conditions `seen` `[B, C]`, or a pytree, clipped."""
     return clipped(config.trains().denoiser(conditioned(config.network().apply), (params, seen)))
 
 

@@ -10,6 +10,7 @@ from jdp.data import SegmentRows
 from jdp.data.segments import FAR
 from jdp.policies import make
 from jdp.policies.beso import BESOConfig
+from jdp.policies.diffuser_actor import DiffuserActorConfig
 from jdp.policies.diffusion_drive import DiffusionDriveConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
@@ -25,7 +26,8 @@ from jdp.policies.streaming import StreamingConfig
 from jdp.policies.two_hot import TwoHotConfig
 from jdp.types import Method, Segments, Spec
 
-SPEC, GOALS = Spec(3, 2), Spec(3, 2, goal=(0, 1))
+GROUPS = (("position", (0, 1)), ("velocity", (2,)))
+SPEC, GOALS = Spec(3, 2, groups=GROUPS), Spec(3, 2, goal=(0, 1), groups=GROUPS)
 ROWS = 64
 ACTOR = {"features": 32, "blocks": 1, "learning_rate": 3e-3, "steps": 800, "ema": 0.99}
 CRITIC = {"critic_hidden": (32, 32), "critic_learning_rate": 3e-3, "tau": 0.1, "discount": 0.9}
@@ -36,6 +38,7 @@ TINY: dict[str, Any] = {
     "fql": FQLConfig(hidden=(32, 32), alpha=0.3, flow_steps=5, learning_rate=3e-3, **CRITIC),
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "diffusion_drive": DiffusionDriveConfig(chunk=4, execute=3, anchors=6, score_features=32, **ACTOR),
+    "diffuser_actor": DiffuserActorConfig(chunk=2, execute=2, heads=2, sampling_steps=3, **ACTOR),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
