@@ -37,13 +37,13 @@ def rotate(x: Array, at: Array, frequencies: Array) -> Array:
 
 
 def rotary_attention(
-    query: Array, key: Array, value: Array, *, at: Array, frequencies: Array, values: bool = True
+    query: Array, key: Array, value: Array, *, at: Array, frequencies: Array, values: bool = False
 ) -> Array:
     """`[B, N, H, W]` of queries, keys and values of that shape, of tokens that lie at `at` `[B, N, n]`.
 
     With `R(p)` the rotation at p, `out_i = sum_j softmax_j(q_i . R_ij k_j / sqrt(W)) R_ij v_j`, where
-    `R_ij = R(p_j - p_i)`. Without `values` these stay as they are, so that a token hears by weights alone how
-    far another one lies.
+    `R_ij = R(p_j - p_i)`, the second one if `values` (GTA, arXiv 2310.10375). Without it a token hears by
+    weights alone how far another one lies.
     """
     turned = [rotate(x, at, frequencies) for x in (query, key, *([value] if values else []))]
     out = nn.dot_product_attention(turned[0], turned[1], turned[2] if values else value)
@@ -70,7 +70,7 @@ class PointTransformer(DiffusionTransformer):
     place: tuple[int, ...] = ()
     groups: tuple[int, ...] = (0,)
     wavelengths: tuple[float, float] = (0.5, 32.0)
-    values: bool = True
+    values: bool = False
 
     @nn.compact
     def __call__(self, x: Array, c_noise: Array, condition: Any = None) -> Array:

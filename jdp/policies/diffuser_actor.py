@@ -65,8 +65,8 @@ class DiffuserActorConfig(PointConfig):
     """Of the rest; positions have scaled_linear. At one time either has its own level."""
     wavelengths: tuple[float, float] = (0.5, 32.0)
     """Of the rotary embedding, the shortest and the longest, in standard deviations of the points."""
-    rotate_values: bool = True
-    """Values are turned too (GTA, arXiv 2310.10375), not queries and keys alone as in the paper."""
+    rotate_values: bool = False
+    """Turn values too (GTA, arXiv 2310.10375), not queries and keys alone as the paper does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -185,7 +185,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     paper="arXiv 2402.10885",
     idea="sees points by rotary attention, as they lie to one another: it moves with the scene",
     departures="the geometry alone, of points that are known: no pictures, no language; what is diffused is "
-    "seen from a reference, so that equivariance is exact; values are turned too; EDM on Karras levels with "
+    "seen from a reference, so that equivariance is exact; EDM on Karras levels with "
     "its squared error, where the paper has 100 steps of DDPM and absolute errors",
     fit=falling_rates,
 )

@@ -60,7 +60,7 @@ def test_attention_of_two_points_by_hand(values):
 @pytest.mark.parametrize(("axes", "place"), [(2, ()), (2, (0, 1)), (3, (0, 1, 2))])
 def test_a_point_transformer_hears_only_where_points_lie_to_one_another(axes, place):
     """All points move far: nothing changes. One of them moves a little: all actions do."""
-    module = PointTransformer(16, 2, 2, place=place, groups=(0, 3))
+    module = PointTransformer(16, 2, 2, place=place, groups=(0, 3), values=axes == 3)
     x, level = normal(6, 4, 3, 4), jnp.linspace(-1, 1, 4)
     scene = Scene(normal(7, 4, 5, axes), normal(8, 4, 2), jnp.full((4, axes), 0.4))
     shapes = jax.eval_shape(module.init, jax.random.key(0), x, level, scene)
