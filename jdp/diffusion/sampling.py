@@ -1,6 +1,6 @@
 """Settings of a sampler and of the levels that it goes down, their one check, and a draw by them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -106,6 +106,22 @@ class FlowSampling(Sampling):
     def sigmas(self) -> Array:
         """`[steps + 1]`, from .999 of the time (level 999) to 0."""
         return flow(self.steps)
+
+
+@dataclass(frozen=True)
+class LeveledSampling(Sampling):
+    """As `own`, down the matrix `[steps + 1, *prefix]` that `levels` makes of its levels (`schedules`)."""
+
+    own: Sampling = Sampling()
+    levels: Callable[[Array], Array] = jax.numpy.asarray  # hashable
+
+    def sigmas(self) -> Array:
+        """`[steps + 1, *prefix]`."""
+        return self.levels(self.own.sigmas())
+
+    def function(self) -> Sampler:
+        """That of `own`."""
+        return self.own.function()
 
 
 @dataclass(frozen=True)

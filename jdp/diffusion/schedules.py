@@ -5,6 +5,8 @@ of `x`, axes of length 1 allowed). All samplers take them, and leave entries alo
 change.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -142,3 +144,23 @@ def rolling(sigmas: Array, length: int) -> Array:
     k = n // length
     row, t = jnp.arange(k + 1), jnp.arange(length)
     return sigmas[n - (t[None] + 1) * k + row[:, None]][:, None]
+
+
+def per_group(groups: Sequence[tuple[Array, Sequence[int]]]) -> Array:
+    """`[n + 1, 1, D]`: of vectors of D entries every group goes down a schedule of its own.
+
+    As 3D Diffuser Actor (arXiv 2402.10885) has one for positions and one for rotations.
+
+    Args:
+        groups: the levels `[n + 1]` and the entries of each.
+
+    Raises:
+        ValueError: unless each of the entries 0 to D - 1 stands in one group.
+    """
+    entries = [entry for _, those in groups for entry in those]
+    if sorted(entries) != list(range(len(entries))):
+        raise ValueError(f"each of {len(entries)} entries stands in one group, not {entries}")
+    columns = jnp.concatenate(
+        [jnp.repeat(levels[:, None], len(those), 1) for levels, those in groups], axis=1
+    )
+    return columns[:, np.argsort(entries)][:, None]

@@ -15,6 +15,7 @@ OFFSET = 0.008  # s of the cosine schedule
 _ANGLE = OFFSET / (1 + OFFSET) * math.pi / 2
 _SIN, _COS = math.sin(_ANGLE), math.cos(_ANGLE)
 BETA_MIN, BETA_MAX = 0.1, 20.0
+_ROOT_MIN, _ROOT_MAX = math.sqrt(BETA_MIN), math.sqrt(BETA_MAX)
 
 
 def cosine_level(t: Array) -> Array:
@@ -45,6 +46,25 @@ def linear_time(sigma: Array) -> Array:
     total = jnp.log1p(jnp.square(sigma))
     t = 2 * total / (BETA_MIN + jnp.sqrt(BETA_MIN**2 + 2 * (BETA_MAX - BETA_MIN) * total))
     return jnp.clip(t, 0.0, 1.0)
+
+
+def scaled_linear_level(t: Array) -> Array:
+    """`sigma = sqrt(e^B - 1)`, `beta(t)` from .1 to 20 as `linear_level`, of which the root is linear in `t`.
+
+    It is the "scaled-linear" schedule of latent diffusion (arXiv 2112.10752) in continuous time, whose 1000
+    steps have the betas .0001 to .02.
+    """
+    slope = _ROOT_MAX - _ROOT_MIN
+    total = t * (BETA_MIN + slope * t * (_ROOT_MIN + slope * t / 3))  # the integral of (root + slope t)^2
+    return jnp.sqrt(jnp.expm1(total))
+
+
+def scaled_linear_time(sigma: Array) -> Array:
+    """The inverse of `scaled_linear_level`, within [0, 1]: beyond level 36 the time stays at 1."""
+    rise = 3 * (_ROOT_MAX - _ROOT_MIN) * jnp.log1p(jnp.square(sigma))  # of the cube of the root
+    root = jnp.cbrt(_ROOT_MIN**3 + rise)
+    gap = rise / (jnp.square(root) + root * _ROOT_MIN + BETA_MIN)  # root - first root, without cancellation
+    return jnp.clip(gap / (_ROOT_MAX - _ROOT_MIN), 0.0, 1.0)
 
 
 def flow_level(t: Array) -> Array:
@@ -78,6 +98,12 @@ class Process(NamedTuple):
 
 COSINE = Process(cosine_level, cosine_time, last=0.9946)  # level 119; the level is infinite at 1
 LINEAR = Process(linear_level, linear_time, last=1.0)  # level 152
+SCALED_LINEAR = Process(scaled_linear_level, scaled_linear_time, last=1.0)  # level 36
 FLOW = Process(flow_level, flow_time, last=0.999)  # level 999
 # The same with its time reversed, from pure noise (but for the last bit of a float32) at 0 to data at 1.
 TO_DATA = Process(to_data_level, to_data_time, last=1.0, first=2.0**-24)
+
+
+def at_same_time(sigma: Array, own: Process, other: Process) -> Array:
+    """The levels of `other` at the times at which `own` has the levels `sigma` `[...]`; 0 stays 0."""
+    return other.level(jnp.minimum(own.time(sigma), other.last))

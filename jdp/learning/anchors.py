@@ -57,12 +57,23 @@ def fit_anchors(key: Array, x: Array, count: int, iterations: int = 30) -> Array
     return lloyd(x, spread_out(key, x, count), iterations)
 
 
-def some_chunks(key: Array, rows: SegmentRows, length: int, count: int) -> Array:
-    """`[count, length * A]`, chunks of actions from drawn rows on, the last repeated; consumes the key."""
-    starts, last, action = (jnp.asarray(x) for x in (rows.starts, rows.last, rows.action))
+def _some_rows(key: Array, rows: SegmentRows, length: int, count: int) -> Array:
+    """`[count, length]`, indices of rows that follow one another, an episode's last repeated."""
+    starts, last = jnp.asarray(rows.starts), jnp.asarray(rows.last)
     which = jax.random.randint(key, (count,), 0, starts.shape[0])
     at = starts[which][:, None] + jnp.arange(length, dtype=starts.dtype)[None]
-    return action[jnp.minimum(at, last[which][:, None])].reshape(count, -1)
+    return jnp.minimum(at, last[which][:, None])
+
+
+def some_chunks(key: Array, rows: SegmentRows, length: int, count: int) -> Array:
+    """`[count, length * A]`, chunks of actions from drawn rows on, the last repeated; consumes the key."""
+    return jnp.asarray(rows.action)[_some_rows(key, rows, length, count)].reshape(count, -1)
+
+
+def some_changes(key: Array, rows: SegmentRows, length: int, count: int) -> Array:
+    """`[count, O]`, how observations change over `length` rows, from drawn ones on; consumes the key."""
+    found = jnp.asarray(rows.observation)[_some_rows(key, rows, length, count)]
+    return found[:, -1] - found[:, 0]
 
 
 def focal_loss(logits: Array, which: Array, *, gamma: float = 2.0, alpha: float = 0.25) -> Array:

@@ -22,8 +22,18 @@ class ResidualStream(nn.Module):
     groups: tuple[int, ...] = (0,)
     dtype: Any = jnp.float32
 
-    def stream(self, x: Array, c_noise: Array, condition: Array, added: Sequence[Array] = ()) -> list[Array]:
-        """`[B, features]` before the first block and after each, to which `added` has one more each."""
+    def stream(
+        self,
+        x: Array,
+        c_noise: Array,
+        condition: Array,
+        told: Array | None = None,
+        added: Sequence[Array] = (),
+    ) -> list[Array]:
+        """`[B, features]` before the first block and after each, to which `added` has one more each.
+
+        What is `told` `[B, K]` scales and shifts what each block adds.
+        """
         batch, dtype = x.shape[0], self.dtype
         levels = c_noise[:, None] if c_noise.ndim == 1 else c_noise[:, jnp.array(self.groups)]
         levels = jnp.broadcast_to(levels, (batch, len(self.groups)))
@@ -34,7 +44,10 @@ class ResidualStream(nn.Module):
         for i in range(self.blocks):  # layers are made though a cache may stand for them: names count
             first = (nn.LayerNorm(dtype=dtype), Modulate(dtype))
             layers = [nn.Dense(self.features, dtype=dtype) for _ in range(2)]
-            after = hidden[-1] + self.think(hidden[-1], embedding, first, layers)
+            thought = self.think(hidden[-1], embedding, first, layers)
+            if told is not None:
+                thought = Modulate(dtype, name=f"told_{i}")(thought, told)
+            after = hidden[-1] + thought
             hidden.append(after + added[i] if added else after)
         return hidden
 
@@ -52,33 +65,53 @@ class ResidualStream(nn.Module):
 
 
 class ConditionalMLP(ResidualStream):
-    """`(x [B, D], c_noise [B] or [B, D], condition [B, C]) -> [B, D]`.
+    """`(x [B, D], c_noise [B] or [B, D], condition [B, C], told [B, K]) -> [B, D]`.
 
     The condition enters beside `x`, and with the noise levels through FiLM (arXiv 1709.07871) in every
     block. `groups` holds the entry of `x` where each group of entries with one common level begins: that
     entry's level is embedded for the whole group, so the network knows every group's level precisely.
-    Another network may have something `added` to what each block says, `[B, features]` each.
+
+    What is `told`, where anything is, scales and shifts what every block adds (FiLM, as reasoning is injected
+    in arXiv 2412.03293); at first by 1 and 0, so that it says nothing. Another network may have something
+    `added` to what each block says, `[B, features]` each.
     """
 
     @nn.compact
-    def __call__(self, x: Array, c_noise: Array, condition: Array, added: Sequence[Array] = ()) -> Array:
-        hidden = self.stream(x, c_noise, condition, added)[-1]
+    def __call__(
+        self,
+        x: Array,
+        c_noise: Array,
+        condition: Array,
+        told: Array | None = None,
+        added: Sequence[Array] = (),
+    ) -> Array:
+        hidden = self.stream(x, c_noise, condition, told, added)[-1]
         last = nn.Dense(x.shape[-1], kernel_init=nn.initializers.zeros, dtype=jnp.float32)
         return last(nn.silu(hidden))
 
 
-def _init(key: Array, x: Array, c_noise: Array, condition: Array, *, module: nn.Module) -> Params:
-    return module.init(key, x, c_noise, condition)
+Condition = Array | tuple[Array, Array]  # [B, C], or it and what is told, [B, K]
 
 
-def _apply(params: Params, x: Array, c_noise: Array, condition: Array, *, module: nn.Module) -> Array:
-    return module.apply(params, x, c_noise, condition)  # pyright: ignore[reportReturnType]
+def _both(condition: Condition) -> tuple[Array, ...]:
+    return condition if isinstance(condition, tuple) else (condition,)
+
+
+def _init(key: Array, x: Array, c_noise: Array, condition: Condition, *, module: nn.Module) -> Params:
+    return module.init(key, x, c_noise, *_both(condition))
+
+
+def _apply(params: Params, x: Array, c_noise: Array, condition: Condition, *, module: nn.Module) -> Array:
+    return module.apply(params, x, c_noise, *_both(condition))  # pyright: ignore[reportReturnType]
 
 
 def conditional_mlp(
     features: int = 256, blocks: int = 3, groups: tuple[int, ...] = (0,), precision: Precision = "float32"
 ) -> Network:
-    """`init(key, x, c_noise, condition)` and `apply(params, x, c_noise, condition)` of `ConditionalMLP`."""
+    """`init(key, x, c_noise, condition)` and `apply(params, x, c_noise, condition)` of `ConditionalMLP`.
+
+    A condition is an array, or a pair with what is told beside it.
+    """
     settings = (("module", ConditionalMLP(features, blocks, groups, dtype_of(precision))),)
     return Network(Bound(_init, settings), Bound(_apply, settings))
 

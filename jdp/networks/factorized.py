@@ -50,7 +50,7 @@ def _apply(
 ) -> Array:
     first, seen = condition
     added: Any = residual.apply(params["residual"], x, c_noise, seen) if "residual" in params else ()
-    return base.apply(params["base"], x, c_noise, first, added)  # pyright: ignore[reportReturnType]
+    return base.apply(params["base"], x, c_noise, first, added=added)  # pyright: ignore[reportReturnType]
 
 
 def factorized_mlp(

@@ -1,32 +1,39 @@
-"""Networks of sequences as networks of flat vectors."""
+"""Networks of sequences `[B, T, D]` as networks of flat vectors `[B, T * D]`, as policies diffuse chunks."""
 
 from collections.abc import Callable
 from typing import Any
 
 from jax import Array
 
-from jdp.types import Bound, Network, Params
+from jdp.types import Bound, Network, Params, PyTree
+
+
+def _stacked(x: Array, c_noise: Array, length: int) -> tuple[Array, Array]:
+    steps = x.reshape(x.shape[0], length, -1)
+    return steps, c_noise if c_noise.ndim == 1 else c_noise.reshape(steps.shape)
 
 
 def _init(
-    key: Array, x: Array, c_noise: Array, condition: Any, *, init: Callable[..., Params], length: int
+    key: Array, x: Array, c_noise: Array, condition: PyTree, *, init: Callable[..., Params], length: int
 ) -> Params:
-    return init(key, x.reshape(x.shape[0], length, -1), c_noise, condition)
+    return init(key, *_stacked(x, c_noise, length), condition)
 
 
 def _apply(
-    params: Params, x: Array, c_noise: Array, condition: Any, *, apply: Callable[..., Array], length: int
+    params: PyTree, x: Array, c_noise: Array, condition: PyTree, *, apply: Callable[..., Any], length: int
 ) -> Array:
-    return apply(params, x.reshape(x.shape[0], length, -1), c_noise, condition).reshape(x.shape)
+    return apply(params, *_stacked(x, c_noise, length), condition).reshape(x.shape)
 
 
 def flat_apply(apply: Callable[..., Any], length: int) -> Bound:
-    """`apply(params, x [B, T, D], c_noise, condition)` of `length` T as one of `x` `[B, T * D]`."""
+    """`apply(params, x [B, T, D], c_noise [B] or [B, T, D], condition)` of `x` `[B, T * D]`; T is `length`.
+
+    Levels are then `[B]` or `[B, T * D]`.
+    """
     return Bound(_apply, (("apply", apply), ("length", length)))
 
 
 def flat(network: Network, length: int) -> Network:
     """A network of sequences `[B, T, D]` of `length` T as one of vectors `[B, T * D]`."""
-    return Network(
-        Bound(_init, (("init", network.init), ("length", length))), flat_apply(network.apply, length)
-    )
+    begin = Bound(_init, (("init", network.init), ("length", length)))
+    return Network(begin, flat_apply(network.apply, length))

@@ -49,15 +49,26 @@ class DiffusionTransformer(nn.Module):
         Of a `mask` `[1, 1, T, T]` bool the last axis says which tokens each one attends to; None: all.
         """
         for _ in range(self.blocks):
-            # A branch that is taken from a cache uses none of its layers, which count the names nevertheless.
-            gates = [_Gate(self.dtype) for _ in range(2)]
-            modulate = [Modulate(self.dtype) for _ in range(2)]
             attention = nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)
-            layers = [nn.Dense(width, dtype=self.dtype) for width in (4 * self.features, self.features)]
-            heard = self.attend(hidden, embedding, modulate[0], attention, mask)
-            hidden = hidden + gates[0](heard, embedding)
-            hidden = hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
+            hidden = self.block(hidden, embedding, attention, mask)
         return Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
+
+    def block(
+        self, hidden: Array, embedding: Array, attention: nn.Module, mask: Array | None = None
+    ) -> Array:
+        """`[B, T, features]` of the same: attention and two layers; called within `__call__` alone."""
+        # A branch that is taken from a cache uses none of its layers, which count the names nevertheless.
+        gates = [_Gate(self.dtype) for _ in range(2)]
+        modulate = [Modulate(self.dtype) for _ in range(2)]
+        layers = [nn.Dense(width, dtype=self.dtype) for width in (4 * self.features, self.features)]
+        heard = self.attend(hidden, embedding, modulate[0], attention, mask)
+        hidden = hidden + gates[0](heard, embedding)
+        return hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
+
+    def read(self, hidden: Array, embedding: Array, channels: int) -> Array:
+        """`[B, T, channels]`, what the tokens say at last; called within `__call__` alone."""
+        hidden = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
+        return nn.Dense(channels, dtype=jnp.float32)(hidden)
 
     @branch("attention")
     def attend(

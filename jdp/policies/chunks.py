@@ -201,18 +201,21 @@ class Chunks:
     A `state` is a `CloneState`, or has an `actor` and `standardise` as it does.
     """
 
-    denoiser: Callable[[Params, Array], Denoiser]  # of weights and conditions [B, C]; hashable
+    denoiser: Callable[[Params, Any], Denoiser]  # of weights and what is shown [B, ...]; hashable
     config: ChunkConfig
     spec: Spec
     guide: Guide | None = None
 
-    def shown(self, state: Any, past: Past, goal: Array) -> Array:
-        """`[B, C]`, what the network is shown of what was seen."""
+    def shown(self, state: Any, past: Past, goal: Array) -> Any:
+        """`[B, C]`, or a pytree: what the network is shown of what was seen."""
         return condition(state.standardise, past.history[:, -self.config.history :], goal, self.spec)
 
-    def steered(self, state: Any, past: Past, goal: Array) -> Denoiser:
-        """The denoiser of chunks `[B, chunk * A]` at what was seen, as the guide takes it."""
-        shown = self.shown(state, past, goal)
+    def steered(self, state: Any, past: Past, goal: Array, shown: Any = None) -> Denoiser:
+        """The denoiser of chunks `[B, chunk * A]` at what was seen, as the guide takes it.
+
+        `shown`: what the network is shown, where that is not `shown` of what was seen.
+        """
+        shown = self.shown(state, past, goal) if shown is None else shown
         scale = self.config.units(state.standardise, self.spec)
         return actions.steered(self.denoiser(state.actor.ema, shown), self.guide, past, goal, scale)
 

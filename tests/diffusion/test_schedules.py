@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jdp.diffusion import samplers, schedules, warm_start
-from jdp.diffusion.times import COSINE, FLOW, LINEAR, TO_DATA
+from jdp.diffusion.times import COSINE, FLOW, LINEAR, SCALED_LINEAR, TO_DATA, at_same_time
 
 
 def numpy_level(process, t):
@@ -15,19 +15,24 @@ def numpy_level(process, t):
         return t / (1 - t)
     if process is LINEAR:
         variance = np.exp(-(0.1 * t + 0.5 * 19.9 * t**2))
+    elif process is SCALED_LINEAR:
+        first, last = np.sqrt([0.1, 20])
+        variance = np.exp(-((first + t * (last - first)) ** 3 - first**3) / (3 * (last - first)))
     else:
         f = lambda t: np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2  # noqa: E731
         variance = f(t) / f(0)
     return np.sqrt(1 / variance - 1)
 
 
-@pytest.mark.parametrize("process", [COSINE, LINEAR, FLOW], ids=["cosine", "linear", "flow"])
+@pytest.mark.parametrize(
+    "process", [COSINE, LINEAR, SCALED_LINEAR, FLOW], ids=["cosine", "linear", "scaled_linear", "flow"]
+)
 def test_times_and_levels_are_inverse(process):
     t = np.linspace(1e-3, process.last, 200)
     level = process.level(jnp.asarray(t, jnp.float32))
     np.testing.assert_allclose(level, numpy_level(process, t), rtol=6e-5)
     np.testing.assert_allclose(process.time(level), t, rtol=2e-6)
-    sigma = jnp.asarray(np.geomspace(1e-3, 80, 200), jnp.float32)
+    sigma = jnp.asarray(np.geomspace(1e-3, 36 if process is SCALED_LINEAR else 80, 200), jnp.float32)
     np.testing.assert_allclose(process.level(process.time(sigma)), sigma, rtol=3e-5)
     assert float(process.time(jnp.float32(0))) == float(process.level(jnp.float32(0))) == 0
     assert 0.99 < float(process.time(jnp.float32(1e6))) <= 1
@@ -121,3 +126,24 @@ def test_a_warm_start_at_the_top_is_the_cold_start(jit):
     np.testing.assert_array_equal(mixed[:2], cold[:2])
     np.testing.assert_array_equal(mixed[2:4], previous[2:4])
     np.testing.assert_allclose(mixed[4:6], 0.8 * previous[4:6] + 0.6 * cold[4:6], atol=1e-4)
+
+
+def test_the_scaled_linear_process_is_that_of_a_thousand_discrete_steps():
+    """Betas .0001 to .02 whose roots are linear: `sigma = sqrt(1 / prod(1 - beta) - 1)`."""
+    betas = np.linspace(0.0001**0.5, 0.02**0.5, 1000) ** 2
+    discrete = np.sqrt(1 / np.cumprod(1 - betas) - 1)
+    found = SCALED_LINEAR.level(jnp.arange(1, 1001) / 1000)
+    np.testing.assert_allclose(found[9:], discrete[9:], rtol=0.03)
+    np.testing.assert_allclose(found[-1], 36.06, rtol=1e-3)
+
+
+def test_groups_have_the_levels_of_one_time():
+    sigma = schedules.karras(6, 0.02, 5.0)
+    other = at_same_time(sigma, SCALED_LINEAR, COSINE)
+    np.testing.assert_allclose(COSINE.time(other), SCALED_LINEAR.time(sigma), atol=1e-6)
+    assert other[-1] == 0 and (np.diff(other) < 0).all() and abs(other[0] - sigma[0]) > 1
+    found = schedules.per_group([(sigma, (0, 3)), (other, (2, 1))])
+    np.testing.assert_array_equal(found, np.stack([sigma, other, other, sigma], axis=1)[:, None])
+    for wrong in ((0, 1), (3, 4)):
+        with pytest.raises(ValueError, match="each of 4 entries stands in one group"):
+            schedules.per_group([(sigma, (0, 3)), (other, wrong)])

@@ -11,8 +11,10 @@ from jdp.data.segments import FAR
 from jdp.learning.tokenizers import TokenizerConfig
 from jdp.policies import make
 from jdp.policies.beso import BESOConfig
+from jdp.policies.diffuser_actor import DiffuserActorConfig
 from jdp.policies.diffusion_drive import DiffusionDriveConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
+from jdp.policies.diffusion_vla import DiffusionVLAConfig
 from jdp.policies.dql import DQLConfig
 from jdp.policies.ebt import EBTConfig
 from jdp.policies.edp import EDPConfig
@@ -42,6 +44,8 @@ TINY: dict[str, Any] = {
     "fql": FQLConfig(hidden=(32, 32), alpha=0.3, flow_steps=5, learning_rate=3e-3, **CRITIC),
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "diffusion_drive": DiffusionDriveConfig(chunk=4, execute=3, anchors=6, score_features=32, **ACTOR),
+    "diffuser_actor": DiffuserActorConfig(chunk=2, execute=2, heads=2, sampling_steps=3, **ACTOR),
+    "diffusion_vla": DiffusionVLAConfig(chunk=3, execute=2, tokens=3, token_features=32, **ACTOR),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
