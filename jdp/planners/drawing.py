@@ -56,16 +56,17 @@ def draw_candidates(
     known: tuple[Array, Array],
     previous: Previous,
     context: Context,
+    schedule: Array | None = None,
 ) -> tuple[Array, Array]:
     """`(x0 [B * candidates, T, D], score [B * candidates])`, steered by the value and by the guide.
 
     `own` are the denoiser and the value of all candidates (`denoiser_and_value`); `known` (`Level.known`),
     `previous` and `context` are of B plans. Without a value all have the score 0. Where the level keeps
-    chains `x0` is one, of n + 1.
+    chains `x0` is one, of n + 1. `schedule` (None: the level's own) may have levels of single entries.
     """
     pulled, value = steered(level, *own, context), own[1]
     (entries, mask), previous = repeated((known, previous), level.candidates)
-    schedule = plan_schedule(level.sampling, level.model.formulation)
+    schedule = plan_schedule(level.sampling, level.model.formulation) if schedule is None else schedule
     x0 = draw_plan(key, pulled, entries, mask, previous, level.sampling, schedule, level.trace)
     last = x0[-1] if level.trace else x0
     return x0, jnp.zeros(last.shape[0]) if value is None else value(last, jnp.zeros(last.shape[:1]))
@@ -86,6 +87,7 @@ def draw(
     known: tuple[Array, Array],
     previous: Previous,
     context: Context,
+    schedule: Array | None = None,
 ) -> Drawn:
     """The most valued of `draw_candidates`, whose arguments these are; without a value the first."""
-    return best(level, *draw_candidates(key, level, own, known, previous, context))
+    return best(level, *draw_candidates(key, level, own, known, previous, context, schedule))

@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.errors import UserError
 from jdp.planners.graph import Graph, nearest, squared
+
+MOST_GOALS = 12  # of a tour: its tables have 2^M M entries
 
 
 class Path(NamedTuple):
@@ -109,3 +112,46 @@ def routes(graph: Graph, here: Array, aim: Array, at: Array, *, rows: int, **siz
     target = jnp.zeros((here.shape[0], rows, here.shape[1])).at[:, :, at].set(points)
     target = target.at[:, 0].set(here)
     return Routes(path, target, jnp.zeros(target.shape, bool).at[:, :, at].set(given[:, :, None]), value)
+
+
+class Tour(NamedTuple):
+    """The order in which M goals are visited."""
+
+    order: Array  # [M] int32, which goal comes first, second, ...; says nothing where the cost is inf
+    cost: Array  # [], steps from the beginning to the last goal; inf where not all can be reached
+
+
+def tour(graph: Graph, source: Array, goals: Array) -> Tour:
+    """The cheapest order from landmark `source` `[]` through all landmarks `goals` `[M]`, ending at any.
+
+    Exact, by dynamic programming over the sets of goals already visited (Held and Karp 1962): `2^M M^2`
+    additions. `walk` from goal to goal is the way.
+
+    Raises:
+        UserError: for more than `MOST_GOALS` goals.
+    """
+    count = goals.shape[0]
+    if not 1 <= count <= MOST_GOALS:
+        raise UserError(f"a tour of {count} goals: give 1 to {MOST_GOALS}, more orders are not searched")
+    first, between = graph.cost[source, goals], graph.cost[goals[:, None], goals[None]]
+    bit = 1 << jnp.arange(count)
+
+    def visit(visited: Array, both: tuple[Array, Array]) -> tuple[Array, Array]:
+        least, came = both
+        before = visited ^ bit  # the set without each goal, where it is the last
+        total = least[before] + between.T
+        cost = jnp.where(before == 0, first, jnp.min(total, axis=1))
+        cost = jnp.where((visited & bit) > 0, cost, jnp.inf)
+        return least.at[visited].set(cost), came.at[visited].set(jnp.argmin(total, axis=1).astype(jnp.int32))
+
+    none = jnp.full((1 << count, count), jnp.inf), jnp.zeros((1 << count, count), jnp.int32)
+    least, came = jax.lax.fori_loop(1, 1 << count, visit, none)
+
+    def back(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        visited, last = state
+        return (visited ^ bit[last], came[visited, last]), last
+
+    everything = jnp.asarray((1 << count) - 1, bit.dtype)
+    end = jnp.argmin(least[-1]).astype(jnp.int32)
+    order = jax.lax.scan(back, (everything, end), None, length=count)[1][::-1]
+    return Tour(order, least[-1, end])

@@ -25,16 +25,20 @@ class ReturnsConfig:
         check_settings("ReturnsConfig", discount=(self.discount, 0, 1))
 
 
-def check_horizon(horizon: int, stride: int, replan_every: int) -> None:
-    """Raises `UserError` unless rows of `stride` steps fill the horizon and a plan lasts until the next."""
+def check_horizon(horizon: int, stride: int, replan_every: int, span: int | None = None) -> None:
+    """Raises `UserError` unless rows of `stride` steps fill the horizon and a plan lasts until the next.
+
+    `span` is the steps of a plan where they are not the horizon.
+    """
+    span = horizon if span is None else span
     if stride < 1 or horizon % stride or horizon < 2 * stride:
         raise UserError(
             f"a horizon of {horizon} steps is not divisible into two or more rows of {stride}: choose a "
             f"multiple of the stride, for instance {max(2, round(horizon / max(stride, 1))) * max(stride, 1)}"
         )
-    if not 0 <= replan_every <= horizon:
+    if not 0 <= replan_every <= span:
         raise UserError(
-            f"replan_every is {replan_every}: a plan of {horizon} steps lasts 1 to {horizon}, or with 0 "
+            f"replan_every is {replan_every}: a plan of {span} steps lasts 1 to {span}, or with 0 "
             "until the episode ends"
         )
 
@@ -69,7 +73,12 @@ class PlannerConfig(FollowedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_horizon(self.horizon, self.stride, self.replan_every)
+        check_horizon(self.horizon, self.stride, self.replan_every, self.span)
+
+    @property
+    def span(self) -> int:
+        """Steps of a plan."""
+        return self.horizon
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "paper-agents": 99,
         "paper-planning": 126,
         "maze2d-planners": 12,
-        "ogbench-planners": 18,
+        "ogbench-planners": 24,
         "paper-maze2d-agents": 12,
         "pgd-hopper": 8,
         "realtime": 22,

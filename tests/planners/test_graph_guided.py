@@ -25,9 +25,9 @@ from jdp.diffusion.guidance import pulled
 from jdp.errors import UserError
 from jdp.learning.inverse import Inverse, InverseConfig
 from jdp.planners import SamplingConfig, parts
-from jdp.planners.graph import build_graph, episode_ends, farthest_points, nearest
+from jdp.planners.graph import Graph, build_graph, episode_ends, farthest_points, nearest
 from jdp.planners.graph_guided import GraphGuidedConfig, graph_guided
-from jdp.planners.routes import route, walk, waypoints
+from jdp.planners.routes import route, tour, walk, waypoints
 from jdp.types import Spec, bind
 
 V, H = len(CELLS), 6  # episodes of H rows: none spans both rooms from end to end
@@ -291,6 +291,42 @@ def test_what_the_denoiser_is_shown_in_training(waypoints, monkeypatch):
         if waypoints == "pull"
         else (0.05 < shown.mean() < 0.4 and (shown == 0).mean() > 0.3)
     )
+
+
+@pytest.mark.parametrize("count", [1, 5, 7])
+def test_tours_are_the_cheapest_of_all_orders(count):
+    """Of costs that differ by direction, against every permutation; goals that are out of reach cost inf."""
+    find, rng = jax.jit(tour), np.random.default_rng(count)
+    shell = Graph(*[jnp.zeros(())] * 7)
+    for trial in range(4):
+        cost = rng.uniform(1, 9, (9, 9)).astype(np.float32)
+        np.fill_diagonal(cost, 0)
+        cost = cost if trial else np.where(rng.random((9, 9)) < 0.3, np.inf, cost)
+        source, goals = 0, rng.permutation(np.arange(1, 9))[:count]
+        found = find(shell._replace(cost=jnp.asarray(cost)), jnp.int32(source), jnp.asarray(goals))
+        sums = {
+            order: sum(cost[a, b] for a, b in itertools.pairwise([source, *goals[list(order)]]))
+            for order in itertools.permutations(range(count))
+        }
+        np.testing.assert_allclose(found.cost, min(sums.values()), rtol=1e-5)
+        if np.isfinite(found.cost):
+            assert sums[tuple(np.asarray(found.order).tolist())] == pytest.approx(float(found.cost), rel=1e-5)
+    with pytest.raises(UserError, match="13 goals"):
+        tour(shell, jnp.int32(0), jnp.arange(13))
+
+
+def test_a_tour_of_two_rooms_visits_all_five_goals(cells):
+    graph, number = cells
+    goals = [(0, 0), (6, 2), (4, 0), (2, 2), DOOR]
+    found = jax.jit(tour)(graph, jnp.int32(number[0, 2]), jnp.array([number[g] for g in goals]))
+    order = [goals[i] for i in np.asarray(found.order)]
+    assert sorted(order) == sorted(goals)
+    legs = [DISTANCE[b][a] for a, b in itertools.pairwise([(0, 2), *order])]
+    best = min(
+        sum(DISTANCE[b][a] for a, b in itertools.pairwise([(0, 2), *way]))
+        for way in itertools.permutations(goals)
+    )
+    assert sum(legs) == best and found.cost == pytest.approx(best, abs=1e-3)
 
 
 def test_mistakes_are_told_in_one_line():
