@@ -101,7 +101,7 @@ def main() -> None:
     judged = rule is not None and rule.formula is not None
 
     def after(seed: int, record: Json, played: loops.Played, recorder: loops.Recorder) -> None:
-        if judged:
+        if rule is not None and judged:
             record["executed"] = executed(rule, played)
         drawn(config, run, journal, seed, played, recorder)
 

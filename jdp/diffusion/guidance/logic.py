@@ -171,7 +171,7 @@ class Until(Formula):
 def _formula(found: Any) -> Formula:
     if not isinstance(found, Formula) and not callable(found):
         raise UserError(f"{found!r} is no formula: give one, or a function (observation, action) -> [B, T]")
-    return found if isinstance(found, Formula) else Predicate(found)
+    return found if isinstance(found, Formula) else Predicate(found)  # type: ignore[arg-type]
 
 
 def _flat(formula: Formula, sought: int) -> tuple[Formula, ...]:
