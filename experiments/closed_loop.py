@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from guiding import GuideOptions, executed, rule_lines, satisfaction
 from methods import MethodConfig, fitted
 from opening import figures, finish, heading, load, minutes, open_job, rate_lines, score_line
 from options import (
@@ -65,7 +66,7 @@ class PlayOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayedConfig(MethodConfig[T], PlayOptions):
+class PlayedConfig(MethodConfig[T], PlayOptions, GuideOptions):
     """Train a planner or a policy and play it in closed loop."""
 
     seeds: int = 2
@@ -96,8 +97,12 @@ def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[J
     data = load(config)
     evaluation.check_task(data, place=config.evaluation.place)
     config = dataclasses.replace(config, settings=fitted(entry, config.settings, data, config.updates))
-    method = registry.make(kind, config.settings, data.spec)
-    loops.check_method(method, data)
+    guided = config.guided(kind, config.settings, data.spec)
+    method = registry.make(kind, config.settings, data.spec) if guided is None else guided
+    decision = loops.check_method(method, data)
+    if (rule := config.rule(config.settings)) is not None:
+        chunk, stride = (getattr(config.settings, name, 1) for name in ("chunk", "stride"))
+        loops.check_rule_on(rule, decision, data, stride=stride, chunk=chunk)
     windows = getattr(method.learner.draws, "offsets", (0,))[-1] + 1
     notes = f"{kind} {entry.name}, {config.seeds} seeds at once"
     keys = ("train", "adapt", "play", "latency", "pictures")
@@ -157,6 +162,15 @@ def evaluate(
     return found if judged is None else found | {"executed": [r["executed"] for r in records]}
 
 
+def evaluate_guided(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> Record:
+    """`evaluate`, and as `rule` how the episodes kept the rule of --guide."""
+    rule = job.config.rule(job.config.settings)
+    if rule is None or rule.formula is None:
+        return evaluate(job, name, method, states)
+    found = evaluate(job, name, method, states, judged=lambda _, played: executed(rule, played))
+    return found | {"rule": satisfaction(job.config, found.pop("executed"))}
+
+
 def draw_episodes(folder: Path, spec: Spec, title: str, played: Played, recorder: Recorder) -> None:
     """plans.png and closed_loop.gif in a maze; elsewhere the film alone, where this machine can render."""
     maze = maze_of(spec) if spec.goal else None
@@ -177,7 +191,7 @@ def closing(
     job: Job[AnyConfig], entry: Entry, found: Record, phases: tuple[str, ...], compilations: Compilations
 ) -> None:
     """`scores.json` and `report.txt`."""
-    data, spec, took = job.data, job.data.spec, found["latency"]
+    data, spec, took, config = job.data, job.data.spec, found["latency"], job.config
     behaviour = evaluation.behaviour_score(data)
     lengths, name = np.concatenate(found["lengths"]), evaluation.score_name(spec)
     over = "Clopper-Pearson over the episodes of all" if evaluation.is_success(spec) else "Student's t over"
@@ -190,7 +204,8 @@ def closing(
         f"decision in one environment: median {ms['median']}, 95th percentile {ms['percentile_95']}, "
         f"99th {ms['percentile_99']}, "
         f"first of an episode {ms['first']}, mean per step {ms['step']}",
-        f"interval: {over} {job.config.seeds} training seeds",
+        f"interval: {over} {config.seeds} training seeds",
+        *rule_lines(found),
         *rate_lines(name, found),
     ]
     scores = {"method": entry.name, "score_name": name, **found, "behaviour": behaviour}

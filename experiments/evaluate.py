@@ -5,11 +5,13 @@
     python experiments/evaluate.py maze2d-umaze-diffuser --hz 10 50 200
     python experiments/evaluate.py hopper-medium-policy --warm.levels 3
     python experiments/evaluate.py hopper-medium-policy --real-time.delay 1 --real-time.execute 2
+    python experiments/evaluate.py maze2d-umaze-diffuser --guide rules.py:keep_out --guide-strength 20
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
 seed plays the episodes; scores.json and report.txt go to results/evaluate/<dataset>/<run>/, with --pictures
-plans and a film too. With --hz the task does not wait while the policy decides.
+plans and a film too. With --hz the task does not wait while the policy decides; with --guide a rule of yours
+steers what a planner or a policy draws (docs/steering.md).
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ import jax
 import tyro
 from closed_loop import draw_episodes
 from command_line import parse, run_main
+from guiding import GuideOptions, executed, rule_lines, satisfaction
 from opening import rate_lines, score_line, trained_run
 from options import check_positive, check_rates
 from playing import PlayingOptions
@@ -37,7 +40,7 @@ from jdp.types import Json, named_keys
 
 
 @dataclass(frozen=True)
-class Config(PlayingOptions):
+class Config(PlayingOptions, GuideOptions):
     """Play a trained method."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -71,10 +74,15 @@ def main() -> None:
     run = trained_run(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
-    own = config.played(run.method.policy)
+    rule = config.rule(run.settings)
+    method = config.guided(run.kind, run.settings, run.spec) or run.method
+    own = config.played(method.policy)
     make = evaluation.environment_maker(run.task, many_goals=config.many_goals)
     make().close()
     make = make if run.task == run.spec else evaluation.seeing_goals(make)
+    if rule is not None:
+        chunk = getattr(run.settings, "chunk", 1)
+        loops.check_guided(rule, own, run.state(0, arm), make, chunk=chunk)
     journal = RunJournal(begin(config, run, arm), 3.0, Bar, print)
     print(f"{run.kind:<10} {run.name}, {run.config['seeds']} seeds, of {run.path}")
     print(f"trained    on {run.written['dataset']}: {run.command}")
@@ -90,15 +98,24 @@ def main() -> None:
         mesh=devices.data_mesh(),
         journal=journal,
     )
+    judged = rule is not None and rule.formula is not None
+
+    def after(seed: int, record: Json, played: loops.Played, recorder: loops.Recorder) -> None:
+        if rule is not None and judged:
+            record["executed"] = executed(rule, played)
+        drawn(config, run, journal, seed, played, recorder)
+
     records = play(
         own,
         decisions=config.decisions,
         pictures=min(config.pictures, config.episodes),
-        after=partial(drawn, config, run, journal),
+        after=after,
     )
     found = evaluation.summary_of_seeds(records, run.task)
+    if judged:
+        found["rule"] = satisfaction(config, [r["executed"] for r in records])
     if config.hz:
-        late = partial(config.late, run.method.policy, dim=run.spec.action_dim)
+        late = partial(config.late, method.policy, dim=run.spec.action_dim)
         delay = config.real_time.delay or 0
         found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.task, play, late, delay)
     report(config, run, journal, found)
@@ -109,12 +126,10 @@ def drawn(
     run: LoadedRun,
     journal: RunJournal,
     seed: int,
-    record: Json,
     played: loops.Played,
     recorder: loops.Recorder,
 ) -> None:
     """The figures of the first seed, where they are asked for."""
-    del record
     if seed or not config.pictures:
         return
     folder, entries = journal.run.path / "figures", len(run.task.goal)
@@ -150,9 +165,8 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
     what = f"{dataset}, {run.task.env_id}: {run.name}{config.told()}, {config.episodes} episodes a seed"
-    text = "\n".join(
-        [what, "", score_line(name, found), *rate_lines(name, found), f"trained by {run.command}"]
-    )
+    lines = [score_line(name, found), *rule_lines(found), *rate_lines(name, found)]
+    text = "\n".join([what, "", *lines, f"trained by {run.command}"])
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {
         "dataset": dataset,

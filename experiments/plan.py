@@ -17,7 +17,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from closed_loop import AnyConfig, PlayedConfig, closing, evaluate, open_method, presets
+from closed_loop import AnyConfig, PlayedConfig, closing, evaluate_guided, open_method, presets
 from command_line import run_main
 from methods import method_command
 from opening import save_figure
@@ -50,7 +50,7 @@ def main() -> None:
     states = train(job, method)
     if registry.takes(entry, "trace"):  # a planner can do without
         draw_denoising(job, entry.name, states)
-    found = evaluate(job, entry.name, method, states)
+    found = evaluate_guided(job, entry.name, method, states)
     closing(job, entry, found, ("planner", *(f"round_{i + 1}" for i in range(rounds))), compilations)
 
 

@@ -13,7 +13,7 @@ accelerator); any flag beats the preset.
 from dataclasses import dataclass
 from typing import TypeVar
 
-from closed_loop import PlayedConfig, closing, evaluate, open_method, presets
+from closed_loop import PlayedConfig, closing, evaluate_guided, open_method, presets
 from command_line import run_main
 from methods import method_command
 
@@ -47,7 +47,7 @@ def main() -> None:
         journal=job.journal,
         phase="policy",
     )
-    found = evaluate(job, entry.name, method, states)
+    found = evaluate_guided(job, entry.name, method, states)
     closing(job, entry, found, ("policy",), compilations)
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.guidance import Value, value_guided
+from jdp.diffusion.guidance import Covariance, Value, logic_guided, value_guided
+from jdp.diffusion.guidance.logic import Formula
 from jdp.errors import UserError
 from jdp.learning.candidates import repeated
 from jdp.types import Bound, Context, Coordinates, Denoiser, Guide, bind
@@ -128,4 +129,67 @@ def pulled(value: Value, context: Context, strength: float, steps: int) -> Calla
 
 def _value(scale: Coordinates, present: Array, x: Array, sigma: Array, *, cost: Cost) -> Array:
     del sigma  # the gradient is taken at clean plans
-    return -cost(*scale.rows(x, present))
+    found = cost(*scale.rows(x, present))
+    if found.shape != x.shape[:1]:
+        rows = x.shape[0]
+        raise UserError(f"the cost of {rows} plans has the shape {found.shape}: give one number a plan, [B]")
+    return -found
+
+
+def logic_guide(
+    formula: Formula,
+    strength: float = 1.0,
+    *,
+    margin: float = 0.0,
+    tau: float = 100.0,
+    stride: int = 1,
+    covariance: Covariance = "jacobian",
+    steps: int = 0,
+) -> Guide:
+    """The guide to plans that keep `formula` (`jdp.diffusion.guidance.logic`): see `logic_guided`.
+
+    The formula is judged from the present on; with `make(..., history=H)` from the oldest of the last H
+    observations on, so that what was visited before this plan was made counts (its actions are told as 0).
+
+    Args:
+        strength: in one over the units of the formula; 0 steers nothing.
+        margin: the robustness that is asked for, in the units of the formula.
+        tau: of the smooth robustness.
+        stride: steps between two rows of a plan: the settings of the planner say it.
+        covariance: "jacobian" moves whole plans, "isotropic" rows, at half of the price.
+        steps: as those of `cost_guide`.
+    """
+    settings = {
+        "formula": formula,
+        "strength": strength,
+        "margin": margin,
+        "tau": tau,
+        "stride": stride,
+        "covariance": covariance,
+        "steps": steps,
+    }
+    return Bound(_logic_guide, tuple(sorted(settings.items())))
+
+
+def _logic_guide(
+    context: Context, *, formula: Formula, strength: float, stride: int, **settings: Any
+) -> Callable[[Denoiser], Denoiser]:
+    if not strength:
+        return lambda denoiser: denoiser
+    rows = bind(_rows_from, context.scale, context.history, stride=stride)
+    settings |= {"stride": stride, "sigma_data": context.scale.sigma_data}
+    return lambda denoiser: logic_guided(denoiser, formula, strength, rows, **settings)
+
+
+def _rows_from(scale: Coordinates, history: Array, x: Array, *, stride: int) -> tuple[Array, Array]:
+    """The rows of `x` behind those of the history `[B, H, O]` that lie whole rows before the present."""
+    observation, action = scale.rows(x, history[:, -1])
+    past = (
+        history[:, history.shape[1] - 1 - stride :: -stride][:, ::-1] if history.shape[1] > stride else None
+    )
+    if past is None or observation.shape[1] == 1:  # a policy draws actions, and no states
+        return observation, action
+    if action.shape[1]:
+        before = jnp.zeros((action.shape[0], past.shape[1], action.shape[2]), action.dtype)
+        action = jnp.concatenate([before, action], axis=1)
+    return jnp.concatenate([past, observation], axis=1), action

@@ -1,6 +1,6 @@
 """Loops that train and play: typed, public, without files or a screen."""
 
-from jdp.loops.check import check_method
+from jdp.loops.check import check_guided, check_method, check_rule_on
 from jdp.loops.chunks import StopWhen
 from jdp.loops.clock import late, ticks_late
 from jdp.loops.controller import seeded
@@ -31,7 +31,9 @@ __all__ = [
     "Recorder",
     "StopWhen",
     "block_program",
+    "check_guided",
     "check_method",
+    "check_rule_on",
     "chunk_program",
     "continue_training",
     "dream_of",

@@ -71,6 +71,7 @@ class Played(NamedTuple):
     goal: np.ndarray  # [..., n, G], of the beginning
     decided: np.ndarray  # [T, ..., n] bool, at which steps the policy drew anew; False after the end
     observation: np.ndarray | None  # [T + 1, ..., n, O], what was seen; an episode's last row is repeated
+    action: np.ndarray | None = None  # [T, ..., n, A], what was done, likewise; with `observation`
 
 
 def play(
@@ -106,7 +107,7 @@ def play(
         place: `start` and `goal` of every episode in a maze, instead of those drawn.
         progress: called after every step with (steps so far, episodes finished so far).
         watch: called at every step, after the policy has decided and before the environments are stepped.
-        observations: whether all that was seen is returned.
+        observations: whether all that was seen and done is returned.
 
     Raises:
         UserError: if a task has no time limit, or a place is in a wall or outside the maze.
@@ -147,6 +148,7 @@ class _Batch:
         self.running, self.terminated, self.success = (np.full(count, x) for x in (True, False, False))
         self.decided: list[np.ndarray] = []
         self.seen = [self.observation.copy()] if observations else None
+        self.done: list[np.ndarray] = []
 
     def shown(self) -> tuple[np.ndarray, np.ndarray]:
         """`(observations, goals)` `[..., n, *]`."""
@@ -165,7 +167,8 @@ class _Batch:
 
     def step(self, actions: np.ndarray, decided: np.ndarray) -> None:
         """Steps the environments that still play."""
-        self.decided.append(decided & self.running)
+        began = self.running.copy()
+        self.decided.append(decided & began)
         self.observation, self.goal = self.observation.copy(), self.goal.copy()
         for i in np.flatnonzero(self.running):
             found = self.envs[i].step(actions[i])
@@ -176,6 +179,8 @@ class _Batch:
             self.running[i] = not (self.terminated[i] or truncated)
         if self.seen is not None:
             self.seen.append(self.observation.copy())
+            playing = began.reshape(-1, *(1,) * (actions.ndim - 1))
+            self.done.append(np.where(playing, actions, self.done[-1]) if self.done else actions)
 
     def played(self) -> Played:
         """All episodes."""
@@ -187,6 +192,7 @@ class _Batch:
             goal=self.shaped(self.first_goal),
             decided=np.stack([self.shaped(x) for x in self.decided]),
             observation=None if self.seen is None else np.stack([self.shaped(x) for x in self.seen]),
+            action=np.stack([self.shaped(x) for x in self.done]) if self.done else None,
         )
 
 

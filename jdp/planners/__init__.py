@@ -8,7 +8,7 @@ the task, `follow` makes a policy of plans.
 from typing import Any
 
 from jdp import registry
-from jdp.learning.guides import checked, cost_guide
+from jdp.learning.guides import checked, cost_guide, logic_guide
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
@@ -53,6 +53,7 @@ __all__ = [
     "follow",
     "later",
     "learn_inverse",
+    "logic_guide",
     "make",
     "method",
     "outcome",

@@ -2,6 +2,7 @@
 
 from jdp.diffusion.guidance.classifier_free import classifier_free, classifier_free_doubled
 from jdp.diffusion.guidance.inpainting import condition, hold, inpaint, pulled
+from jdp.diffusion.guidance.logic import logic_guided
 from jdp.diffusion.guidance.policy import (
     At,
     Covariance,
@@ -23,6 +24,7 @@ __all__ = [
     "condition",
     "hold",
     "inpaint",
+    "logic_guided",
     "normalise_safely",
     "policy_guided",
     "pseudo_inverse",
