@@ -5,6 +5,7 @@
     python experiments/evaluate.py maze2d-umaze-diffuser --hz 10 50 200
     python experiments/evaluate.py hopper-medium-policy --warm.levels 3
     python experiments/evaluate.py hopper-medium-policy --real-time.delay 1 --real-time.execute 2
+    python experiments/evaluate.py maze2d-umaze-diffuser --filter my_rules.py:barrier
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
@@ -22,7 +23,7 @@ import jax
 import tyro
 from closed_loop import draw_episodes
 from command_line import parse, run_main
-from opening import rate_lines, score_line, trained_run
+from opening import filter_lines, rate_lines, score_line, trained_run
 from options import check_positive, check_rates
 from playing import PlayingOptions
 from progress import Bar
@@ -71,7 +72,7 @@ def main() -> None:
     run = trained_run(config.run)
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
-    own = config.played(run.method.policy)
+    own = config.played(run.method.policy, run.spec)
     make = evaluation.environment_maker(run.task, many_goals=config.many_goals)
     make().close()
     make = make if run.task == run.spec else evaluation.seeing_goals(make)
@@ -98,7 +99,7 @@ def main() -> None:
     )
     found = evaluation.summary_of_seeds(records, run.task)
     if config.hz:
-        late = partial(config.late, run.method.policy, dim=run.spec.action_dim)
+        late = partial(config.late, run.method.policy, spec=run.spec)
         delay = config.real_time.delay or 0
         found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.task, play, late, delay)
     report(config, run, journal, found)
@@ -150,8 +151,9 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
     what = f"{dataset}, {run.task.env_id}: {run.name}{config.told()}, {config.episodes} episodes a seed"
+    trained = f"trained by {run.command}"
     text = "\n".join(
-        [what, "", score_line(name, found), *rate_lines(name, found), f"trained by {run.command}"]
+        [what, "", score_line(name, found), *filter_lines(found), *rate_lines(name, found), trained]
     )
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {
