@@ -10,7 +10,7 @@ from jax import Array
 from jdp.diffusion.guidance import Value, value_guided
 from jdp.errors import UserError
 from jdp.learning.candidates import repeated
-from jdp.types import Bound, Context, Coordinates, Denoiser, Guide, bind
+from jdp.types import Bound, Context, Coordinates, Denoiser, Filter, Guide, bind
 
 
 class Past(NamedTuple):
@@ -44,8 +44,8 @@ class Remembering:
         return self.guide(context)
 
 
-def history_of(guide: Guide | None) -> int:
-    """H, the observations that a guide sees: its field `history`, 1 where it has none."""
+def history_of(guide: Guide | Filter | None) -> int:
+    """H, the observations that a guide or filter sees: its field `history`, 1 where it has none."""
     return getattr(guide, "history", 1)
 
 
@@ -66,7 +66,7 @@ def checked(guide: Guide | None, history: int | None = None) -> Guide | None:
     return guide if guide is None or history in (None, history_of(guide)) else Remembering(guide, history)
 
 
-def context_of(scale: Coordinates, past: Past, goal: Array, guide: Guide | None) -> Context:
+def context_of(scale: Coordinates, past: Past, goal: Array, guide: Guide | Filter | None) -> Context:
     """What `guide` may know at the last observation of `past`, on the way to goals `[B, G]`."""
     history = past.history[:, -history_of(guide) :]
     return Context(scale, history[:, -1], goal, past.elapsed, history)

@@ -34,6 +34,7 @@ class Recorder:
 
     def _filtered(self, decision: Decision, running: np.ndarray) -> None:
         rows = len(running)
+        assert decision.intended is not None  # a filter says so
         action, intended = (distributed.fetch(x)[:rows] for x in (decision.action, decision.intended))
         self.steps += int(running.sum())
         self.changed += int(((action != np.clip(intended, -1.0, 1.0)).any(-1) & running).sum())

@@ -139,7 +139,8 @@ def test_what_a_filter_did_is_counted_over_the_steps_that_are_played():
     decided, none = np.ones(3, bool), np.zeros((3, 4))
     for violation, running in ((None, [True, True, False]), (np.array([0.0, 0.3, 9.0]), [True, True, False])):
         found = Decision(
-            *(jnp.asarray(x) for x in (done, decided)),
+            jnp.asarray(done),
+            jnp.asarray(decided),
             intended=jnp.asarray(wish),
             violation=None if violation is None else jnp.asarray(violation),
         )
@@ -148,9 +149,15 @@ def test_what_a_filter_did_is_counted_over_the_steps_that_are_played():
     assert told == {"steps": 4, "changed": 0.5, "broken": 0.25, "worst": pytest.approx(0.3)}
 
 
+@dataclass
+class Unhashable:
+    def __call__(self, context, action):
+        return action
+
+
 def test_mistakes_get_one_line():
     with pytest.raises(UserError, match="a filter must be hashable"):
-        filtered(POLICY, np.array, SPEC) and filtered(POLICY, type("F", (), {"__hash__": None})(), SPEC)
+        filtered(POLICY, Unhashable(), SPEC)
     wrong = filtered(POLICY, _one, SPEC)
     with pytest.raises(UserError, match=r"the filter _one gives actions of shape \(5,\), where .* \(5, 2\)"):
         wrong.act(KEY, 1.0, wrong.init(SEEN), SEEN, GOAL)

@@ -52,7 +52,7 @@ def test_the_nearest_action_is_scipys(rows, dim):
 def test_one_condition_is_the_closed_form():
     wish, row, bound = problems(0, 1)
     found = jax.jit(partial(project, low=-50.0, high=50.0))(wish, row, bound)
-    expected = halfspace(jnp.asarray(wish), row[:, 0], bound[:, 0])
+    expected = halfspace(*(jnp.asarray(x) for x in (wish, row[:, 0], bound[:, 0])))
     by_hand = wish + np.maximum(bound - (row[:, 0] * wish).sum(-1, keepdims=True), 0) * row[:, 0] / np.square(
         row[:, 0]
     ).sum(-1, keepdims=True)
@@ -68,7 +68,9 @@ def test_an_action_that_keeps_all_is_returned_bit_by_bit():
     assert 100 < keeps.sum() < 900
     np.testing.assert_array_equal(found[keeps], wish[keeps])
     assert (found[~keeps] != wish[~keeps]).any(1).mean() > 0.99
-    np.testing.assert_array_equal(halfspace(jnp.asarray(wish), row[:, 0], bound[:, 0] - 50), wish)
+    np.testing.assert_array_equal(
+        halfspace(*(jnp.asarray(x) for x in (wish, row[:, 0], bound[:, 0] - 50))), wish
+    )
 
 
 def test_where_nothing_keeps_all_the_least_violating_action_is_told_by_how_much():
@@ -92,7 +94,8 @@ def test_where_nothing_keeps_all_the_least_violating_action_is_told_by_how_much(
         [3.0, *3 * [-1.0]],
     )  # one that nothing keeps, and three that are kept
     hopeless = (
-        np.broadcast_to(np.float32(x), y.shape) for x, y in (([0, 0.3], wish), (wall, row), (rest, bound))
+        np.broadcast_to(np.array(x, np.float32), y.shape)
+        for x, y in (([0, 0.3], wish), (wall, row), (rest, bound))
     )
     corner = solve(*hopeless)
     np.testing.assert_allclose(corner.action[0], [1.0, 0.3], atol=1e-5)

@@ -69,9 +69,9 @@ def scores(task, policy, episodes):
     return jax.tree.map(np.asarray, found)
 
 
-def check_apart(episodes):
+def check_apart(episodes, agents=4):
     """Against the policy that passes through the others; alone it would collide in most episodes."""
-    swap = Swap(limit=80)
+    swap = Swap(agents, limit=80)
     free, blind = (
         scores(swap_task(swap._replace(ends=False)), HOMING, episodes),
         scores(swap_task(swap), HOMING, episodes),
@@ -81,15 +81,15 @@ def check_apart(episodes):
     assert (kept.success | (kept.lengths == swap.limit)).all()  # no collision ends an episode
     assert kept.success.mean() >= 0.9 * free.success.mean() and free.success.mean() > 0.99
     assert kept.lengths[kept.success].mean() <= 1.5 * free.lengths[free.success].mean()
-    assert 0.4 < 1 - blind.success.mean() < 0.7
+    assert 0.05 * agents < 1 - blind.success.mean() < 0.2 * agents
 
 
-def test_agents_that_would_collide_in_half_of_all_starts_never_do_and_arrive_in_time():
-    check_apart(64)
+def test_agents_that_would_collide_never_do_and_arrive_in_time():
+    check_apart(64, agents=2)
 
 
 @pytest.mark.slow
-def test_they_never_do_in_a_thousand():
+def test_four_never_do_in_a_thousand_starts_half_of_which_would_be_collisions():
     check_apart(1000)
 
 
@@ -137,7 +137,7 @@ def test_what_a_tuner_decides_are_the_agents_cautions():
     np.testing.assert_allclose(after.velocity, 0.1 * alone, atol=1e-6)  # far apart nothing is changed
     close = state._replace(position=np.array([[0, 0], [0.3, 0]], np.float32), goal=state.goal * 0)
     close = close._replace(velocity=np.array([[0.2, 0.1], [-0.3, 0]], np.float32))
-    found = jax.jit(act, static_argnums=3)(close, *parameters(np.zeros(4, np.float32)), TWO)
+    found = jax.jit(act, static_argnums=3)(close, *parameters(jnp.zeros(4)), TWO)
     (eta, zeta), d, v = (1.0, 2.0), 0.3, np.array([-0.5, -0.1])  # of the second, less the first
     h, rate, bend = d - 0.21, v[0], v[1] ** 2 / d
     psi = rate + eta * h**zeta
@@ -164,7 +164,7 @@ def fixed(key, state, carry, observation, goal):
 def test_ppo_tunes_agents_that_beat_cautious_and_bold_ones():
     """Cautious ones are late, bold ones cannot keep their conditions; learning begins between."""
     task = tuned_task()
-    preset = registry.entry("online", "ppo").presets(registry.task_of(task.spec.env_id, ""))["cpu"]
+    preset = registry.entry("online", "ppo").presets(registry.task_of(str(task.spec.env_id), ""))["cpu"]
     method = online.make(preset.settings, task.spec)
     states = train_online(method, task, preset.settings.acting, key=KEY, updates=100, seeds=1)
     policy = Policy(lambda observation: (), fixed)
