@@ -6,6 +6,7 @@
     python experiments/evaluate.py hopper-medium-policy --warm.levels 3
     python experiments/evaluate.py hopper-medium-policy --real-time.delay 1 --real-time.execute 2
     python experiments/evaluate.py maze2d-umaze-diffuser --guide rules.py:keep_out --guide-strength 20
+    python experiments/evaluate.py maze2d-umaze-diffuser --filter my_rules.py:barrier
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
@@ -25,7 +26,7 @@ import tyro
 from closed_loop import draw_episodes
 from command_line import parse, run_main
 from guiding import GuideOptions, executed, rule_lines, satisfaction
-from opening import rate_lines, score_line, trained_run
+from opening import filter_lines, rate_lines, score_line, trained_run
 from options import check_positive, check_rates
 from playing import PlayingOptions
 from progress import Bar
@@ -76,7 +77,7 @@ def main() -> None:
     run.state(0, arm)  # fails where there are several, or none of that name
     rule = config.rule(run.settings)
     method = config.guided(run.kind, run.settings, run.spec) or run.method
-    own = config.played(method.policy)
+    own = config.played(method.policy, run.spec)
     make = evaluation.environment_maker(run.task, many_goals=config.many_goals)
     make().close()
     make = make if run.task == run.spec else evaluation.seeing_goals(make)
@@ -115,7 +116,7 @@ def main() -> None:
     if judged:
         found["rule"] = satisfaction(config, [r["executed"] for r in records])
     if config.hz:
-        late = partial(config.late, method.policy, dim=run.spec.action_dim)
+        late = partial(config.late, method.policy, spec=run.spec)
         delay = config.real_time.delay or 0
         found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.task, play, late, delay)
     report(config, run, journal, found)
@@ -165,7 +166,7 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
     what = f"{dataset}, {run.task.env_id}: {run.name}{config.told()}, {config.episodes} episodes a seed"
-    lines = [score_line(name, found), *rule_lines(found), *rate_lines(name, found)]
+    lines = [score_line(name, found), *rule_lines(found), *filter_lines(found), *rate_lines(name, found)]
     text = "\n".join([what, "", *lines, f"trained by {run.command}"])
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {

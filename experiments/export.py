@@ -55,7 +55,7 @@ def main() -> None:
     if config.weights:
         return write_weights(config, run)
     to, state = config.to or Path("policy.jaxexport"), run.state(config.seed, config.arm)
-    policy = config.played(run.method.policy)
+    policy = config.played(run.method.policy, run.spec)
     facts = card_facts(run, config.seed, config.arm) | {"exported_by": shlex.join(["python", *sys.argv])}
     if config.told():  # so it was not scored
         facts |= {"method": run.name + config.told(), "score": None}

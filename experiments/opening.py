@@ -140,6 +140,15 @@ def rate_lines(name: str, found: Record) -> list[str]:
     ]
 
 
+def filter_lines(found: Record) -> list[str]:
+    """The line of a report that says what a filter did, where there was one."""
+    if not (did := found.get("filter")):
+        return []
+    broken = f"its rules were broken all the same in {100 * did['broken']:.2f} %"
+    worst = f", by {did['worst']:.3g} at most" if did["broken"] else ""
+    return [f"the filter changed {100 * did['changed']:.1f} % of the steps; {broken}{worst}"]
+
+
 def minutes(job: Job[TrainingOptions], *phases: str) -> dict[str, float]:
     """Of training, by phase."""
     return {p: loops.training_seconds(job.journal, p) / 60 for p in phases if job.journal.records(p)}

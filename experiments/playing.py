@@ -1,13 +1,42 @@
-"""How a trained policy of chunks is played otherwise than it was trained: warm, or in real time."""
+"""How a trained policy is played otherwise than it was trained: filtered; of chunks warm, or in real time."""
 
 import dataclasses
+import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 from jdp.errors import UserError
+from jdp.learning.filters import filtered
 from jdp.loops import late
 from jdp.policies.real_time import real_time
 from jdp.policies.rti import warm
-from jdp.types import Json, Policy
+from jdp.registry import imported
+from jdp.types import Json, Policy, Spec
+
+
+@lru_cache  # a file is executed once, so that what it defines stays the same function
+def named_in(where: str, option: str) -> Callable[..., Any]:
+    """The function that a user's file defines: `where` is FILE:NAME, "my_rules.py:barrier".
+
+    Args:
+        option: of the command line that names it, which an error begins with.
+
+    Raises:
+        UserError: if the file cannot be imported, or has no such function.
+    """
+    file, _, name = where.rpartition(":")
+    if not file or not name.isidentifier():
+        raise UserError(f"{option} {where}: name a function of a file, as my_rules.py:barrier")
+    module = imported(file, f"{option} {where}", f"there is no file {file}")
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
+        raise UserError(f"{option} {where}: {file} has no function {name}; {hint}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -42,13 +71,22 @@ class PlayingOptions:
 
     warm: WarmOptions = field(default_factory=WarmOptions)
     real_time: RealTimeOptions = field(default_factory=RealTimeOptions)
+    filter: str | None = None
+    """FILE:NAME of what has the last word on every action, as my_rules.py:barrier: a function of a context
+    and an action, or what jdp.learning.filters makes, for instance `barrier = keep_out((1.0, 2.0, 0.4))`."""
 
-    def played(self, policy: Policy) -> Policy:
-        """`policy`, as it is to be played.
+    def played(self, policy: Policy, spec: Spec) -> Policy:
+        """`policy`, as it is to be played in the task of `spec`.
 
         Raises:
             UserError: if it cannot be played so.
         """
+        return self._filtered(self._drawn(policy), spec)
+
+    def _filtered(self, policy: Policy, spec: Spec) -> Policy:
+        return policy if self.filter is None else filtered(policy, named_in(self.filter, "--filter"), spec)
+
+    def _drawn(self, policy: Policy) -> Policy:
         for option, given, name in (
             ("--warm", self.warm, "levels"),
             ("--real-time", self.real_time, "delay"),
@@ -63,27 +101,32 @@ class PlayingOptions:
             return real_time(policy, **dataclasses.asdict(self.real_time))
         return policy
 
-    def late(self, policy: Policy, ticks: int, *, dim: int) -> Policy:
-        """`policy`, as it is to be played, where its decisions of `dim` entries act `ticks` steps late.
+    def late(self, policy: Policy, ticks: int, *, spec: Spec) -> Policy:
+        """`policy`, as it is to be played, where its decisions act `ticks` steps late.
 
-        In real time that is the delay of its chunks, which are executed meanwhile; else an action is held.
+        In real time that is the delay of its chunks, which are executed meanwhile; else an action is held. A
+        filter is never late.
         """
         if self.real_time.delay is None:
-            return late(self.played(policy), ticks, dim)
-        return real_time(policy, **dataclasses.asdict(dataclasses.replace(self.real_time, delay=ticks)))
+            return self._filtered(late(self._drawn(policy), ticks, spec.action_dim), spec)
+        delayed = dataclasses.asdict(dataclasses.replace(self.real_time, delay=ticks))
+        return self._filtered(real_time(policy, **delayed), spec)
 
     def otherwise(self) -> Json:
-        """What a configuration says of both ways; None of one that the policy is not played."""
+        """What a configuration says of all ways; None of one that the policy is not played."""
         ways = {"warm": self.warm.levels, "real_time": self.real_time.delay}
-        return {
+        found = {
             name: None if given is None else dataclasses.asdict(getattr(self, name))
             for name, given in ways.items()
         }
+        return found | {"filter": self.filter}
 
     def told(self) -> str:
         """What a report adds to the name of a method that is not played as it was trained; else nothing."""
         texts = []
-        for way, options in self.otherwise().items():
+        ways = self.otherwise()
+        rule = ways.pop("filter")
+        for way, options in ways.items():
             given = [f"{name} {x}" for name, x in (options or {}).items() if x is not None]
             texts += [f", {way.replace('_', ' ')} ({', '.join(given)})"] if given else []
-        return "".join(texts)
+        return "".join([*texts, *([] if rule is None else [f", filter {rule}"])])

@@ -160,6 +160,8 @@ class Decision(NamedTuple):
     log_prob: Mapping[str, Array] | None = None  # [B], one for each level of a hierarchy, by its name
     steps: Array | None = None  # [B] int32, network calls of this decision, where they vary by themselves
     latent: Array | None = None  # [B, L] within [-1, 1], what made the action; buffers keep it in its place
+    intended: Array | None = None  # [B, A], where a filter has changed it, what the policy would have done
+    violation: Array | None = None  # [B], by how much a filter's rules are broken all the same; 0: not at all
 
 
 class Draw(Protocol):
@@ -269,6 +271,16 @@ class Guide(Protocol):
     """
 
     def __call__(self, context: Context, /) -> Callable[[Denoiser], Denoiser]: ...
+
+
+class Filter(Protocol):
+    """A user's last word on an action: `filter(context, action [B, A]) -> action [B, A]`, within [-1, 1].
+
+    Or `(action, violation [B])`, where it can say by how much its own rules are broken all the same, in units
+    of actions. A filter is hashable; one with a field `history` sees that many observations.
+    """
+
+    def __call__(self, context: Context, action: Array, /) -> Array | tuple[Array, Array]: ...
 
 
 class Policy(NamedTuple):

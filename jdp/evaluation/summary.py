@@ -104,7 +104,17 @@ def summary_of_seeds(records: Records, spec: Spec) -> Json:
         "interval": list(found),
         "latency": took,
         "play_seconds": sum(r["seconds"] for r in records),
+        **_filters([r["filter"] for r in records if "filter" in r]),
     }
+
+
+def _filters(found: Records) -> Json:
+    """`filter`, over all seeds (`jdp.loops.recorder.Recorder.told`); nothing where there was none."""
+    if not found:
+        return {}
+    steps = sum(f["steps"] for f in found)
+    shares = {name: sum(f[name] * f["steps"] for f in found) / steps for name in ("changed", "broken")}
+    return {"filter": {"steps": steps, **shares, "worst": max(f["worst"] for f in found)}}
 
 
 def with_interval(score: float | None, low: float | None, high: float | None, digits: int = 1) -> str:

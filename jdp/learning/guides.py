@@ -11,7 +11,7 @@ from jdp.diffusion.guidance import Covariance, Value, logic_guided, value_guided
 from jdp.diffusion.guidance.logic import Formula
 from jdp.errors import UserError
 from jdp.learning.candidates import repeated
-from jdp.types import Bound, Context, Coordinates, Denoiser, Guide, bind
+from jdp.types import Bound, Context, Coordinates, Denoiser, Filter, Guide, bind
 
 
 class Past(NamedTuple):
@@ -45,8 +45,8 @@ class Remembering:
         return self.guide(context)
 
 
-def history_of(guide: Guide | None) -> int:
-    """H, the observations that a guide sees: its field `history`, 1 where it has none."""
+def history_of(guide: Guide | Filter | None) -> int:
+    """H, the observations that a guide or filter sees: its field `history`, 1 where it has none."""
     return getattr(guide, "history", 1)
 
 
@@ -67,7 +67,7 @@ def checked(guide: Guide | None, history: int | None = None) -> Guide | None:
     return guide if guide is None or history in (None, history_of(guide)) else Remembering(guide, history)
 
 
-def context_of(scale: Coordinates, past: Past, goal: Array, guide: Guide | None) -> Context:
+def context_of(scale: Coordinates, past: Past, goal: Array, guide: Guide | Filter | None) -> Context:
     """What `guide` may know at the last observation of `past`, on the way to goals `[B, G]`."""
     history = past.history[:, -history_of(guide) :]
     return Context(scale, history[:, -1], goal, past.elapsed, history)

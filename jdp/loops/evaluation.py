@@ -73,7 +73,8 @@ def play_in_turn(
 ) -> list[Record]:
     """Plays every seed of `states` `[S, ...]`, and times its decisions; what the journal has is not repeated.
 
-    Records of `phase`, one a seed: `returns`, `success`, `lengths` `[n]`, `latency`, `seconds`.
+    Records of `phase`, one a seed: `returns`, `success`, `lengths` `[n]`, `latency`, `seconds`, and of a
+    filtered policy `filter` (`Recorder.told`).
 
     Args:
         keys: "play" and "latency"; seed `s` uses `fold_in(key, s)`.
@@ -104,7 +105,7 @@ def play_in_turn(
             )
         seconds = time.monotonic() - began
         record: Record = {"returns": played.returns, "success": played.success.astype(int)}
-        record |= {"lengths": played.lengths, "seconds": seconds}
+        record |= {"lengths": played.lengths, "seconds": seconds, **recorder.told()}
         if decisions:
             key = jax.random.fold_in(keys["latency"], s)
             record["latency"] = latency(policy, key, state, make, decisions=decisions)._asdict()

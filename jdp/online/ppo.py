@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data.draws import NoDraw
+from jdp.errors import UserError, check_settings
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.actors import decided_anew, gaussian_params, mean_policy, remembers_nothing
 from jdp.learning.optimiser import Trained, begin
@@ -24,8 +25,10 @@ from jdp.learning.ppo import (
 )
 from jdp.learning.running import RunningMoments, no_moments, seen
 from jdp.networks.mlp import mlp
+from jdp.networks.shared import shared
 from jdp.online.presets import TOYS
 from jdp.registry import Preset, Task, register
+from jdp.tasks.simulators import tuned
 from jdp.types import (
     Bound,
     Decision,
@@ -55,6 +58,13 @@ class PPOAgentConfig(PPOConfig):
     """Of the policy's entropy, which is a reward."""
     log_std: float = 0.0
     """Of the policy before training, on each axis."""
+    agents: int = 1
+    """Equal parts of an observation, each of which decides its part of the action, by one actor; the critic
+    sees all of it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(type(self).__name__, agents=(self.agents, 1, 1_000_000))
 
 
 class PPOState(NamedTuple):
@@ -77,7 +87,8 @@ class Rows(NamedTuple):
 
 def _networks(config: PPOAgentConfig, spec: Spec) -> tuple[Network, Network]:
     net = partial(mlp, initialiser="orthogonal", activation="tanh")
-    actor = net((*config.hidden, spec.action_dim), last_limit=3e-3)
+    actor = net((*config.hidden, spec.action_dim // config.agents), last_limit=3e-3)
+    actor = actor if config.agents == 1 else shared(actor, config.agents)
     return actor, net((*config.hidden, 1), last_limit=0.1)
 
 
@@ -172,6 +183,10 @@ def presets(task: Task) -> Mapping[str, Preset]:
     cpu, updates = PPOAgentConfig(acting=OnPolicyConfig(16, 128)), 150
     if task.dataset in TOYS:
         cpu, updates = replace(cpu, learning_rate=1e-3, discount=0.9, target_kl=0.03), 60
+    elif task.dataset == tuned.ENV_ID:
+        acting, passes = OnPolicyConfig(environments=64, steps=50), {"epochs": 5, "minibatches": 4}
+        cpu = replace(cpu, acting=acting, learning_rate=3e-3, discount=0.95, trace=0.8, **passes)
+        cpu, updates = replace(cpu, agents=tuned.TWO.agents, log_std=-1.0), 120
     elif task.maze is not None:
         cpu, updates = (
             replace(cpu, acting=OnPolicyConfig(128, 64), learning_rate=1e-3, hidden=(128, 128)),
@@ -198,7 +213,16 @@ def presets(task: Task) -> Mapping[str, Preset]:
 )
 @lru_cache
 def ppo(config: PPOAgentConfig, spec: Spec) -> Method:
-    """PPO, whose `update` takes a `Rollout`. Equal arguments give the same method."""
+    """PPO, whose `update` takes a `Rollout`. Equal arguments give the same method.
+
+    Raises:
+        UserError: if observations or actions cannot be cut into `config.agents` equal parts.
+    """
+    if spec.observation_dim % config.agents or spec.action_dim % config.agents:
+        raise UserError(
+            f"PPOAgentConfig.agents is {config.agents}: the {spec.observation_dim} observations and "
+            f"{spec.action_dim} actions of {spec.env_id} cannot be cut into so many equal parts"
+        )
     settings = (("config", config), ("spec", spec))
     at = Bound(_target, settings)
     behaviour = Policy(remembers_nothing, Bound(_explore, (("target", at),)))

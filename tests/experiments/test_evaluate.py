@@ -65,7 +65,48 @@ def test_a_policy_of_chunks_is_played_warm(policy, tmp_path):
     assert config["warm"] == {"levels": 2, "shift": 1} and config["real_time"] is None
 
 
+RULES = """
+import jax.numpy as jnp
+limit = 0.0
+
+def barrier(context, action):
+    assert context.observation.shape == (len(action), 11) and context.history.shape[1] == 1
+    return limit * action, 0.25 * jnp.ones(len(action))
+"""
+
+
+def test_a_filter_of_a_users_file_has_the_last_word(agent, tmp_path):
+    """One that allows nothing: the body falls as it does by itself."""
+    rules = tmp_path / "my_rules.py"
+    rules.write_text(RULES)
+    options = ["--episodes", "2", "--decisions", "1", "--out", str(tmp_path)]
+    said = mistakes("evaluate", {"": [str(agent), "--filter", f"{rules}:barrier", *options]})
+    assert said[""][0] == 0, said
+    (run,) = tmp_path.glob("evaluate/*/*")
+    found, report = json.loads((run / "scores.json").read_text()), (run / "report.txt").read_text()
+    assert found["filter"] == {
+        "steps": sum(map(sum, found["lengths"])),
+        "changed": 1,
+        "broken": 1,
+        "worst": 0.25,
+    }
+    assert (
+        "my_rules.py:barrier, 2 episodes a seed" in report and "the filter changed 100.0 % of the" in report
+    )
+    task = gymnasium.make("Hopper-v5")
+    task.reset(seed=np.random.SeedSequence(2_000_000).generate_state(2).tolist()[0])
+    ended, total = False, 0.0
+    while not ended:
+        _, reward, terminated, truncated, _ = task.step(np.zeros(3, np.float32))
+        ended, total = terminated or truncated, total + float(reward)
+    assert found["returns"][0][0] == pytest.approx(total)
+    config = json.loads((run / "config.json").read_text())["config"]
+    assert config["filter"].endswith("my_rules.py:barrier")
+
+
 def test_mistakes_get_one_line(agent, policy, tmp_path):
+    rules = tmp_path / "my_rules.py"
+    rules.write_text(RULES)
     cases = {
         "an unknown model": (["hoper"], "no trained model hoper: give the path of a file, or one of"),
         "no weights": ([__file__], "no file of weights made by jdp"),
@@ -80,6 +121,16 @@ def test_mistakes_get_one_line(agent, policy, tmp_path):
         "too long": ([str(policy), "--real-time.delay", "2"], "so a delay lies between 0 and 1, not 2"),
         "no delay": ([str(policy), "--real-time.overlap", "0"], "says nothing without --real-time.delay"),
         "both": ([str(policy), "--warm.levels", "2", "--real-time.delay", "1"], "leave one out"),
+        "no name": (
+            [str(agent), "--filter", str(rules)],
+            "name a function of a file, as my_rules.py:barrier",
+        ),
+        "no file": ([str(agent), "--filter", "there.py:barrier"], "there is no file there.py"),
+        "another name": (
+            [str(agent), "--filter", f"{rules}:barier"],
+            "no function barier; did you mean barrier?",
+        ),
+        "no function": ([str(agent), "--filter", f"{rules}:limit"], "no function limit"),
         "an arm that is not there": ([str(agent), "--arm", "guided"], "choose one of agent, not guided"),
     }
     check_mistakes("evaluate", cases, ["--out", str(tmp_path)])
