@@ -12,7 +12,7 @@ from jdp.tasks.scenes.scene import Scene, scene
 from jdp.types import Bound, named_keys
 
 STRIDE = 0.05  # m of a step, of an action of 1
-REACHED, RADIUS = 0.1, 0.25  # m from the goal: success; from the middle of the obstacle: failure
+REACHED, RADIUS = 0.1, 0.2  # m from the goal: success; from the middle of the obstacle: failure
 REGION = 0.2  # m, half-width of where the middles of scenes lie
 FAR = 5.0  # m, by which a moved scene lies elsewhere
 _APART, _NOISE = 0.8, 0.1  # m from the middle to start and goal, and half-width around them and the obstacle
