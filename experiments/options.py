@@ -28,7 +28,8 @@ class DatasetOptions:
     """Which dataset, and where results go."""
 
     env: str = "hopper-medium"
-    """D4RL name with or without version (then the newest), Minari id, OGBench name, or path to a file."""
+    """D4RL name with or without version (then the newest), Minari id, OGBench name, scene (jdp/Cue-v0), or
+    path to a file."""
     source: Source = "auto"
     """auto: a file, D4RL on disk, D4RL download, its recipe or the bundled set, OGBench on disk; or one of
     these (recipe also makes some of OGBench's sets, with the extra ogbench)."""

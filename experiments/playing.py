@@ -1,42 +1,26 @@
 """How a trained policy is played otherwise than it was trained: filtered; of chunks warm, or in real time."""
 
 import dataclasses
-import difflib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import cast
 
 from jdp.errors import UserError
 from jdp.learning.filters import filtered
 from jdp.loops import late
 from jdp.policies.real_time import real_time
 from jdp.policies.rti import warm
-from jdp.registry import imported
-from jdp.types import Json, Policy, Spec
+from jdp.registry import named
+from jdp.types import Filter, Json, Policy, Spec
 
 
 @lru_cache  # a file is executed once, so that what it defines stays the same function
-def named_in(where: str, option: str) -> Callable[..., Any]:
-    """The function that a user's file defines: `where` is FILE:NAME, "my_rules.py:barrier".
-
-    Args:
-        option: of the command line that names it, which an error begins with.
-
-    Raises:
-        UserError: if the file cannot be imported, or has no such function.
-    """
-    file, _, name = where.rpartition(":")
-    if not file or not name.isidentifier():
-        raise UserError(f"{option} {where}: name a function of a file, as my_rules.py:barrier")
-    module = imported(file, f"{option} {where}", f"there is no file {file}")
-    found = getattr(module, name, None)
+def user_filter(where: str) -> Filter:
+    """What `--filter` names; raises `UserError` if it cannot be imported, or is no function."""
+    found = named(where, "--filter")
     if not callable(found):
-        known = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known) or 'none'}"
-        raise UserError(f"{option} {where}: {file} has no function {name}; {hint}")
-    return found
+        raise UserError(f"--filter {where} is no function of a context and an action: see docs/steering.md")
+    return cast(Filter, found)
 
 
 @dataclass(frozen=True)
@@ -84,7 +68,7 @@ class PlayingOptions:
         return self._filtered(self._drawn(policy), spec)
 
     def _filtered(self, policy: Policy, spec: Spec) -> Policy:
-        return policy if self.filter is None else filtered(policy, named_in(self.filter, "--filter"), spec)
+        return policy if self.filter is None else filtered(policy, user_filter(self.filter), spec)
 
     def _drawn(self, policy: Policy) -> Policy:
         for option, given, name in (

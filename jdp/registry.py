@@ -240,3 +240,33 @@ def imported(where: str, told: str, missing: str) -> ModuleType:
         line = str(error).splitlines()[0] if str(error) else ""
         raise UserError(f"{told} cannot be imported ({type(error).__name__}: {line})") from error
     return module
+
+
+def named(source: str, option: str) -> object:
+    """What a user's file or module defines: `source` is FILE:NAME, "my_rules.py:barrier".
+
+    Args:
+        option: of the command line that names it, which an error begins with.
+
+    Raises:
+        UserError: if the file cannot be imported, or has nothing of that name.
+    """
+    told = f"{option} {source}"
+    where, _, name = source.rpartition(":")
+    if not where or not name.isidentifier():
+        raise UserError(f"{told}: say where it is and how it is called, as my_file.py:name")
+    module = imported(where, told, f"there is no file {where}")
+    if not hasattr(module, name):
+        known = ", ".join(n for n, found in vars(module).items() if _own(module, n, found))
+        raise UserError(
+            f"{told}: there is no {name} in {where}, {f'but {known}' if known else 'nor anything'}"
+        )
+    return getattr(module, name)
+
+
+def _own(module: ModuleType, name: str, found: object) -> bool:
+    """Whether a user may mean it: no private name, and no class, function or module from elsewhere."""
+    if name.startswith("_") or isinstance(found, ModuleType):
+        return False
+    made_here = getattr(found, "__module__", None) == module.__name__
+    return made_here or not (inspect.isclass(found) or inspect.isroutine(found))

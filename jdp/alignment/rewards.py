@@ -18,7 +18,7 @@ from jax.tree_util import Partial
 
 from jdp.alignment.models import Model, Reward
 from jdp.errors import UserError, check_settings
-from jdp.registry import imported
+from jdp.registry import named
 from jdp.types import Params, bind
 
 CHECKED = 8  # samples of a first draw
@@ -136,14 +136,12 @@ def loaded(source: str) -> Reward:
     Raises:
         UserError: if it cannot be imported, or is no function.
     """
-    where, _, name = source.rpartition(":")
-    if not where:
+    if ":" not in source:
         known = ", ".join((*BUILT_IN, "critic"))
         raise UserError(f"--reward {source}: choose one of {known}, or give file.py:function")
-    module = imported(where, f"--reward {source}", f"there is no file {where}")
-    found = getattr(module, name, None)
+    found = named(source, "--reward")
     if not callable(found):
-        raise UserError(f"--reward {source}: there is no function {name} in {where}")
+        raise UserError(f"--reward {source} is no function: give one of what is judged")
     return cast(Reward, found)
 
 

@@ -100,6 +100,12 @@ def opened(path: Path):
         yield file, _metadata(file)
 
 
+def told(path: Path) -> tuple[str | None, int]:
+    """The digest of the recipe that made a file, None of other files, and its rows; raises as `read`."""
+    with opened(path) as (file, metadata):
+        return metadata.get("digest"), len(array_node(file, "rewards", str(path)))
+
+
 def array_node(file, key: str, where: str):
     """The HDF5 dataset `key`; raises `UserError` for a group, or where it is no array of rows."""
     import h5py

@@ -76,12 +76,15 @@ _ANT = Kind(
 _KITCHEN = Kind(lambda raw: raw["observation"], _no_goal, lambda info, terminated: terminated)
 _OGBENCH = Kind(lambda raw: raw, _ogbench_goal, _says_success)
 _OGBENCH_MAZE = _OGBENCH._replace(place=_place_ogbench)
+_TASK = Kind(lambda raw: raw, lambda raw, info, entries: info["goal"], _says_success)
 _PLAIN = Kind(lambda raw: raw, _no_goal, lambda info, terminated: False)
+
+_KINDS = {"PointMaze_": _POINT, "AntMaze_": _ANT, "FrankaKitchen-": _KITCHEN, "jdp/": _TASK}
 
 
 def kind_of(env_id: str) -> Kind:
     """The functions of the family of `env_id`."""
-    for prefix, kind in (("PointMaze_", _POINT), ("AntMaze_", _ANT), ("FrankaKitchen-", _KITCHEN)):
+    for prefix, kind in _KINDS.items():
         if env_id.startswith(prefix):
             return kind
     if families.is_ogbench(env_id):

@@ -15,7 +15,7 @@ from jax.tree_util import register_dataclass
 from jdp.diffusion.guidance.logic import Formula, Seen, robustness
 from jdp.errors import UserError
 from jdp.learning.guides import Cost, cost_guide, history_of, logic_guide
-from jdp.registry import imported
+from jdp.registry import named
 from jdp.types import AnyArray, Bound, Context, Denoiser, Guide
 
 Drawn = Literal["observation", "action", "both"]  # what a method draws of a plan
@@ -135,15 +135,7 @@ def rule(
         UserError: if it cannot be imported, has no such name, or that is none of these.
     """
     told = f"{option} {source}"
-    where, _, name = source.rpartition(":")
-    if not where:
-        raise UserError(f"{told}: say where it is, as rules.py:{name}")
-    module = imported(where, told, f"there is no file {where}")
-    if not hasattr(module, name):
-        known = [n for n, x in vars(module).items() if _mine(module.__name__, n, x)]
-        there = f"but {', '.join(known)}" if known else "nor any other rule"
-        raise UserError(f"{told}: there is no {name} in {where}, {there}")
-    found = getattr(module, name)
+    found = named(source, option)
     if isinstance(found, Formula):
         formula = ToldFormula(found, told)
         guide = logic_guide(formula, _strength(strength), margin=margin, stride=stride)
@@ -165,11 +157,6 @@ def rule(
 
 def _strength(strength: float | None) -> float:
     return 1.0 if strength is None else strength
-
-
-def _mine(module: str, name: str, found: Any) -> bool:
-    own = isinstance(found, Formula) or (inspect.isfunction(found) and found.__module__ == module)
-    return own and not name.startswith("_")
 
 
 def _hashable(told: str, guide: Guide) -> Guide:

@@ -27,6 +27,7 @@ _FAMILIES = (
     _Family(re.compile(r"FrankaKitchen-v\d+"), "gymnasium_robotics", "kitchen"),
     _Family(_ROBOTICS, "gymnasium_robotics", "robotics"),
     _Family(_OGBENCH, "ogbench", "ogbench"),
+    _Family(re.compile(r"jdp/\w+-v\d+"), "jdp.tasks.task_env", ""),
 )
 # MuJoCo's tasks whose actions lie within [-1, 1]; so do those of the other families.
 _UNIT_ACTIONS = re.compile(r"(Ant|HalfCheetah|Hopper|Walker2d|Swimmer|Reacher)-v\d+")
@@ -111,7 +112,8 @@ def goal_entries(env_id: str | None, observation_dim: int) -> tuple[int, ...]:
     env_id = env_id or ""
     if is_single_task(env_id):
         return ()
-    if env_id.startswith("AntMaze_") or mazes.maze_of(env_id) is not None:
+    places = ("AntMaze_", "jdp/DoubleIntegrator-")
+    if env_id.startswith(places) or mazes.maze_of(env_id) is not None:
         return (0, 1)
     if not is_ogbench(env_id):
         return ()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from jdp.errors import UserError
 from jdp.tasks import mazes
+from jdp.tasks.scenes import SCENES
 from jdp.types import Spec
 
 Groups = tuple[tuple[str, tuple[int, ...]], ...]
@@ -15,11 +16,13 @@ _BODIES = {"Hopper": (5, 6), "HalfCheetah": (8, 9), "Walker2d": (8, 9), "Swimmer
 def groups_of(spec: Spec) -> Groups:
     """The groups of `spec`, or those that its task is known to have; one of everything for other tasks.
 
-    Mazes and MuJoCo's bodies have "position" and "velocity"; what follows them is "rest".
+    Scenes name their own. Mazes and MuJoCo's bodies have "position" and "velocity"; what follows is "rest".
     """
     if spec.groups:
         return spec.groups
     name, width = spec.env_id or "", spec.observation_dim
+    if name in SCENES and width == SCENES[name].task.spec.observation_dim:
+        return SCENES[name].task.spec.groups
     sizes = _BODIES.get(name.partition("-")[0])
     if name.startswith("jdp/DoubleIntegrator") or (width == 4 and mazes.maze_of(name) is not None):
         sizes = (2, 2)

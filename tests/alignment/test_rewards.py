@@ -77,7 +77,7 @@ def test_what_is_no_reward_gets_one_line(tmp_path):
         f"{tmp_path}/no.py:reward": "there is no file",
         f"{bad}:reward": "cannot be imported \\(SyntaxError",
         "no_such_module:reward": "cannot be imported \\(ModuleNotFoundError",
-        "math:no_such": "no function no_such in math",
+        "math:no_such": "there is no no_such in math",
     }.items():
         with pytest.raises(UserError, match=word):
             rewards.loaded(source)

@@ -123,14 +123,17 @@ def test_mistakes_get_one_line(agent, policy, tmp_path):
         "both": ([str(policy), "--warm.levels", "2", "--real-time.delay", "1"], "leave one out"),
         "no name": (
             [str(agent), "--filter", str(rules)],
-            "name a function of a file, as my_rules.py:barrier",
+            "say where it is and how it is called",
         ),
         "no file": ([str(agent), "--filter", "there.py:barrier"], "there is no file there.py"),
         "another name": (
             [str(agent), "--filter", f"{rules}:barier"],
-            "no function barier; did you mean barrier?",
+            "there is no barier in .*, but .*barrier",
         ),
-        "no function": ([str(agent), "--filter", f"{rules}:limit"], "no function limit"),
+        "no function": (
+            [str(agent), "--filter", f"{rules}:limit"],
+            "is no function of a context and an action",
+        ),
         "an arm that is not there": ([str(agent), "--arm", "guided"], "choose one of agent, not guided"),
     }
     check_mistakes("evaluate", cases, ["--out", str(tmp_path)])

@@ -156,7 +156,7 @@ def test_what_is_no_rule_is_refused(file, name, line):
 @pytest.mark.parametrize(
     ("source", "more", "line"),
     [
-        ("rules.py", {}, "say where it is, as rules.py:"),
+        ("rules.py", {}, "say where it is and how it is called"),
         ("no_such_file.py:rule", {}, "there is no file no_such_file.py"),
         ("{}:own", {"strength": 2.0}, "with a strength of its own"),
         ("{}:near", {"margin": 0.1}, "is no formula, and --guide-margin"),

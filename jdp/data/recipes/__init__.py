@@ -1,10 +1,10 @@
-"""Datasets made again by the official recipe, one recipe a file."""
+"""Datasets made here: again by the official recipe, or jdp's own; one recipe a file."""
 
-from jdp.data.recipes import maze2d, ogbench
+from jdp.data.recipes import maze2d, ogbench, scenes
 from jdp.data.recipes.recipe import Making, Recipe, made, path_of
 
-_RECIPES = (maze2d.recipe, ogbench.recipe)
-NAMES = maze2d.NAMES + ogbench.NAMES
+_RECIPES = (maze2d.recipe, ogbench.recipe, scenes.recipe)
+NAMES = maze2d.NAMES + ogbench.NAMES + scenes.NAMES
 
 
 def find(name: str) -> Recipe | None:

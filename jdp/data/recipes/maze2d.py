@@ -69,12 +69,7 @@ def _write(name: str, dense: bool, path: Path, order: Order) -> None:
     )  # noise does not compress, and plain arrays are read in a moment
 
 
-def _told(path: Path) -> tuple[str | None, int]:
-    with d4rl.opened(path) as (file, metadata):
-        return metadata.get("digest"), len(d4rl.array_node(file, "rewards", str(path)))
-
-
-_STORE = Store(d4rl.dataset_dir, "D4RL_DATASET_DIR", ".hdf5", _told)
+_STORE = Store(d4rl.dataset_dir, "D4RL_DATASET_DIR", ".hdf5", d4rl.told)
 
 
 def collect(

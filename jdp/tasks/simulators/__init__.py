@@ -5,6 +5,7 @@ from functools import lru_cache
 from jdp.errors import UserError
 from jdp.tasks import maze2d
 from jdp.tasks.mazes import POINT_ENV_IDS
+from jdp.tasks.scenes import SCENES
 from jdp.tasks.simulators import pendulum, swap, tuned
 from jdp.tasks.simulators.batch import Outcome, Running, advance, begin, renewed
 from jdp.tasks.simulators.chunked import chunked
@@ -40,7 +41,7 @@ __all__ = [
 def names() -> tuple[str, ...]:
     """The tasks that `simulator` knows; of datasets' names maze2d's."""
     mazes = (f"maze2d-{name}-v1" for name in maze2d.GOALS)
-    own = (ENV_ID, swap.ENV_ID, tuned.ENV_ID)
+    own = (ENV_ID, swap.ENV_ID, tuned.ENV_ID, *SCENES)
     return (*POINT_ENV_IDS.values(), *mazes, pendulum.SPEC.env_id or "", *own, *BODIES)
 
 
@@ -49,8 +50,9 @@ def simulator(env_id: str) -> Task:
     """The task `env_id` as pure functions; equal names give the same task.
 
     "PointMaze_Large-v3", "maze2d-large-v1" (D4RL's rules), "Pendulum-v1", "jdp/DoubleIntegrator-v0",
-    "jdp/Swap-v0" (four agents), "jdp/SwapTuned-v0" (how cautious two agents are that swap places), and
-    "Hopper-v5", "HalfCheetah-v5" and "Walker2d-v5", which need `pip install "jdp[mjx]"`.
+    "jdp/Swap-v0" (four agents), "jdp/SwapTuned-v0" (how cautious two agents are that swap places), the scenes
+    ("jdp/Cue-v0", `jdp.tasks.scenes`), and "Hopper-v5", "HalfCheetah-v5" and "Walker2d-v5", which need
+    `pip install "jdp[mjx]"`.
 
     Raises:
         UserError: for a task without a JAX version, or where MJX is needed and missing.
@@ -61,6 +63,8 @@ def simulator(env_id: str) -> Task:
         return point_maze_task(next(name for name, known in POINT_ENV_IDS.items() if known == env_id))
     if env_id in BODIES:
         return locomotion_task(env_id)
+    if env_id in SCENES:
+        return SCENES[env_id].task
     if env_id == ENV_ID:
         return double_integrator_task()
     if env_id == swap.ENV_ID:

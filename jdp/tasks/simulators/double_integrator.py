@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.tasks.scenes.point import TOP_SPEED, pushed, within
 from jdp.types import Bound, Spec, Stepped, Task, named_keys
 
 ENV_ID = "jdp/DoubleIntegrator-v0"
-TIME_STEP = 0.1  # s
 REACHED = 0.1  # m, from the goal: reward 1, and the end
 
 
@@ -24,7 +24,7 @@ class Square(NamedTuple):
     start: tuple[float, float] = (-0.8, 0.0)
     goal: tuple[float, float] = (0.8, 0.0)
     noise: float = 0.1  # m, half-width around both
-    top_speed: float = 1.0  # m/s on each axis
+    top_speed: float = TOP_SPEED  # m/s on each axis
     limit: int = 100  # steps
 
 
@@ -57,9 +57,8 @@ def clearance(position: Array, square: Square) -> Array:
 
 def _step(key: Array, state: PointState, action: Array, *, square: Square) -> tuple[PointState, Stepped]:
     del key  # nothing is random
-    velocity = jnp.clip(state.velocity + TIME_STEP * action, -square.top_speed, square.top_speed)
-    position = state.position + TIME_STEP * (state.velocity + velocity) / 2
-    success = jnp.linalg.norm(position - state.goal) <= REACHED
+    position, velocity = pushed(state.position, state.velocity, action, square.top_speed)
+    success = within(position, state.goal, REACHED)
     failed = clearance(position, square) < 0
     success = success & ~failed
     seen = jnp.concatenate([position, velocity])
