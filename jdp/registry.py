@@ -242,7 +242,7 @@ def imported(where: str, told: str, missing: str) -> ModuleType:
     return module
 
 
-def named(source: str, option: str) -> object:
+def named(source: str, option: str) -> Any:
     """What a user's file or module defines: `source` is FILE:NAME, "my_rules.py:barrier".
 
     Args:
