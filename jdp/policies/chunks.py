@@ -82,6 +82,22 @@ class ChunkConfig(Chunked, ActorConfig):
         return actions.coordinates(standardise, self, spec)
 
 
+@dataclass(frozen=True)
+class LongChunkConfig(ChunkConfig):
+    """Diffusion policy's sizes, which later papers took over: 16 actions are predicted, 8 executed."""
+
+    chunk: int = 16
+    """Actions that are predicted, from the present one on."""
+    execute: int = 8
+    """Actions that are executed before the next prediction."""
+    features: int = 512
+    """Width of the denoiser."""
+    learning_rate: float = 1e-4
+    """Of Adam at the first step."""
+    sampling_steps: int = 10
+    """Steps of the sampler."""
+
+
 class CloneState(NamedTuple):
     """The denoiser of chunks with its averaged weights."""
 

@@ -17,7 +17,7 @@ from jdp.learning.fitting import falling_rates
 from jdp.learning.scale import StepScale, clip_action
 from jdp.networks.conditional_mlp import conditioned
 from jdp.policies import actions, chunks
-from jdp.policies.chunks import ChunkConfig, CloneState
+from jdp.policies.chunks import CloneState, LongChunkConfig
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated
 from jdp.registry import Preset, Task, register
@@ -37,7 +37,7 @@ from jdp.types import (
 
 
 @dataclass(frozen=True)
-class DiffusionPolicyConfig(ChunkConfig):
+class DiffusionPolicyConfig(LongChunkConfig):
     """Settings of diffusion policy: 16 actions are predicted, 8 executed.
 
     The paper sees 2 observations, denoises with a convolutional network or a transformer, and samples
@@ -45,16 +45,6 @@ class DiffusionPolicyConfig(ChunkConfig):
     DPM-Solver++(2M), which give exact Gaussians of std 1, .3 and .1 spreads that are 1 %, 4 % and -1 % off.
     """
 
-    chunk: int = 16
-    """Actions that are predicted, from the present one on."""
-    execute: int = 8
-    """Actions that are executed before the next prediction."""
-    features: int = 512
-    """Width of the denoiser."""
-    learning_rate: float = 1e-4
-    """Of Adam at the first step."""
-    sampling_steps: int = 10
-    """Steps of the sampler."""
     formulation: Literal["edm", "flow", "vp_x0", "vp_eps", "vp_v"] = "edm"
     """What is learned: EDM's denoiser or a network that predicts x0, eps or v, on Karras levels; or a
     rectified flow, sampled in equal steps of its time, which knows none of sigma_min to p_std (its own

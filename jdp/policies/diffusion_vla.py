@@ -29,7 +29,7 @@ from jdp.learning.guides import Past
 from jdp.learning.observations import observation_affine
 from jdp.networks.mlp import mlp
 from jdp.policies import actions, chunks
-from jdp.policies.chunks import ChunkCarry, ChunkConfig, Chunks
+from jdp.policies.chunks import ChunkCarry, Chunks, LongChunkConfig
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated, mean_of
 from jdp.registry import Preset, Task, register
@@ -54,19 +54,9 @@ FITTED = 4096  # changes that the classes are fitted to
 
 
 @dataclass(frozen=True)
-class DiffusionVLAConfig(ChunkConfig):
+class DiffusionVLAConfig(LongChunkConfig):
     """Settings of Diffusion-VLA's mechanism."""
 
-    chunk: int = 16
-    """Actions that are predicted, from the present one on."""
-    execute: int = 8
-    """Actions that are executed before the next prediction."""
-    features: int = 512
-    """Width of the denoiser."""
-    learning_rate: float = 1e-4
-    """Of Adam at the first step."""
-    sampling_steps: int = 10
-    """Steps of the sampler."""
     stage: str = ""
     """Group of the observation that says the stage of the task, as one entry that counts from 0 or one-hot.
     Empty: sub-tasks are k-means classes of how the observation changes over the chunk."""

@@ -26,7 +26,7 @@ from jdp.learning.observations import observation_affine
 from jdp.learning.scale import JointScale
 from jdp.networks.conditional_mlp import conditioned
 from jdp.policies import actions, chunks
-from jdp.policies.chunks import ChunkCarry, ChunkConfig, Chunks
+from jdp.policies.chunks import ChunkCarry, Chunks, LongChunkConfig
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated, share_of
 from jdp.registry import Preset, Task, register
@@ -48,23 +48,13 @@ from jdp.world_models.parts import check_shares, entrywise, levels_apart
 
 
 @dataclass(frozen=True)
-class PADConfig(ChunkConfig):
+class PADConfig(LongChunkConfig):
     """Settings of PAD: a diffusion policy of chunks beside the observations that they lead to.
 
     A row has no actions where its chunk has one that is NaN (`jdp.data.action_free`): its actions count in no
     loss, and the network is shown pure noise in their places, and told so (their level is `sigma_max`).
     """
 
-    chunk: int = 16
-    """Actions that are predicted, from the present one on."""
-    execute: int = 8
-    """Actions that are executed before the next prediction."""
-    features: int = 512
-    """Width of the denoiser."""
-    learning_rate: float = 1e-4
-    """Of Adam at the first step."""
-    sampling_steps: int = 10
-    """Steps of the sampler."""
     ahead: tuple[int, ...] = (1, 8)
     """Steps after which an observation is predicted, beside the actions."""
     action_weight: float = 1.0

@@ -18,7 +18,7 @@ from jdp.learning.guides import Past
 from jdp.learning.observations import observation_affine
 from jdp.networks.gated_memory import gated_memory
 from jdp.policies import actions, chunks, relabelled
-from jdp.policies.chunks import ChunkCarry, ChunkConfig, CloneState
+from jdp.policies.chunks import ChunkCarry, CloneState, LongChunkConfig
 from jdp.policies.presets import presets_of
 from jdp.policies.relabelled import imitated
 from jdp.registry import Preset, Task, register
@@ -38,19 +38,13 @@ from jdp.types import (
 
 
 @dataclass(frozen=True)
-class SeedPolicyConfig(ChunkConfig):
+class SeedPolicyConfig(LongChunkConfig):
     """Settings of SeedPolicy; sizes of the memory are ours."""
 
     history: int = 32
     """Observations in a row that the memory learns from; in an episode it goes on for ever."""
-    chunk: int = 16
-    """Actions that are predicted, from the present one on."""
-    execute: int = 8
-    """Actions that are executed before the next prediction."""
-    learning_rate: float = 1e-4
-    """Of Adam at the first step."""
-    sampling_steps: int = 10
-    """Steps of the sampler."""
+    features: int = 256
+    """Width of the denoiser."""
     memory: int = 64
     """Width of the memory's slots."""
     slots: int = 8
