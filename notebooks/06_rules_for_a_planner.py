@@ -56,7 +56,7 @@ print(f"smooth {float(robustness(rule, path, tau=100)[0]):.2f}, at most {slack(r
 # ## 2. Plans
 #
 # `logic_guide` tilts the plans to `p(plan) exp(-strength * relu(margin - robustness))`. Rows of these plans are four
-# steps apart, which `stride` says.
+# steps apart, which `stride` says. A few plans cross a wall now: the rule asks for what the data hardly hold.
 
 # %%
 guide = planners.logic_guide(rule, 100.0, margin=0.2, stride=run.settings.stride)

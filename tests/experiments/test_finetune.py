@@ -33,17 +33,11 @@ def trained(out: Path, env: str, *more: str) -> Path:
 
 
 MAZE = "pointmaze-umaze"
-FLOW = ["--settings.formulation", "flow", "--settings.sampler", "euler"]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("base"), MAZE)
-
-
-@pytest.fixture(scope="module")
-def flow(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("flow"), MAZE, *FLOW)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +71,13 @@ def test_the_preset_is_that_of_the_policys_task(monkeypatch, words, clip):
     [
         ("dppo", "base", "jax"),
         ("dppo", "base", "host"),
-        ("reinflow", "flow", "jax"),
         ("dsrl", "base", "jax"),
         ("expo", "base", "host"),
         ("diwa", "hopper", "dreams"),
     ],
 )
 def test_a_killed_run_ends_with_the_same_numbers(tmp_path, request, method, policy, inside):
+    """Of each loop: on and off policy, in JAX and on the host, and in dreams."""
     own = DREAMS if inside == "dreams" else ["--method", method, "--simulator", inside]
     own = [*own, "--policy", str(request.getfixturevalue(policy))]
 

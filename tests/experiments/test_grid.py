@@ -109,7 +109,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "paper-maze2d-agents": 12,
         "pgd-hopper": 8,
         "realtime": 22,
-        "seeing": 20,
+        "seeing": 19,
         "finetune-umaze": 6,
         "finetune-hopper": 6,
         "finetune-walker2d": 4,

@@ -343,7 +343,7 @@ def _chosen(observation: Array, entries: tuple[int, ...]) -> Array:
 
 
 def _row(numbers: Any, like: Array) -> Array:
-    return jnp.asarray(numbers, like.dtype)[None, None]
+    return jnp.asarray(numbers, jnp.asarray(like).dtype)[None, None]
 
 
 def _norm(x: Array) -> Array:
