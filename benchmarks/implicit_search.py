@@ -1,6 +1,6 @@
 """Implicit search (DiffuSearch) on boards that it has not seen, beside one-step cloning and a tree search.
 
-    python benchmarks/implicit_search.py --boards 5000 --horizons 0 1 3 --seeds 3   # needs the extra `search`
+    python benchmarks/implicit_search.py --boards 5000 --horizons 0 3 --seeds 3   # needs the extra `search`
 
 Prints JSON. All boards need three moves or more. A move is right if it is one of the optimal ones. `one_pass`
 is the same network asked for the move alone, with nothing imagined before it; horizon 0 is one-step cloning,
@@ -161,8 +161,8 @@ def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--boards", type=int, nargs="*", default=[5000], help="that are learned from")
-    parser.add_argument("--horizons", type=int, nargs="+", default=[0, 1, 3], help="future steps")
-    parser.add_argument("--simulations", type=int, nargs="*", default=[16, 64, 256], help="of tree searches")
+    parser.add_argument("--horizons", type=int, nargs="+", default=[0, 3], help="future steps")
+    parser.add_argument("--simulations", type=int, nargs="*", default=[16, 64], help="of tree searches")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=256)
