@@ -1,4 +1,4 @@
-"""Networks of sequences `[B, T, D]` as networks of flat vectors `[B, T * D]`, as policies diffuse chunks."""
+"""Networks of sequences `[B, T, D]` as ones of flat vectors `[B, T * D]`, and the other way round."""
 
 from collections.abc import Callable
 from typing import Any
@@ -37,3 +37,20 @@ def flat(network: Network, length: int) -> Network:
     """A network of sequences `[B, T, D]` of `length` T as one of vectors `[B, T * D]`."""
     begin = Bound(_init, (("init", network.init), ("length", length)))
     return Network(begin, flat_apply(network.apply, length))
+
+
+def _joined(first: Any, x: Array, c_noise: Array, condition: Any, *, function: Callable[..., Any]) -> Any:
+    return function(first, x.reshape(x.shape[0], -1), c_noise, condition)
+
+
+def _joined_apply(
+    params: Params, x: Array, c_noise: Array, condition: Any, *, apply: Callable[..., Any]
+) -> Array:
+    return _joined(params, x, c_noise, condition, function=apply).reshape(x.shape)
+
+
+def joined(network: Network) -> Network:
+    """A network of vectors `[B, T * D]` as one of sequences `[B, T, D]`, all of one length."""
+    return Network(
+        Bound(_joined, (("function", network.init),)), Bound(_joined_apply, (("apply", network.apply),))
+    )

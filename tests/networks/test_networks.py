@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from jdp.networks import NetworkConfig, make, parameter_count
+from jdp.networks.flat import joined
 from jdp.networks.layers import TemporalConv, halve, stretch
+from jdp.types import Network
 
 B, T, D = 4, 8, 5
 KINDS = ("unet", "residual_unet", "mixer", "transformer", "experts")
@@ -162,3 +164,15 @@ def test_parameters_are_float32_in_bf16(kind):
     with jax.numpy_dtype_promotion("standard"):  # as above
         params = jax.eval_shape(net.init, jax.random.key(0), x, levels)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+
+
+def test_a_network_of_vectors_serves_sequences():
+    """It sees all entries of a row side by side, from its first parameters on."""
+    of_vectors = Network(
+        lambda key, x, c_noise, condition: jnp.eye(x.shape[-1])[::-1],
+        lambda params, x, c_noise, condition: x @ params + condition,
+    )
+    network, x, seen = joined(of_vectors), jnp.arange(12.0).reshape(2, 3, 2), jnp.ones((2, 1))
+    params = network.init(jax.random.key(0), x, jnp.ones(2), seen)
+    found = network.apply(params, x, jnp.ones(2), jnp.tile(seen, (1, 6)))
+    np.testing.assert_array_equal(found, 1 + np.asarray(x)[:, ::-1, ::-1])

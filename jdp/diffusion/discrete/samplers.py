@@ -31,6 +31,8 @@ class Unmasking:
     remask: bool = False
     """Whether shown tokens compete with new ones by the highest score they ever had, and may be masked again;
     without it what is shown stays."""
+    greedy: bool = False
+    """Whether each token is the most likely one, instead of drawn."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -68,7 +70,8 @@ def unmask(key: Array, denoiser: TokenDenoiser, tokens: Array, sampling: Unmaski
         (tokens, best), (key, left) = carry, item
         keys, hidden = named_keys(key, "tokens", "order"), tokens == mask
         found = predicted(denoiser, tokens, mask)
-        x0 = jnp.where(hidden, found.sample(keys["tokens"]).astype(tokens.dtype), tokens)
+        taken = jnp.argmax(found.logits, -1) if sampling.greedy else found.sample(keys["tokens"])
+        x0 = jnp.where(hidden, taken.astype(tokens.dtype), tokens)
         score = _score(keys["order"], found, x0, sampling.order)
         best = jnp.where(hidden, jnp.maximum(best, score) if sampling.remask else score, best)
         again = ranks(best) < jnp.round(number * left).astype(jnp.int32)[:, None]
