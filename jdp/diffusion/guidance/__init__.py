@@ -1,6 +1,7 @@
 """Guidance: functions that take a denoiser and return a denoiser. They nest."""
 
 from jdp.diffusion.guidance.classifier_free import classifier_free, classifier_free_doubled
+from jdp.diffusion.guidance.composition import compose, product, without
 from jdp.diffusion.guidance.inpainting import condition, hold, inpaint, pulled
 from jdp.diffusion.guidance.policy import (
     At,
@@ -20,13 +21,16 @@ __all__ = [
     "Value",
     "classifier_free",
     "classifier_free_doubled",
+    "compose",
     "condition",
     "hold",
     "inpaint",
     "normalise_safely",
     "policy_guided",
+    "product",
     "pseudo_inverse",
     "pulled",
     "reference_guided",
     "value_guided",
+    "without",
 ]
