@@ -8,7 +8,7 @@ the task, `follow` makes a policy of plans.
 from typing import Any
 
 from jdp import registry
-from jdp.learning.guides import checked, cost_guide
+from jdp.learning.guides import checked, cost_guide, optimise_guide
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
@@ -54,6 +54,7 @@ __all__ = [
     "learn_inverse",
     "make",
     "method",
+    "optimise_guide",
     "outcome",
     "parts_of",
     "plan_of",

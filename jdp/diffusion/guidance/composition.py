@@ -14,7 +14,7 @@ def _composed(
     denoisers: tuple[Denoiser, ...], weights: Array, stds: Array | None, x: Array, sigma: Array
 ) -> Array:
     total, over = jnp.zeros_like(x), jnp.zeros((), x.dtype)
-    s2 = None if stds is None else jnp.square(expand(sigma, x))
+    s2 = jnp.square(expand(sigma, x))
     for k, denoiser in enumerate(denoisers):
         weight = expand(weights[k], x)
         over = over + weight
