@@ -7,16 +7,19 @@
     python experiments/evaluate.py hopper-medium-policy --real-time.delay 1 --real-time.execute 2
     python experiments/evaluate.py maze2d-umaze-diffuser --guide rules.py:keep_out --guide-strength 20
     python experiments/evaluate.py maze2d-umaze-diffuser --filter my_rules.py:barrier
+    python experiments/evaluate.py hopper-medium-policy --compose.run hopper-medium-flow --compose.weight .4
 
 RUN is a run of plan.py, policies.py, offline_rl.py, online_rl.py, finetune.py or pgd_d4rl.py (of which --arm
 names the agent), a file of `export.py --weights`, or the name of a model (docs/pretrained.md). Every training
 seed plays the episodes; scores.json and report.txt go to results/evaluate/<dataset>/<run>/, with --pictures
 plans and a film too. With --hz the task does not wait while the policy decides; with --guide a rule of yours
-steers what a planner or a policy draws (docs/steering.md).
+steers what a planner or a policy draws, and --filter has the last word (docs/steering.md). --compose.run adds
+the scores of another trained policy, or planner, to those of RUN; --compose.search 11 finds its weight first,
+on episodes of its own.
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +28,7 @@ import jax
 import tyro
 from closed_loop import draw_episodes
 from command_line import parse, run_main
+from composing import ComposeOptions, Composition
 from guiding import GuideOptions, executed, rule_lines, satisfaction
 from opening import filter_lines, rate_lines, score_line, trained_run
 from options import check_positive, check_rates
@@ -46,6 +50,7 @@ class Config(PlayingOptions, GuideOptions):
 
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory, a file of weights, or the name of a model that comes with jdp."""
+    compose: ComposeOptions = field(default_factory=ComposeOptions)
     arm: str | None = None
     """Which of the agents of a run of pgd_d4rl.py: dataset, unguided, guided or world_model."""
     episodes: int = 100
@@ -76,8 +81,12 @@ def main() -> None:
     arm = config.arm or (next(iter(run.states)) if len(run.states) == 1 else None)
     run.state(0, arm)  # fails where there are several, or none of that name
     rule = config.rule(run.settings)
-    method = config.guided(run.kind, run.settings, run.spec) or run.method
-    own = config.played(method.policy, run.spec)
+    if (steered := config.guided(run.kind, run.settings, run.spec)) is not None:
+        if config.compose.run is not None:
+            raise jdp.UserError("--guide steers one run, and --compose.run plays two: leave one out")
+        run = dataclasses.replace(run, method=steered)
+    whole = config.compose.of(run)
+    own = config.played(whole.policy, run.spec)
     make = evaluation.environment_maker(run.task, many_goals=config.many_goals)
     make().close()
     make = make if run.task == run.spec else evaluation.seeing_goals(make)
@@ -90,14 +99,12 @@ def main() -> None:
     print(f"run        {journal.run.path}")
     play = partial(
         loops.play_in_turn,
-        states=run.states[arm or ""],
         make=make,
         keys=named_keys(jax.random.key(config.seed), "play", "latency"),
         seeds=run.config["seeds"],
         episodes=config.episodes,
         seed=config.seed,
         mesh=devices.data_mesh(),
-        journal=journal,
     )
     judged = rule is not None and rule.formula is not None
 
@@ -106,6 +113,10 @@ def main() -> None:
             record["executed"] = executed(rule, played)
         drawn(config, run, journal, seed, played, recorder)
 
+    if config.compose.search:
+        span = (config.seed, config.seed + config.episodes)
+        whole = whole.searched(partial(play, own), config.compose, span)
+    play = partial(play, states=whole.states(run.states[arm or ""]), journal=journal)
     records = play(
         own,
         decisions=config.decisions,
@@ -116,10 +127,10 @@ def main() -> None:
     if judged:
         found["rule"] = satisfaction(config, [r["executed"] for r in records])
     if config.hz:
-        late = partial(config.late, method.policy, spec=run.spec)
+        late = partial(config.late, whole.policy, spec=run.spec)
         delay = config.real_time.delay or 0
         found["at_rates"] = evaluation.scores_at_rates(config.hz, found, run.task, play, late, delay)
-    report(config, run, journal, found)
+    report(config, run, journal, found, whole)
 
 
 def drawn(
@@ -148,6 +159,7 @@ def begin(config: Config, run: LoadedRun, arm: str | None) -> jdp.runs.Run:
     settings |= (
         of_run
         | config.otherwise()
+        | config.compose.otherwise()
         | {run.kind: run.name, "arm": arm, "evaluation": {"episodes": config.episodes}}
     )
     kept = {key: run.written.get(key) for key in ("sha256", "spec")} | {"dataset": dataset_of(config, run)}
@@ -162,12 +174,13 @@ def dataset_of(config: Config, run: LoadedRun) -> str:
     return f"multi2d-{maze.maze} {kind}" if config.many_goals and maze else f"{name} {kind}".strip()
 
 
-def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> None:
+def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json, whole: Composition) -> None:
     """`scores.json` and `report.txt`."""
     name, dataset = evaluation.score_name(run.task), dataset_of(config, run)
-    what = f"{dataset}, {run.task.env_id}: {run.name}{config.told()}, {config.episodes} episodes a seed"
+    how = config.told() + whole.told()
+    what = f"{dataset}, {run.task.env_id}: {run.name}{how}, {config.episodes} episodes a seed"
     lines = [score_line(name, found), *rule_lines(found), *filter_lines(found), *rate_lines(name, found)]
-    text = "\n".join([what, "", *lines, f"trained by {run.command}"])
+    text = "\n".join([what, "", *lines, *whole.lines(name), f"trained by {run.command}"])
     replace_text(journal.run.path / "report.txt", text + "\n")
     facts = {
         "dataset": dataset,
@@ -176,6 +189,7 @@ def report(config: Config, run: LoadedRun, journal: RunJournal, found: Json) -> 
         "score_name": name,
     }
     facts |= {"preset": run.config.get("preset"), "updates": run.config.get("updates")}
+    facts |= whole.facts()
     facts |= {"minutes": (run.scores or {}).get("minutes")}  # of the training
     journal.run.write("scores.json", facts | {"episodes": config.episodes, **found, "behaviour": None})
     print(f"\n{text}\nwritten to {journal.run.path}")

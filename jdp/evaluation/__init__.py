@@ -43,6 +43,7 @@ from jdp.evaluation.summary import (
     with_interval,
 )
 from jdp.evaluation.task_check import check_task
+from jdp.evaluation.weight_search import WeightSearch, pairs, search_weights
 from jdp.tasks.environments import make_env
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "Simulator",
     "Spread",
     "Step",
+    "WeightSearch",
     "action_log_likelihood",
     "barnard",
     "behaviour_score",
@@ -74,6 +76,7 @@ __all__ = [
     "make_goal_env",
     "normalised_score",
     "outside",
+    "pairs",
     "performance_profile",
     "probability_of_improvement",
     "protocol",
@@ -82,6 +85,7 @@ __all__ = [
     "score_name",
     "scores_at_rates",
     "scores_of",
+    "search_weights",
     "seed_scores",
     "seeing_goals",
     "share_interval",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.guidance import Covariance, Value, logic_guided, value_guided
+from jdp.diffusion.guidance import Covariance, Value, logic_guided, optimised, value_guided
 from jdp.diffusion.guidance.logic import Formula
 from jdp.errors import UserError
 from jdp.learning.candidates import repeated
@@ -100,7 +100,9 @@ class Cost(Protocol):
         ...
 
 
-def cost_guide(cost: Cost, strength: float = 1.0, *, steps: int = 0) -> Guide:
+def cost_guide(
+    cost: Cost, strength: float = 1.0, *, steps: int = 0, covariance: Covariance = "isotropic"
+) -> Guide:
     """The guide to plans, or actions, of low `cost`: the prior tilted by `exp(-strength * cost)`.
 
     The gradient of the cost is taken at the denoised plan (`jdp.diffusion.guidance.value_guided`).
@@ -109,31 +111,58 @@ def cost_guide(cost: Cost, strength: float = 1.0, *, steps: int = 0) -> Guide:
         strength: 0 steers nothing.
         steps: of Newton's method at each noise level, for a cost that is curved where plans are; 0: one plain
             gradient step, cheap, and enough for a weak pull.
+        covariance: "jacobian" moves along what the denoiser still holds for possible, by a pass backward
+            through it: from one mode to another, where "isotropic" bends the plan of either
+            (`tracking_cost`).
     """
-    return Bound(_cost_guide, (("cost", cost), ("steps", steps), ("strength", strength)))
+    settings = (("cost", cost), ("covariance", covariance), ("steps", steps), ("strength", strength))
+    return Bound(_cost_guide, settings)
 
 
 def _cost_guide(
-    context: Context, *, cost: Cost, strength: float, steps: int
+    context: Context, *, cost: Cost, strength: float, steps: int, covariance: Covariance
 ) -> Callable[[Denoiser], Denoiser]:
-    return pulled(bind(_value, context.scale, context.observation, cost=cost), context, strength, steps)
+    value = bind(_value, context.scale, context.observation, cost=cost)
+    return pulled(value, context, strength, steps, covariance)
 
 
-def pulled(value: Value, context: Context, strength: float, steps: int) -> Callable[[Denoiser], Denoiser]:
-    """To plans of a high `value`; `strength` and `steps` are those of `cost_guide`."""
+def pulled(
+    value: Value, context: Context, strength: float, steps: int, covariance: Covariance = "isotropic"
+) -> Callable[[Denoiser], Denoiser]:
+    """To plans of a high `value`; `strength`, `steps` and `covariance` are those of `cost_guide`."""
     if not strength:
         return lambda denoiser: denoiser
     solver = {"steps": max(steps, 1), "solver_steps": min(steps, 1), "sigma_data": context.scale.sigma_data}
-    return lambda denoiser: value_guided(denoiser, value, strength, **solver)
+    return lambda denoiser: value_guided(denoiser, value, strength, covariance=covariance, **solver)
+
+
+def optimise_guide(
+    cost: Cost, *, rate: float = 0.1, iterations: int = 5, radius: float = 1.0, latest: float = 1.0
+) -> Guide:
+    """The guide that moves the noised plan itself until its clean point costs less (arXiv 2412.02261).
+
+    The settings are those of `jdp.diffusion.guidance.optimised`, in the coordinates that are drawn.
+    """
+    settings = {"iterations": iterations, "latest": latest, "radius": radius, "rate": rate}
+    return Bound(_optimise_guide, (("cost", cost), *settings.items()))
+
+
+def _optimise_guide(context: Context, *, cost: Cost, **settings: float) -> Callable[[Denoiser], Denoiser]:
+    own = bind(_cost, context.scale, context.observation, cost=cost)
+    return lambda denoiser: optimised(denoiser, own, **settings)  # type: ignore[arg-type]
+
+
+def _cost(scale: Coordinates, present: Array, x0: Array, *, cost: Cost) -> Array:
+    found = cost(*scale.rows(x0, present))
+    if found.shape != x0.shape[:1]:
+        rows = x0.shape[0]
+        raise UserError(f"the cost of {rows} plans has the shape {found.shape}: give one number a plan, [B]")
+    return found
 
 
 def _value(scale: Coordinates, present: Array, x: Array, sigma: Array, *, cost: Cost) -> Array:
     del sigma  # the gradient is taken at clean plans
-    found = cost(*scale.rows(x, present))
-    if found.shape != x.shape[:1]:
-        rows = x.shape[0]
-        raise UserError(f"the cost of {rows} plans has the shape {found.shape}: give one number a plan, [B]")
-    return -found
+    return -_cost(scale, present, x, cost=cost)
 
 
 def logic_guide(

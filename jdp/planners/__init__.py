@@ -8,7 +8,7 @@ the task, `follow` makes a policy of plans.
 from typing import Any
 
 from jdp import registry
-from jdp.learning.guides import checked, cost_guide, logic_guide
+from jdp.learning.guides import checked, cost_guide, logic_guide, optimise_guide
 from jdp.learning.inverse import InverseConfig
 from jdp.learning.plan_critics import CriticConfig
 from jdp.learning.plan_models import ModelConfig
@@ -56,6 +56,7 @@ __all__ = [
     "logic_guide",
     "make",
     "method",
+    "optimise_guide",
     "outcome",
     "parts_of",
     "plan_of",

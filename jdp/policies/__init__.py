@@ -16,10 +16,10 @@ from typing import Any
 
 from jdp import registry
 from jdp.errors import UserError
-from jdp.learning.guides import checked, cost_guide, logic_guide
+from jdp.learning.guides import checked, cost_guide, logic_guide, optimise_guide
 from jdp.types import Guide, Method, Spec
 
-__all__ = ["cost_guide", "logic_guide", "make"]
+__all__ = ["cost_guide", "logic_guide", "make", "optimise_guide"]
 
 
 def make(config: Any, spec: Spec, *, guide: Guide | None = None, history: int | None = None) -> Method:

@@ -104,6 +104,20 @@ def test_a_filter_of_a_users_file_has_the_last_word(agent, tmp_path):
     assert config["filter"].endswith("my_rules.py:barrier")
 
 
+def test_policies_are_played_together_by_a_weight_that_is_searched_on_other_episodes(policy, tmp_path):
+    """What each has alone is told of the episodes that are reported, on which no weight was chosen."""
+    options = ["--compose.run", str(policy), "--compose.search", "2", "--compose.search-episodes", "1"]
+    common = ["--episodes", "1", "--decisions", "1", "--out", str(tmp_path)]
+    assert mistakes("evaluate", {"": [str(policy), *options, *common]})[""][0] == 0
+    (run,) = tmp_path.glob("evaluate/*/*")
+    found, text = json.loads((run / "scores.json").read_text()), (run / "report.txt").read_text()
+    assert found["weights"] in found["grid"] == [[1, 0], [0, 1]]
+    alone = found["parents"][found["weights"].index(1)]
+    np.testing.assert_allclose(alone, np.mean(found["seeds"]), rtol=1e-4)
+    assert "composed with diffusion_policy of" in text and "chosen of 2 by other episodes" in text
+    assert json.loads((run / "config.json").read_text())["config"]["compose"]["search"] == 2
+
+
 def test_mistakes_get_one_line(agent, policy, tmp_path):
     rules = tmp_path / "my_rules.py"
     rules.write_text(RULES)
@@ -120,6 +134,15 @@ def test_mistakes_get_one_line(agent, policy, tmp_path):
         ),
         "too long": ([str(policy), "--real-time.delay", "2"], "so a delay lies between 0 and 1, not 2"),
         "no delay": ([str(policy), "--real-time.overlap", "0"], "says nothing without --real-time.delay"),
+        "no other": ([str(policy), "--compose.weight", "0.4"], "says nothing without --compose.run"),
+        "an agent and a policy": (
+            [str(policy), "--compose.run", str(agent)],
+            "policies are composed with policies and planners with planners",
+        ),
+        "one weight": (
+            [str(policy), "--compose.run", str(policy), "--compose.search", "1"],
+            "two weights on",
+        ),
         "both": ([str(policy), "--warm.levels", "2", "--real-time.delay", "1"], "leave one out"),
         "no name": (
             [str(agent), "--filter", str(rules)],
