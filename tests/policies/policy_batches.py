@@ -10,6 +10,7 @@ from jdp.data import SegmentRows
 from jdp.data.segments import FAR
 from jdp.policies import make
 from jdp.policies.beso import BESOConfig
+from jdp.policies.cfgrl import CFGRLConfig
 from jdp.policies.diffusion_drive import DiffusionDriveConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
 from jdp.policies.dql import DQLConfig
@@ -37,6 +38,7 @@ TINY: dict[str, Any] = {
     "diffusion_policy": DiffusionPolicyConfig(chunk=4, execute=3, history=2, **{**ACTOR, "features": 64}),
     "diffusion_drive": DiffusionDriveConfig(chunk=4, execute=3, anchors=6, score_features=32, **ACTOR),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
+    "cfgrl": CFGRLConfig(drop=0.3, **ACTOR, **CRITIC),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
     "mode": MoDEConfig(chunk=2, execute=2, heads=2, sampling_steps=2, **ACTOR),
