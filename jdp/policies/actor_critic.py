@@ -66,7 +66,7 @@ class ActorCriticState(NamedTuple):
     value: Trained | None = None
 
 
-def init(key: Array, rows: SegmentRows, *, config: ActorCriticConfig, spec: Spec) -> ActorCriticState:
+def init(key: Array, rows: SegmentRows, *, config: Any, spec: Spec) -> ActorCriticState:
     """A state whose target equals the critics; `key` is consumed."""
     check_fits(rows.observation, rows.action, spec, "policy")
     keys = named_keys(key, "actor", "critic")
@@ -90,12 +90,13 @@ def learn(
     step: Transition,
     target: Array,
     actor_loss: Callable[[Params, Params], tuple[Array, Metrics]],
-    config: ActorCriticConfig,
+    config: Any,
 ) -> tuple[ActorCriticState, Metrics]:
     """The critics towards `target` `[B]`, then the actor, then the target critics.
 
     Args:
         actor_loss: (parameters of the actor, of the critics) -> (scalar, metrics).
+        config: an `ActorCriticConfig`, or another with an actor's and critics' settings.
     """
     optimiser, judges = config.critic_optimiser(), config.critic()
     critic, target_critic, critic_metrics = learn_critics(

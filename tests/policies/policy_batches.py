@@ -11,6 +11,7 @@ from jdp.data.segments import FAR
 from jdp.learning.tokenizers import TokenizerConfig
 from jdp.policies import make
 from jdp.policies.beso import BESOConfig
+from jdp.policies.cfgrl import CFGRLConfig
 from jdp.policies.diffuser_actor import DiffuserActorConfig
 from jdp.policies.diffusion_drive import DiffusionDriveConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
@@ -47,6 +48,7 @@ TINY: dict[str, Any] = {
     "diffuser_actor": DiffuserActorConfig(chunk=2, execute=2, heads=2, sampling_steps=3, **ACTOR),
     "diffusion_vla": DiffusionVLAConfig(chunk=3, execute=2, tokens=3, token_features=32, **ACTOR),
     "beso": BESOConfig(goal_drop=0.3, **ACTOR),
+    "cfgrl": CFGRLConfig(drop=0.3, **ACTOR, **CRITIC),
     "nomad": NoMaDConfig(chunk=2, execute=1, attention_blocks=1, distance_weight=0.1, **ACTOR),
     "seed_policy": SeedPolicyConfig(history=3, chunk=2, execute=2, memory=16, slots=2, tokens=2, **ACTOR),
     "fdp": FDPConfig(chunk=2, execute=2, sampling_steps=2, **ACTOR),
