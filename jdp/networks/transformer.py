@@ -41,7 +41,8 @@ class DiffusionTransformer(nn.Module):
         embedding = NoiseEmbedding(self.features, dtype=self.dtype)(c_noise, condition)
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
         hidden = hidden + positions(length, self.features).astype(hidden.dtype)[None]
-        return nn.Dense(channels, dtype=jnp.float32)(self.transform(hidden, embedding))
+        hidden = self.transform(hidden, embedding)  # whose layers are named first, as in trained models
+        return nn.Dense(channels, dtype=jnp.float32)(hidden)
 
     def transform(self, hidden: Array, embedding: Array, mask: Array | None = None) -> Array:
         """`[B, T, features]`, what the blocks make of tokens of that shape.

@@ -76,7 +76,7 @@ def test_settings_and_the_limit_of_the_recording_are_played():
         assert ours[1:4] == theirs[1:4]
     # What is known of the id is not believed of this task.
     assert termination.rule(spec) is None and termination.rule(spec.env_id) is not None
-    assert hash(spec) == hash(Spec(**json.loads(json.dumps(vars(spec))) | {"goal": ()}))
+    assert hash(spec) == hash(Spec(**json.loads(json.dumps(vars(spec))) | {"goal": (), "groups": ()}))
 
 
 def test_the_environment_for_evaluation_beats_that_of_the_recording():

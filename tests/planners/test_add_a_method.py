@@ -100,7 +100,7 @@ def test_its_presets_and_its_row_stand_in_the_registry(plugin):
 
 def test_the_page_steers_a_planner_and_a_policy():
     """As printed; both act."""
-    text = PAGE.read_text().partition("## Steer one")[2]
+    text = PAGE.read_text().partition("## Steer one")[2].partition("\n## ")[0]
     names = {"jdp": jdp, "jnp": jnp, "data": data(), "config": "veteran", "settings": "idql"}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(block, names)
@@ -112,6 +112,16 @@ def test_the_page_steers_a_planner_and_a_policy():
         with jax.numpy_rank_promotion("allow"):  # as a user's JAX does
             act = jax.eval_shape(method.policy.act, jax.random.key(1), state, carry, observation, none)
         assert act[1].action.shape == (3, 1)
+
+
+def test_the_page_filters_a_policy():
+    """As printed; it begins as the policy does."""
+    text = PAGE.read_text().partition("## Have the last word")[2]
+    names = {"data": data(), "method": jdp.policies.make("idql", data().spec)}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)
+    carry = names["policy"].init(jnp.zeros((3, 2)))
+    assert jax.tree.structure(carry.own) == jax.tree.structure(names["method"].policy.init(jnp.zeros((3, 2))))
 
 
 def test_what_it_does_not_take_is_said_in_one_line(plugin):
