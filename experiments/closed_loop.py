@@ -164,10 +164,10 @@ def evaluate(
 
 def evaluate_guided(job: Job[AnyConfig], name: str, method: Method, states: PyTree) -> Record:
     """`evaluate`, and as `rule` how the episodes kept the rule of --guide."""
-    rule = job.config.rule(job.config.settings)
-    if rule is None or rule.formula is None:
+    formula = job.config.formula(job.config.settings)
+    if formula is None:
         return evaluate(job, name, method, states)
-    found = evaluate(job, name, method, states, judged=lambda _, played: executed(rule, played))
+    found = evaluate(job, name, method, states, judged=lambda _, played: executed(formula, played))
     return found | {"rule": satisfaction(job.config, found.pop("executed"))}
 
 

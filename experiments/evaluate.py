@@ -106,11 +106,11 @@ def main() -> None:
         seed=config.seed,
         mesh=devices.data_mesh(),
     )
-    judged = rule is not None and rule.formula is not None
+    formula = config.formula(run.settings)
 
     def after(seed: int, record: Json, played: loops.Played, recorder: loops.Recorder) -> None:
-        if rule is not None and judged:
-            record["executed"] = executed(rule, played)
+        if formula is not None:
+            record["executed"] = executed(formula, played)
         drawn(config, run, journal, seed, played, recorder)
 
     if config.compose.search:
@@ -124,7 +124,7 @@ def main() -> None:
         after=after,
     )
     found = evaluation.summary_of_seeds(records, run.task)
-    if judged:
+    if formula is not None:
         found["rule"] = satisfaction(config, [r["executed"] for r in records])
     if config.hz:
         late = partial(config.late, whole.policy, spec=run.spec)

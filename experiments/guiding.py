@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from jdp import evaluation, planners, policies
+from jdp.diffusion.guidance.logic import Formula
 from jdp.errors import UserError, check_settings
 from jdp.learning import rules
 from jdp.learning.rules import Rule
@@ -50,6 +51,11 @@ class GuideOptions:
         stride = getattr(settings, "stride", 1)
         return _rule(self.guide, self.guide_strength, margin=self.guide_margin, stride=stride)
 
+    def formula(self, settings: Any) -> Formula | None:
+        """What episodes are judged by: the formula of `rule`; None of other rules."""
+        rule = self.rule(settings)
+        return None if rule is None else rule.formula
+
     def _given(self, name: str) -> bool:
         return getattr(self, f"guide_{name}") != getattr(GuideOptions, f"guide_{name}")
 
@@ -72,11 +78,10 @@ class GuideOptions:
         return room.make(settings, spec, guide=rule.guide, history=history)
 
 
-def executed(rule: Rule, played: Played) -> np.ndarray:
+def executed(formula: Formula, played: Played) -> np.ndarray:
     """`[n]`, by how much each episode kept the formula of a rule: its exact robustness."""
-    assert rule.formula is not None
     assert played.observation is not None and played.action is not None  # asked for by play_in_turn
-    return rules.kept(rule.formula, played.observation, played.action)
+    return rules.kept(formula, played.observation, played.action)
 
 
 def satisfaction(options: GuideOptions, episodes: ArrayLike) -> Json:

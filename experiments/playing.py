@@ -96,21 +96,23 @@ class PlayingOptions:
         delayed = dataclasses.asdict(dataclasses.replace(self.real_time, delay=ticks))
         return self._filtered(real_time(policy, **delayed), spec)
 
-    def otherwise(self) -> Json:
-        """What a configuration says of all ways; None of one that the policy is not played."""
+    def _ways(self) -> Json:
+        """How chunks are drawn otherwise; None of a way in which they are not."""
         ways = {"warm": self.warm.levels, "real_time": self.real_time.delay}
-        found = {
+        return {
             name: None if given is None else dataclasses.asdict(getattr(self, name))
             for name, given in ways.items()
         }
-        return found | {"filter": self.filter}
+
+    def otherwise(self) -> Json:
+        """What a configuration says of all ways; None of one that the policy is not played."""
+        return self._ways() | {"filter": self.filter}
 
     def told(self) -> str:
         """What a report adds to the name of a method that is not played as it was trained; else nothing."""
         texts = []
-        ways = self.otherwise()
-        rule = ways.pop("filter")
-        for way, options in ways.items():
+        for way, options in self._ways().items():
             given = [f"{name} {x}" for name, x in (options or {}).items() if x is not None]
             texts += [f", {way.replace('_', ' ')} ({', '.join(given)})"] if given else []
-        return "".join([*texts, *([] if rule is None else [f", filter {rule}"])])
+        texts += [] if self.filter is None else [f", filter {self.filter}"]
+        return "".join(texts)

@@ -40,8 +40,7 @@ def search_weights(
 
     (GPC, arXiv 2510.01068, tries 0, .1, ..., 1 of two policies and reports the best of the same episodes,
     which is biased upwards.) Of equal means the first is chosen. Composition hurts where one policy is far
-    worse than the
-    other: an endpoint of the grid is then best, so a grid should have them.
+    worse than the other: an endpoint of the grid is then best, so a grid should have them.
 
     Args:
         play: `(weights [K], episodes) -> scores [n]`, in closed loop; deterministic in the episode.
@@ -62,9 +61,7 @@ def search_weights(
         raise UserError("a score of the weight search is not finite: let play return finite scores")
     means = np.array([scores.mean() for scores in tried])
     chosen = tuple(grid[int(means.argmax())].tolist())
-    found = {
-        weights: np.asarray(play(weights, held_out), np.float64)
-        for weights in {chosen, *map(tuple, np.eye(grid.shape[1]).tolist())}
-    }
-    parents = np.stack([found[tuple(row)] for row in np.eye(grid.shape[1]).tolist()])
+    alone = [tuple(row) for row in np.eye(grid.shape[1]).tolist()]
+    found = {weights: np.asarray(play(weights, held_out), np.float64) for weights in {chosen, *alone}}
+    parents = np.stack([found[weights] for weights in alone])
     return WeightSearch(grid, means, chosen, found[chosen], parents)

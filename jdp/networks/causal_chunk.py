@@ -39,4 +39,4 @@ class CausalChunk(DiffusionTransformer):
         ]
         mask = causal(length)[None, None]
         hidden = self.transform(jnp.concatenate(tokens, axis=1), embedding, mask)[:, length:]
-        return nn.Dense(channels, dtype=jnp.float32, name="out")(hidden)
+        return self.read(hidden, embedding, channels, name="out")

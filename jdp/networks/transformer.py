@@ -42,7 +42,7 @@ class DiffusionTransformer(nn.Module):
         hidden = nn.Dense(self.features, dtype=self.dtype)(x)
         hidden = hidden + positions(length, self.features).astype(hidden.dtype)[None]
         hidden = self.transform(hidden, embedding)  # whose layers are named first, as in trained models
-        return nn.Dense(channels, dtype=jnp.float32)(hidden)
+        return self.read(hidden, embedding, channels)
 
     def transform(self, hidden: Array, embedding: Array, mask: Array | None = None) -> Array:
         """`[B, T, features]`, what the blocks make of tokens of that shape.
@@ -52,7 +52,7 @@ class DiffusionTransformer(nn.Module):
         for _ in range(self.blocks):
             attention = nn.MultiHeadDotProductAttention(num_heads=self.heads, dtype=self.dtype)
             hidden = self.block(hidden, embedding, attention, mask)
-        return Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
+        return hidden
 
     def block(
         self, hidden: Array, embedding: Array, attention: nn.Module, mask: Array | None = None
@@ -66,10 +66,10 @@ class DiffusionTransformer(nn.Module):
         hidden = hidden + gates[0](heard, embedding)
         return hidden + gates[1](self.think(hidden, embedding, modulate[1], layers), embedding)
 
-    def read(self, hidden: Array, embedding: Array, channels: int) -> Array:
+    def read(self, hidden: Array, embedding: Array, channels: int, name: str | None = None) -> Array:
         """`[B, T, channels]`, what the tokens say at last; called within `__call__` alone."""
         hidden = Modulate(self.dtype)(_norm(hidden, self.dtype), embedding)
-        return nn.Dense(channels, dtype=jnp.float32)(hidden)
+        return nn.Dense(channels, dtype=jnp.float32, name=name)(hidden)
 
     @branch("attention")
     def attend(

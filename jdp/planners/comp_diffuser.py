@@ -189,9 +189,8 @@ def settings(task: Task) -> CompDiffuserConfig:
     if task.horizon is None:
         small = {"segments": 2, "replan_every": 4, "model": presets.SMALL}
         return CompDiffuserConfig(horizon=32, stride=4, overlap=12, sampling=SAMPLING, **small)
-    own: dict[str, Any] = (
-        presets.by_waypoints(task) if task.stays else {"stride": presets.by_waypoints(task)["stride"]}
-    )
+    followed: dict[str, Any] = presets.by_waypoints(task)
+    own = followed if task.stays else {"stride": followed["stride"]}
     own |= {"horizon": 16 * own["stride"], "overlap": 6 * own["stride"], "replan_every": 0}
     own["segments"] = max(2, -(-(task.horizon - own["overlap"]) // (own["horizon"] - own["overlap"])))
     return CompDiffuserConfig(**presets.in_maze(task, candidates=8, **own | {"sampling": SAMPLING}))

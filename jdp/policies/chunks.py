@@ -130,11 +130,18 @@ def example(batch: Segments, standardise: Affine, config: Chunked, spec: Spec) -
 
 def init(key: Array, rows: SegmentRows, *, config: ChunkConfig, spec: Spec, extra: int = 0) -> CloneState:
     """A state whose network sees `extra` entries beside `condition`; `key` is consumed."""
+    seen = jnp.zeros((1, config.history * spec.observation_dim + len(spec.goal) + extra))
+    return begin(key, rows, seen, observation_affine(rows.observation), config=config, spec=spec)
+
+
+def begin(
+    key: Array, rows: SegmentRows, shown: PyTree, standardise: Affine, *, config: ChunkConfig, spec: Spec
+) -> CloneState:
+    """A state whose network is shown a pytree as `shown`, of one row; `key` is consumed."""
     check_fits(rows.observation, rows.action, spec, "policy")
-    seen = config.history * spec.observation_dim + len(spec.goal) + extra
     x = jnp.zeros((1, config.chunk * spec.action_dim))
-    params = config.network().init(key, x, jnp.zeros(1), jnp.zeros((1, seen)))
-    return CloneState(averaged.begin(config.optimiser(), params), observation_affine(rows.observation))
+    params = config.network().init(key, x, jnp.zeros(1), shown)
+    return CloneState(averaged.begin(config.optimiser(), params), standardise)
 
 
 def imitate(state: S, loss: Callable[[Params], Array], config: ChunkConfig) -> tuple[S, Metrics]:

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.data import SegmentRows
-from jdp.data.checks import check_fits
 from jdp.errors import UserError, check_settings
-from jdp.learning import averaged
 from jdp.learning.fitting import falling_rates
 from jdp.learning.guides import Past, history_of, no_past, observe
 from jdp.learning.observations import observation_affine
@@ -52,6 +50,10 @@ class ImplicitRDPConfig(SlowFastConfig):
     newest of the channel, of which the last entry stands for those that have not come.
     """
 
+    features: int = 256
+    """Width of the tokens."""
+    sampling_steps: int = 5
+    """Steps of the sampler."""
     blocks: int = 3
     """Of attention."""
     heads: int = 4
@@ -85,12 +87,9 @@ class ImplicitCarry(NamedTuple):
 
 
 def _init(key: Array, rows: SegmentRows, *, config: ImplicitRDPConfig, spec: Spec) -> CloneState:
-    check_fits(rows.observation, rows.action, spec, "policy")
     seen = jnp.zeros((1, config.history * spec.observation_dim + len(spec.goal)))
     given = seen, jnp.zeros((1, config.chunk, channel_width(config, spec)))
-    x = jnp.zeros((1, config.chunk * spec.action_dim))
-    params = config.network().init(key, x, jnp.zeros(1), given)
-    return CloneState(averaged.begin(config.optimiser(), params), observation_affine(rows.observation))
+    return chunks.begin(key, rows, given, observation_affine(rows.observation), config=config, spec=spec)
 
 
 def _update(

@@ -44,10 +44,6 @@ class RDPConfig(SlowFastConfig):
     """Settings of Reactive Diffusion Policy. A step between two chunks costs one step of the decoder."""
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    features: int = 512
-    """Width of the denoiser."""
-    sampling_steps: int = 10
-    """Steps of the sampler."""
     sigma_data: float = 1.0
     """Standard deviation of latents, which are standardised."""
     sigma_min: float = 0.04

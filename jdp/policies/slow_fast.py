@@ -8,24 +8,18 @@ from jax import Array
 
 from jdp.data.normalise import Affine
 from jdp.policies import chunks
-from jdp.policies.chunks import ChunkConfig
+from jdp.policies.chunks import LongChunkConfig
 from jdp.policies.relabelled import imitated
 from jdp.tasks.groups import group
 from jdp.types import Segments, Spec
 
 
 @dataclass(frozen=True)
-class SlowFastConfig(ChunkConfig):
+class SlowFastConfig(LongChunkConfig):
     """A chunk for what is seen when it begins, and a channel that is seen while it is executed."""
 
-    chunk: int = 16
-    """Actions that are predicted, from the present one on."""
-    execute: int = 8
-    """Actions that are executed before the next chunk is drawn."""
     fast: str = "velocity"
     """Group of the observation that is seen at every step, such as force; --groups names groups."""
-    learning_rate: float = 1e-4
-    """Of Adam at the first step."""
 
 
 class Lesson(NamedTuple):

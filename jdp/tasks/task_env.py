@@ -50,9 +50,8 @@ class TaskEnv(gym.Env):
         width, actions = self.task.spec.observation_dim, self.task.spec.action_dim
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (width,), np.float32)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (actions,), np.float32)
-        self._host = jax.local_devices(backend="cpu")[
-            0
-        ]  # also beside an accelerator, which one step is too small for
+        # Also beside an accelerator, which one step is too small for.
+        self._host = jax.local_devices(backend="cpu")[0]
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         """`(observation [O], info)`; without a seed it goes on with Gymnasium's generator."""

@@ -7,7 +7,7 @@ from jax.tree_util import Partial
 
 from jdp.diffusion.guidance.policy import Covariance
 from jdp.diffusion.guidance.solver import inner
-from jdp.diffusion.guidance.value import Value
+from jdp.diffusion.guidance.value import Value, posterior
 from jdp.types import Denoiser, bind, expand
 
 
@@ -41,16 +41,11 @@ def _reward_conditioned(
     covariance: Covariance,
     sigma_data: float,
 ) -> Array:
-    s2 = jnp.broadcast_to(jnp.square(expand(sigma, x)), x.shape)
     clean = jnp.zeros(x.shape[0], x.dtype)
-    if covariance == "isotropic":
-        denoised = denoiser(x, sigma)
-        spread = s2 * sigma_data**2 / (s2 + sigma_data**2)
-    else:
-        denoised, transpose_j = jax.vjp(lambda x: denoiser(x, sigma), x)
+    denoised, spread = posterior(denoiser, x, sigma, covariance, sigma_data)
     found, slope_of = jax.vjp(lambda z: reward(z, clean), denoised)
     slope = slope_of(jnp.ones_like(found))[0]
-    pushed = spread * slope if covariance == "isotropic" else s2 * transpose_j(slope)[0]  # C g
+    pushed = spread(slope)
     miss = expand(jnp.broadcast_to(target, found.shape) - found, x)
     total = jnp.maximum(inner(slope, pushed), 0.0) + expand(jnp.broadcast_to(variance, found.shape), x)
     return denoised + pushed * miss / jnp.maximum(total, jnp.finfo(x.dtype).tiny)

@@ -15,6 +15,21 @@ from jdp.types import Denoiser, bind, expand
 Value = Callable[[Array, Array], Array]  # (x [B, ..., D], sigma [B]) -> [B], a pytree
 
 
+def posterior(
+    denoiser: Denoiser, x: Array, sigma: Array, covariance: Covariance, sigma_data: float
+) -> tuple[Array, Callable[[Array], Array]]:
+    """`(E[x0 | x], v -> C v)`, mean and covariance of the clean point given `x` `[B, ..., D]`.
+
+    "isotropic" takes data for independent entries of standard deviation `sigma_data`; "jacobian" is
+    `sigma^2 dD/dx`, by a pass backward through the denoiser for each product.
+    """
+    s2 = jnp.broadcast_to(jnp.square(expand(sigma, x)), x.shape)
+    if covariance == "isotropic":
+        return denoiser(x, sigma), lambda v: s2 * sigma_data**2 / (s2 + sigma_data**2) * v
+    denoised, transpose_j = jax.vjp(lambda x: denoiser(x, sigma), x)
+    return denoised, lambda v: s2 * transpose_j(v)[0]
+
+
 def _noised(denoiser: Denoiser, value: Value, scale: Array, x: Array, sigma: Array) -> Array:
     levels = jnp.broadcast_to(expand(sigma, x), x.shape)
     # A row's level is its highest: clean entries are known, whatever the level of the others.
@@ -36,14 +51,8 @@ def _denoised(
     floor: float,
     sigma_data: float,
 ) -> Array:
-    s2 = jnp.broadcast_to(jnp.square(expand(sigma, x)), x.shape)
     clean = jnp.zeros(x.shape[0], x.dtype)
-    if covariance == "isotropic":
-        denoised = denoiser(x, sigma)
-        spread = lambda v: s2 * sigma_data**2 / (s2 + sigma_data**2) * v  # noqa: E731
-    else:
-        denoised, transpose_j = jax.vjp(lambda x: denoiser(x, sigma), x)
-        spread = lambda v: s2 * transpose_j(v)[0]  # noqa: E731
+    denoised, spread = posterior(denoiser, x, sigma, covariance, sigma_data)
 
     def slope(z: Array) -> Array:
         return jax.grad(lambda z: jnp.sum(jnp.broadcast_to(scale, clean.shape) * value(z, clean)))(z)

@@ -10,11 +10,7 @@ from jdp.tasks.scenes.point import follow, pushed, steer
 from jdp.tasks.scenes.scene import scene
 
 SHOWN = 4  # steps, at which the cue is seen
-STEM, ARM, WALL = (
-    2.0,
-    1.0,
-    0.25,
-)  # m: length of the stem, of an arm, and from the middle of both to their walls
+STEM, ARM, WALL = 2.0, 1.0, 0.25  # m: length of the stem, of an arm; from the middle of both to their walls
 _END = 0.2  # m before the end of an arm, where it is reached
 _TURN = 0.15  # m before the arms, where the expert turns
 _SPEED = 0.5  # m/s, the expert's: 40 steps through the stem

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.tasks.barriers import Condition, PointMass, apart
+from jdp.tasks.scenes.point import TIME_STEP, pushed, within
 from jdp.types import Bound, Decision, Policy, PyTree, Spec, Stepped, Task, named_keys
 
 ENV_ID = "jdp/Swap-v0"
 REACHED = 0.1  # m, from its goal
-MASS = PointMass(time_step=0.1, push=1.0)
+MASS = PointMass(TIME_STEP, push=1.0)  # as `pushed` moves it
 MARGIN = 0.01  # m, between agents that keep apart, for what a normal found in a few steps is off
-BRAKE = (
-    0.5  # m/s^2 that agents count on, of the 1 along a side of the box: several others may be near at once
-)
+# m/s^2 that agents count on, of the 1 along a side of the box: several others may be near at once.
+BRAKE = 0.5
 _DRAWS = 64  # of places, of which the first that are far enough apart are taken
 
 
@@ -83,11 +83,10 @@ def observed(state: SwapState) -> Array:
 
 def _step(key: Array, state: SwapState, action: Array, *, swap: Swap) -> tuple[SwapState, Stepped]:
     del key  # nothing is random
-    velocity = state.velocity + MASS.time_step * MASS.push * action.reshape(-1, 2)
-    position = state.position + MASS.time_step * (state.velocity + velocity) / 2
+    position, velocity = pushed(state.position, state.velocity, action.reshape(-1, 2), jnp.inf)
     state = SwapState(position, velocity, state.goal)
     collided = (nearest(position) < 2 * swap.radius) & swap.ends
-    success = jnp.all(jnp.linalg.norm(position - state.goal, axis=-1) <= REACHED) & ~collided
+    success = jnp.all(within(position, state.goal, REACHED)) & ~collided
     return state, Stepped(observed(state), success.astype(jnp.float32), success | collided, success)
 
 
