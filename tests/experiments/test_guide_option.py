@@ -85,7 +85,7 @@ def test_what_was_done_is_judged_and_a_strength_of_0_changes_nothing(file, runs,
         "plain": common,
         **{
             strength: [*common, "--guide", f"{file}:gentle", "--guide-strength", strength]
-            for strength in ("0", "30")
+            for strength in ("0", "3")
         },
     }
     lists = {name: [*words, "--out", str(tmp_path / name)] for name, words in lists.items()}
@@ -95,9 +95,9 @@ def test_what_was_done_is_judged_and_a_strength_of_0_changes_nothing(file, runs,
     found = {name: json.loads((path / "scores.json").read_text()) for name, path in paths.items()}
     np.testing.assert_array_equal(found["0"]["returns"], found["plain"]["returns"])
     assert "rule" not in found["plain"]
-    kept = {name: np.array(found[name]["rule"]["episodes"]) for name in ("0", "30")}
-    assert kept["30"].shape == (2, 2) and kept["30"].mean() > kept["0"].mean()
-    assert found["30"]["rule"]["robustness"] == pytest.approx(kept["30"].mean())
-    assert found["30"]["rule"]["satisfied"][0] == pytest.approx(100 * (kept["30"] > 0).mean())
-    assert f"{file}:gentle at strength 30: kept in" in (paths["30"] / "report.txt").read_text()
+    kept = {name: np.array(found[name]["rule"]["episodes"]) for name in ("0", "3")}
+    assert kept["3"].shape == (2, 2) and kept["3"].mean() > kept["0"].mean()
+    assert found["3"]["rule"]["robustness"] == pytest.approx(kept["3"].mean())
+    assert found["3"]["rule"]["satisfied"][0] == pytest.approx(100 * (kept["3"] > 0).mean())
+    assert f"{file}:gentle at strength 3: kept in" in (paths["3"] / "report.txt").read_text()
     assert rules.rule(f"{file}:gentle").formula is not None
