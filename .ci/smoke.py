@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jdp import registry
+from jdp.policies.points import PointConfig
 
 ROOT, OUT = Path(__file__).parents[1], Path(sys.argv[1])
 sys.path.append(str(ROOT / "tests"))
@@ -29,7 +30,10 @@ def commands() -> list[list[str]]:
     """Agents and policies on locomotion, planners in a maze, one planner on locomotion, the other jobs."""
     found = [["plan", "--planner", name, "--env", MAZE] for name in registry.entries("planner")]
     found += [["plan", "--planner", "diffuser", "--env", HOPPER]]
-    found += [["policies", "--policy", name, "--env", HOPPER] for name in registry.entries("policy")]
+    for name, entry in registry.entries("policy").items():
+        # Positions of bodies lie in no plane, so policies that see points are of mazes.
+        home = MAZE if issubclass(entry.config, PointConfig) else HOPPER
+        found += [["policies", "--policy", name, "--env", home]]
     found += [["policies", "--policy", "diffusion_policy", "--env", MAZE, *more] for more in ([], FLOW)]
     found += [["offline_rl", "--agent", name, "--env", HOPPER] for name in registry.entries("agent")]
     models = [name for name in registry.entries("world_model") if name != "ensemble"]
