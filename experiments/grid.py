@@ -12,7 +12,7 @@ import command_line
 import jax
 
 from jdp.errors import UserError
-from jdp.runs.cells import flat
+from jdp.runs.settings import flat
 
 EXPERIMENTS = Path(__file__).resolve().parent
 KEYS = {"about": str, "script": str, "fixed": dict, "cross": dict}  # of a file, and of each of its [[part]]s

@@ -17,7 +17,7 @@ from jdp.data.actions import Units
 from jdp.data.recipes import Making
 from jdp.data.sources import Source
 from jdp.networks import Precision
-from jdp.runs.cells import flat
+from jdp.runs.settings import flat
 from jdp.tasks import groups
 
 T = TypeVar("T")

@@ -31,11 +31,12 @@ from PIL import Image
 from jdp import plotting
 from jdp.errors import StorageError, UserError
 from jdp.evaluation.summary import with_interval
-from jdp.runs.cells import flat
-from jdp.runs.curves import SCORE, UNREADABLE, by_metric, read_curves, summarise
+from jdp.runs.curves import SCORE, by_metric, read_curves, summarise
 from jdp.runs.directories import replace_text
 from jdp.runs.frame import read_runs
+from jdp.runs.logs import UNREADABLE
 from jdp.runs.records import Row
+from jdp.runs.settings import flat
 
 KINDS = {".png": "image/png", ".gif": "image/gif", ".mp4": "video/mp4"}
 LENGTH = 200_000  # characters, at most, of a report

@@ -1,15 +1,19 @@
 """The curves of one metric of a run, small and to be read on white and on black."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:  # runs that draw their pictures need no tables
+    import pandas as pd
 
 COLOURS = ("#4c8fdd", "#d9605f", "#3fa76a", "#d08c2a", "#9673d3", "#2ca0a8", "#c8609f", "#8a94a0")
 GREY = "#7f8894"
 
 
 def metric(
-    curves: pd.DataFrame, *, behaviour: float | None = None, span: tuple[float, float] | None = None
+    curves: "pd.DataFrame", *, behaviour: float | None = None, span: tuple[float, float] | None = None
 ) -> Figure:
     """A line a phase, with its band, from rows of `jdp.runs.curves.summarise` for one metric.
 

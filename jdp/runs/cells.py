@@ -1,7 +1,7 @@
 """Runs pooled into the cells of a table: one method with one setting on one dataset, all its seeds."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from jdp.evaluation.scores import normalised_score
 from jdp.evaluation.statistics import interval, success_interval
 from jdp.runs.directories import config_hash
+from jdp.runs.settings import flat
 from jdp.types import Json
 
 ORDER = ("agent", "planner", "policy", "arm")  # of kinds; others follow
@@ -84,15 +85,6 @@ def episode_scores(run: pd.Series) -> np.ndarray:
         return 100.0 * np.asarray(run.success, np.float64)
     returns, scale = np.asarray(run.returns, np.float64), run.score_range
     return normalised_score(returns, tuple(scale)) if isinstance(scale, Sequence) else returns
-
-
-def flat(config: Mapping[str, object], name: str = "") -> Json:
-    """A nested configuration by dotted names."""
-    found: Json = {}
-    for key, value in config.items():
-        path = f"{name}.{key}".strip(".")
-        found |= flat(value, path) if isinstance(value, Mapping) else {path: value}
-    return found
 
 
 def setting_of(config: Json) -> Json:

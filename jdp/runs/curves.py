@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +11,12 @@ import pandas as pd
 from jdp.errors import UserError
 from jdp.evaluation.statistics import interval
 from jdp.evaluation.summary import seed_scores
+from jdp.runs.logs import UNREADABLE, logged
 from jdp.runs.settings import task_of
 from jdp.types import Json, Spec
 
 POINTS = 200  # of a curve, at most
 SCORE = "score"
-# What a damaged file can raise while it is read.
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
-
-
-def logged(path: str | Path) -> Iterator[Json]:
-    """The whole lines of `metrics.jsonl`; one half-written, as a kill leaves it, is passed over."""
-    path = Path(path)
-    if not path.exists():
-        return
-    with path.open(errors="replace") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-                yield record | {"phase": str(record["phase"]), "step": int(record["step"])}
-            except UNREADABLE:
-                continue
 
 
 def read_curves(run: str | Path) -> pd.DataFrame:
@@ -100,14 +85,3 @@ def by_metric(curves: pd.DataFrame) -> dict[str, pd.DataFrame]:
     found = {str(title): lines for title, lines in curves.groupby(titles, sort=False)}
     rank = {title: (title != SCORE, "loss" not in title and "error" not in title) for title in found}
     return {title: found[title] for title in sorted(found, key=lambda t: rank[t])}
-
-
-def training_minutes(run: str | Path, others: Collection[str] = ()) -> float | None:
-    """Minutes of training as logged, without those of the phases in `others`; None where none is logged."""
-    spent = [
-        seconds
-        for record in logged(Path(run) / "metrics.jsonl")
-        if record["phase"] not in others and not record["phase"].endswith("evaluation")
-        if isinstance(seconds := record.get("seconds"), int | float) and np.isfinite(seconds)
-    ]
-    return sum(spent) / 60 if spent else None

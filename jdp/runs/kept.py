@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from jdp.runs.curves import logged
 from jdp.runs.directories import replace_text
+from jdp.runs.logs import logged
 from jdp.runs.records import without_place
 
 FOLDER = "runs"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from jdp.evaluation.statistics import interval, success_interval
-from jdp.runs.curves import UNREADABLE, logged, training_minutes
+from jdp.runs.logs import UNREADABLE, logged, training_minutes
 from jdp.types import Json
 
 Row: TypeAlias = Json  # values as JSON has them

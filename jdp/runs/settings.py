@@ -63,3 +63,12 @@ def _dataclass_in(hint: object) -> type | None:
 
 def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def flat(config: Mapping[str, object], name: str = "") -> Json:
+    """A nested configuration by dotted names."""
+    found: Json = {}
+    for key, value in config.items():
+        path = f"{name}.{key}".strip(".")
+        found |= flat(value, path) if isinstance(value, Mapping) else {path: value}
+    return found

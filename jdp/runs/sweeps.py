@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from jdp.errors import UserError
-from jdp.runs.curves import UNREADABLE
+from jdp.runs.logs import UNREADABLE
 
 
 class SweepCell(TypedDict):

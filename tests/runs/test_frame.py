@@ -15,8 +15,9 @@ from made_runs import RETURNS, finished, make_results, write
 
 from jdp.errors import UserError
 from jdp.evaluation import interval
-from jdp.runs.curves import POINTS, read_curves, summarise, training_minutes
+from jdp.runs.curves import POINTS, read_curves, summarise
 from jdp.runs.frame import COLUMNS, read_runs
+from jdp.runs.logs import training_minutes
 from jdp.runs.records import without_place
 from jdp.types import Spec
 

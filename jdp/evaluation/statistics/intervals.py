@@ -1,10 +1,10 @@
 """Intervals and tests for one method or two on one task, over seeds, or over episodes won and lost."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special  # scipy.stats has these too, and takes a second to import
 
 from jdp.errors import UserError
 
@@ -35,7 +35,7 @@ def interval(values: ArrayLike, *, level: float = 0.95) -> Interval:
     if values.size < 2:
         return Interval(float(values[0]) if values.size else np.nan, np.nan, np.nan)
     mean = float(values.mean())
-    half = float(stats.t.ppf((1 + level) / 2, values.size - 1) * stats.sem(values))
+    half = _half_width(level, values.size - 1, _standard_error(values))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -48,7 +48,7 @@ def difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Interval:
     mean = float(a.mean() - b.mean())
     if min(a.size, b.size) < 2:
         return Interval(mean, np.nan, np.nan)
-    return _welch_interval(mean, (stats.sem(a), stats.sem(b)), (a.size, b.size), level)
+    return _welch_interval(mean, (_standard_error(a), _standard_error(b)), (a.size, b.size), level)
 
 
 def difference_from(
@@ -61,20 +61,37 @@ def difference_from(
     less = float(a.mean() - mean)
     if a.size < 2 or runs is None or runs < 2 or not np.isfinite(standard_error):
         return Interval(less, np.nan, np.nan)
-    return _welch_interval(less, (stats.sem(a), standard_error), (a.size, runs), level)
+    return _welch_interval(less, (_standard_error(a), standard_error), (a.size, runs), level)
 
 
 def _welch_interval(
     mean: float, errors: tuple[float, float], sizes: tuple[int, int], level: float
 ) -> Interval:
     """Around a difference of two means of `sizes` values with these standard errors."""
+    total, freedom = _welch(errors, sizes)
+    if total == 0:
+        return Interval(mean, mean, mean)
+    half = _half_width(level, freedom, total)
+    return Interval(mean, mean - half, mean + half)
+
+
+def _welch(errors: tuple[float, float], sizes: tuple[int, int]) -> tuple[float, float]:
+    """Standard error of a difference, and its degrees of freedom (Welch and Satterthwaite)."""
     variances = np.square(errors)
     total = float(variances.sum())
     if total == 0:
-        return Interval(mean, mean, mean)
-    freedom = total**2 / float((variances**2 / (np.array(sizes) - 1)).sum())
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * total**0.5
-    return Interval(mean, mean - half, mean + half)
+        return 0.0, np.inf
+    return total**0.5, total**2 / float((variances**2 / (np.array(sizes) - 1)).sum())
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean of `values` `[n]`."""
+    return float(values.std(ddof=1)) / values.size**0.5
+
+
+def _half_width(level: float, freedom: float, error: float) -> float:
+    """Of Student's t interval."""
+    return float(special.stdtrit(freedom, (1 + level) / 2)) * error
 
 
 def welch(a: ArrayLike, b: ArrayLike) -> float:
@@ -85,10 +102,10 @@ def welch(a: ArrayLike, b: ArrayLike) -> float:
     a, b = (np.asarray(values, np.float64).ravel() for values in (a, b))
     if min(a.size, b.size) < 2:
         return np.nan
-    if a.var() + b.var() == 0:
+    error, freedom = _welch((_standard_error(a), _standard_error(b)), (a.size, b.size))
+    if error == 0:
         return float(a.mean() == b.mean())
-    found: Any = stats.ttest_ind(a, b, equal_var=False)
-    return float(found.pvalue)
+    return 2 * float(special.stdtr(freedom, -abs(a.mean() - b.mean()) / error))
 
 
 def success_interval(success: ArrayLike, *, level: float = 0.95) -> Interval:
@@ -108,8 +125,10 @@ def share_interval(count: int, total: int, *, level: float = 0.95) -> Interval:
     """`count` of `total` in percent, and Clopper and Pearson's exact interval; NaN of nothing."""
     if not total:
         return Interval(np.nan, np.nan, np.nan)
-    exact = stats.binomtest(count, total).proportion_ci(level, method="exact")
-    return Interval(100.0 * count / total, 100.0 * exact.low, 100.0 * exact.high)
+    tail, lost = (1 - level) / 2, total - count
+    low = special.betaincinv(count, lost + 1, tail) if count else 0.0
+    high = special.betaincinv(count + 1, lost, 1 - tail) if lost else 1.0
+    return Interval(100.0 * count / total, 100.0 * float(low), 100.0 * float(high))
 
 
 def barnard(a: ArrayLike, b: ArrayLike) -> float:
@@ -132,7 +151,7 @@ def barnard(a: ArrayLike, b: ArrayLike) -> float:
 
     def tail(rates: np.ndarray) -> np.ndarray:
         """How probable tables so extreme are under common success rates `[R]`."""
-        of_a, of_b = (stats.binom.pmf(np.arange(x.size + 1), x.size, rates[:, None]) for x in (a, b))
+        of_a, of_b = (_binomial(x.size, rates) for x in (a, b))
         return ((of_a @ extreme) * of_b).sum(axis=1)
 
     low, high = 0.0, 1.0
@@ -141,6 +160,13 @@ def barnard(a: ArrayLike, b: ArrayLike) -> float:
         worst = int(tail(rates).argmax())
         low, high = rates[max(worst - 2, 0)], rates[min(worst + 2, 1000)]
     return min(1.0, float(tail(rates).max()))
+
+
+def _binomial(n: int, rates: np.ndarray) -> np.ndarray:
+    """`[R, n + 1]`, how probable each number of successes of `n` is."""
+    k, p = np.arange(n + 1), rates[:, None]
+    ways = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    return np.exp(ways + special.xlogy(k, p) + special.xlog1py(n - k, -p))
 
 
 def _won(success: ArrayLike) -> np.ndarray:
