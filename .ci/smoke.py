@@ -5,25 +5,37 @@
 Ends with status 1, and the output of those that failed, unless every method wrote its scores.
 """
 
+import importlib
 import json
 import os
-import subprocess
+import runpy
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+import uuid
 from pathlib import Path
-
-from jdp import registry
-from jdp.policies.points import PointConfig
+from typing import NamedTuple
 
 ROOT, OUT = Path(__file__).parents[1], Path(sys.argv[1])
-sys.path.append(str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "tests")]
 from quick_xla import QUICK  # noqa: E402
+
+os.environ["XLA_FLAGS"] = QUICK
+
+from jdp import registry  # noqa: E402
+from jdp.policies.points import PointConfig  # noqa: E402
 
 SHARED = ["--preset", "smoke", "--out", str(OUT)]
 BUNDLED = ["--source", "bundled"]
 HOPPER, MAZE = "hopper-medium", "pointmaze-umaze"
 FLOW = ["--settings.formulation", "flow", "--settings.sampler", "euler"]
+
+
+class Run(NamedTuple):
+    """A script that was begun."""
+
+    command: list[str]
+    log: Path
+    began: float
 
 
 def commands() -> list[list[str]]:
@@ -67,35 +79,52 @@ def trained(env: str, policy: str, formulation: str | None) -> Path:
     raise SystemExit(f"no run of {policy} {formulation or ''} on {env}")
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess:
-    began = time.monotonic()
-    script, *options = command
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "experiments" / f"{script}.py"), *options, *SHARED],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"XLA_FLAGS": QUICK},
-        check=False,
-    )
-    outcome, seconds = "FAILED" if done.returncode else "ok    ", time.monotonic() - began
-    print(f"{outcome} {seconds:5.0f} s  {' '.join(command)}", flush=True)
-    return done
+def begin(command: list[str]) -> tuple[int, Run]:
+    """Runs a script in a child that has its imports already, for those cost as much as its training."""
+    log, began = OUT / f"{uuid.uuid4()}.log", time.monotonic()
+    if (child := os.fork()) == 0:
+        script, *options = command
+        with log.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        path = str(ROOT / "experiments" / f"{script}.py")
+        sys.argv = [path, *options, *SHARED]
+        runpy.run_path(path, run_name="__main__")
+        sys.exit()  # as a script ends, through no code of this one
+    return child, Run(command, log, began)
 
 
-def main() -> int:
+def run_all(commands: list[list[str]]) -> list[Run]:
+    """Runs all, two at a time; those that failed."""
+    todo, running, failed = list(reversed(commands)), {}, []
+    while todo or running:
+        while todo and len(running) < 2:
+            child, run = begin(todo.pop())
+            running[child] = run
+        child, status = os.wait()
+        run = running.pop(child)
+        failed += [run] if status else []
+        seconds = time.monotonic() - run.began
+        print(f"{'FAILED' if status else 'ok    '} {seconds:5.0f} s  {' '.join(run.command)}", flush=True)
+    return failed
+
+
+def main() -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
     todo = commands()
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(run, todo))
-        if not any(d.returncode for d in done):
-            todo += improved()
-            done += list(pool.map(run, todo[len(done) :]))
-    failed = [d for d in done if d.returncode]
-    for d in failed:
-        print(d.args, d.stdout[-3000:], d.stderr[-3000:], sep="\n")
+    for script in sorted({command[0] for command in todo} | {"finetune"}):
+        importlib.import_module(script)
+    sys.stdout.flush()
+    failed = run_all(todo)
+    if not failed:
+        failed = run_all(more := improved())
+        todo += more
+    for run in failed:
+        print(*run.command, run.log.read_text()[-6000:], sep="\n")
     scores = len(list(OUT.glob("*/*/*/scores.json")))
-    print(f"{len(todo)} runs, {scores} scores, {len(failed)} failed")
-    return int(bool(failed) or scores < len(todo))
+    print(f"{len(todo)} runs, {scores} scores, {len(failed)} failed", flush=True)
+    sys.exit(int(bool(failed) or scores < len(todo)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
