@@ -45,7 +45,9 @@ def commands() -> list[list[str]]:
     for name, entry in registry.entries("policy").items():
         # Positions of bodies lie in no plane, so policies that see points are of mazes.
         home = MAZE if issubclass(entry.config, PointConfig) else HOPPER
-        found += [["policies", "--policy", name, "--env", home]]
+        # Frames of bodies cost as much as the rest of such a run: one policy draws them for all.
+        unseen = [] if home == MAZE or name == "diffusion_policy" else ["--evaluation.pictures", "0"]
+        found += [["policies", "--policy", name, "--env", home, *unseen]]
     found += [["policies", "--policy", "diffusion_policy", "--env", MAZE, *more] for more in ([], FLOW)]
     found += [["offline_rl", "--agent", name, "--env", HOPPER] for name in registry.entries("agent")]
     models = [name for name in registry.entries("world_model") if name != "ensemble"]
