@@ -16,6 +16,7 @@ from options import (
     TrainingOptions,
     check_batches,
     check_counts,
+    check_positive,
     check_rates,
     with_options,
 )
@@ -43,7 +44,7 @@ class PlayConfig(EvaluationConfig):
     decisions: int = 30
     """Decisions that are timed, in one environment, after compilation."""
     pictures: int = 4
-    """Episodes that are drawn."""
+    """Episodes that are drawn; 0: no pictures of them."""
     start: tuple[float, float] | None = None
     """Where every episode in a maze begins (x, y); otherwise drawn by the task."""
     goal: tuple[float, float] | None = None
@@ -90,7 +91,8 @@ def presets(entry: Entry, found: Mapping[str, Preset]) -> dict[str, dict[str, Pl
 
 def open_method(experiment: str, kind: Kind, entry: Entry, config: C) -> tuple[Job[C], Method]:
     """The job of a command line and its method; what cannot work is refused before anything is written."""
-    check_counts(config, "evaluation.decisions", "evaluation.pictures")
+    check_counts(config, "evaluation.decisions")
+    check_positive({"--evaluation.pictures": config.evaluation.pictures}, 0)
     check_rates("--evaluation.hz", config.evaluation.hz)
     config = with_options(config, f"{kind} {entry.name}", "settings")
     check_batches(config)
@@ -133,7 +135,7 @@ def evaluate(
         if judged is not None:
             record["executed"] = judged(seed, played)
         print(f"seed {seed}: {evaluation.score_name(spec)} {scores:.1f}, a decision takes {took:.1f} ms")
-        if seed == 0 and phase == "evaluation":
+        if seed == 0 and phase == "evaluation" and config.evaluation.pictures:
             draw_episodes(figures(job), spec, f"{name}, {job.data.origin.name}", played, recorder)
 
     play = partial(

@@ -73,8 +73,7 @@ class Config(PlayingOptions, GuideOptions):
 def main() -> None:
     config = parse(Config, None, __doc__ or "")
     check_positive({"--episodes": config.episodes, "--decisions": config.decisions})
-    if config.pictures < 0:
-        raise jdp.UserError(f"--pictures is {config.pictures}: it must be at least 0")
+    check_positive({"--pictures": config.pictures}, 0)
     check_rates("--hz", config.hz)
     check_seed(config.seed, "--seed")
     run = trained_run(config.run)

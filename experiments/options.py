@@ -142,11 +142,11 @@ def changed(settings: T, change: Callable[[str, object], object], name: str = ""
     return settings if new == old else dataclasses.replace(settings, **new)
 
 
-def check_positive(options: Mapping[str, float]) -> None:
-    """Raises `UserError` for an option below 1."""
+def check_positive(options: Mapping[str, float], least: int = 1) -> None:
+    """Raises `UserError` for an option below `least`."""
     for option, value in options.items():
-        if value < 1:
-            raise jdp.UserError(f"{option} is {value}: it must be at least 1")
+        if value < least:
+            raise jdp.UserError(f"{option} is {value}: it must be at least {least}")
 
 
 def check_rates(option: str, rates: Sequence[float] | None) -> None:
