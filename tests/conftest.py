@@ -10,7 +10,8 @@ from quick_xla import QUICK
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JDP_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {QUICK}"
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 "
+    f"{'' if os.environ.get('JDP_TEST_OPTIMISED') else QUICK}"  # of tests marked `optimised`, which run apart
 )
 os.environ.setdefault("MUJOCO_GL", "disabled")
 

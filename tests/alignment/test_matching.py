@@ -171,6 +171,7 @@ def test_a_large_group_weighs_samples_as_the_analytic_tilt_does(kl_weight):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_group_weighted_matching_reaches_the_tilt():
     """From one batch to the next of the model as it was, whose rewards need no unit: here a hundredth."""
     fine = toy.model(Sampling(sampler="euler", steps=25))

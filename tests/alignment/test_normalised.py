@@ -79,6 +79,7 @@ FINE = toy.model(Sampling(sampler="euler", steps=25))
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize(
     "learner",
     [n_pg_igt.n_pg_igt(n_pg_igt.NPGIGTConfig(), FINE), harpg.harpg(harpg.HARPGConfig(between=4), FINE)],

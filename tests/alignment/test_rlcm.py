@@ -86,6 +86,7 @@ def rewarded(make, config, model, step):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("objective", ["ppo", "rebel"])
 def test_four_steps_reach_ddpos_reward_with_six_times_fewer_network_calls(objective):
     long, short = Sampling(sampler="euler", steps=25), Sampling(sampler="euler", steps=4, sigma_min=0.2)

@@ -52,6 +52,7 @@ ROWS = [
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.make.__name__)
 def test_it_comes_near_the_exact_tilt_and_stays_on_the_support(row):
     given = toy.given(jax.random.key(1))
