@@ -28,10 +28,10 @@ def draw(key, count):
 
 def test_with_weights_of_nothing_every_scale_is_a_gaussian_of_its_own_spread():
     x = draw(jax.random.key(0), 32)
-    diffuser = cascade_diffuser(NetworkConfig("mixer", 8, 1), DiffuserConfig(), T, 2)
+    diffuser = cascade_diffuser(NetworkConfig("mixer", 8, 1), DiffuserConfig(), T, 1)
     state = jax.jit(diffuser.learner.init)(jax.random.key(1), x)
     nothing = state._replace(trained=jax.tree.map(jnp.zeros_like, state.trained))
-    scales = haar.analysis(x, 2)
+    scales = haar.analysis(x, 1)
     found = densities(diffuser.cascade(nothing), x, rising(2, 1e-3, 1000.0))
     for i, part in enumerate((scales.coarse, *scales.details)):
         part = np.asarray(part)
@@ -49,11 +49,11 @@ def test_spreads_are_taken_of_windows_from_all_over_the_data():
 
 @pytest.mark.slow
 def test_bits_of_an_autoregression_are_its_entropy():
-    config = DiffuserConfig(steps=700, learning_rate=5e-3, ema=0.99, p_mean=-0.8, p_std=1.6)
-    diffuser = cascade_diffuser(NetworkConfig("mixer", 32, 2), config, T, 2)
+    config = DiffuserConfig(steps=1200, learning_rate=5e-3, ema=0.99, p_mean=-0.8, p_std=1.6)
+    diffuser = cascade_diffuser(NetworkConfig("mixer", 32, 2), config, T, 1)
     state = jax.jit(diffuser.learner.init)(jax.random.key(1), draw(jax.random.key(0), 4096))
-    pick = lambda key, data: draw(key, 64)  # noqa: E731
-    state = fit(diffuser.learner.update, pick, state, (), key=jax.random.key(2), stop=config.steps, chunk=350)
+    pick = lambda key, data: draw(key, 128)  # noqa: E731
+    state = fit(diffuser.learner.update, pick, state, (), key=jax.random.key(2), stop=config.steps, chunk=600)
     x = draw(jax.random.key(3), 512)
     found = densities(diffuser.cascade(state), x, rising(12, 0.02, 80.0)).sum(0)
     own = stats.multivariate_normal(np.zeros(T), AR1).logpdf(np.asarray(x)[..., 0])
