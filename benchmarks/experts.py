@@ -27,7 +27,7 @@ from jdp.diffusion.experts import Router, routed
 from jdp.diffusion.likelihood import bits_per_dimension, rising
 from jdp.evaluation.out_of_distribution import atypical, auroc_interval
 from jdp.evaluation.statistics import interval
-from jdp.learning.cascades import cascade_diffuser
+from jdp.learning.cascades import SpreadDraw, cascade_diffuser
 from jdp.learning.clusters import Labelled, LabelledDraw, clusters_of, part_of
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.learning.experts import RouterConfig, router_learner, routes
@@ -138,6 +138,7 @@ def walks(rng: np.random.Generator, windows: np.ndarray) -> np.ndarray:
 def drawn(count: int) -> np.ndarray:
     """Windows of the diffuser that comes with jdp, which learned from all episodes."""
     run = jdp.load_pretrained("hopper-medium-diffuser")
+    assert run.denoiser is not None and run.normaliser is not None
     length = run.config["horizon"]
     sampler = SamplerConfig(**run.config["sampler"])
     x = generate(
@@ -159,7 +160,7 @@ def likelihood(steps: int, count: int = 192) -> dict[str, Any]:
     rows, windows = split(0)
     rows, windows = rows._replace(rows=rows.rows[:, :-1]), windows[..., :-1]  # a flag has no density
     model = cascade_diffuser(NETWORK, diffusion(steps), LENGTH, LEVELS)
-    state = jax.jit(model.learner.init)(jax.random.key(0), model.learner.draws.view(rows))
+    state = jax.jit(model.learner.init)(jax.random.key(0), SpreadDraw(LENGTH).view(rows))
     state = fit(
         model.learner.update,
         batches(DRAW, BATCH),

@@ -75,7 +75,8 @@ def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float] | 
     """The state of a `composed` policy: those of its policies, with a weight each.
 
     Of S seeds stacked, states have leaves `[S, ...]` and weights are `[S, K]` (`jdp.runs.composed`). With a
-    router in their place the members are experts of parts of the data (`jdp.diffusion.experts.routed`).
+    router in their place the members are experts of parts of the data (`jdp.diffusion.experts.routed`); it
+    sees the chunk, not the observation, so it is exact as far as the noised chunk tells whose data it is.
 
     Raises:
         UserError: unless there is a weight for each of them.
