@@ -155,11 +155,11 @@ def drawn(count: int) -> np.ndarray:
 density = jax.jit(cascade.log_densities, static_argnames="probes")
 
 
-def likelihood(steps: int, count: int = 192) -> dict[str, Any]:
+def likelihood(steps: int, count: int = 128) -> dict[str, Any]:
     """Bits per dimension and AUROC of a cascade, seed 0."""
     rows, windows = split(0)
     rows, windows = rows._replace(rows=rows.rows[:, :-1]), windows[..., :-1]  # a flag has no density
-    model = cascade_diffuser(NETWORK, diffusion(steps), LENGTH, LEVELS)
+    model = cascade_diffuser(NetworkConfig("mixer", 32, 2), diffusion(steps), LENGTH, LEVELS)
     state = jax.jit(model.learner.init)(jax.random.key(0), SpreadDraw(LENGTH).view(rows))
     state = fit(
         model.learner.update,
