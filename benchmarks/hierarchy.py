@@ -74,9 +74,16 @@ def values(walk: Walk, critic: Tables) -> tuple[Values, Values]:
 
 def two_levels(walk: Walk, critic: Tables, trace: float) -> TwoLevels:
     """Hierarchical advantages; nothing is discounted."""
-    ends, switch = {"terminal": walk.terminal, "ended": walk.terminal}, walk.switch
-    own = {"discount": 1.0, "high_trace": trace, "low_trace": trace}
-    return hierarchical(walk.reward, *values(walk, critic), switch=switch, **ends, **own)
+    return hierarchical(
+        walk.reward,
+        *values(walk, critic),
+        switch=walk.switch,
+        terminal=walk.terminal,
+        ended=walk.terminal,
+        discount=1.0,
+        high_trace=trace,
+        low_trace=trace,
+    )
 
 
 def flat(walk: Walk, critic: Tables, trace: float) -> TwoLevels:
