@@ -24,14 +24,15 @@ def whose(count: Array, levels: int, every: int) -> Array:
 
 
 def in_turns(
-    optimisers: Mapping[str, optax.GradientTransformation], every: int
+    optimisers: Mapping[str, optax.GradientTransformation], every: int, always: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
     """Of parameters `{level: ...}` only one level moves, `every` updates long, and then the next.
 
-    The levels take their turns in the order of `optimisers`. While a level stands its optimiser does, too:
-    moments do not fade. So a level learns against others that do not change meanwhile.
+    The levels take their turns in the order of `optimisers`, but those named in `always`, such as critics,
+    which move in every update; with `every` 0 all do. While a level stands its optimiser does, too: moments
+    do not fade. So a level learns against others that do not change meanwhile.
     """
-    names = tuple(optimisers)
+    names, takers = tuple(optimisers), [name for name in optimisers if name not in always]
 
     def init(params: Params) -> TurnsState:
         return TurnsState(
@@ -41,13 +42,17 @@ def in_turns(
     def update(
         gradient: Params, state: TurnsState, params: Params | None = None
     ) -> tuple[Params, TurnsState]:
-        turn, moves, levels = whose(state.count, len(names), every), {}, {}
-        for i, name in enumerate(names):
+        moves, levels = {}, {}
+        for name in names:
             own = None if params is None else params[name]
-            move, after = optimisers[name].update(gradient[name], state.levels[name], own)
-            moves[name] = jax.tree.map(lambda x, i=i: jnp.where(turn == i, x, jnp.zeros_like(x)), move)
-            levels[name] = jax.tree.map(
-                lambda new, old, i=i: jnp.where(turn == i, new, old), after, state.levels[name]
+            before, moving = state.levels[name], jnp.ones((), bool)
+            move, after = optimisers[name].update(gradient[name], before, own)
+            if every and name in takers:
+                moving = whose(state.count, len(takers), every) == takers.index(name)
+            moves[name], levels[name] = jax.tree.map(
+                lambda new, old, moving=moving: jnp.where(moving, new, old),
+                (move, after),
+                (jax.tree.map(jnp.zeros_like, move), before),
             )
         return moves, TurnsState(state.count + 1, levels)
 
