@@ -80,6 +80,7 @@ def played(config=CONFIG):
     return run(KEY, base_state())
 
 
+@pytest.mark.slow
 def test_subgoals_are_held_for_as_many_segments_as_is_said():
     state, rollout = played()
     decided, ended = np.asarray(rollout.decision.decided), np.asarray(rollout.ended)
@@ -96,6 +97,7 @@ def test_subgoals_are_held_for_as_many_segments_as_is_said():
                 np.testing.assert_allclose(aimed[t + later, n], wanted[t, n, later + 1], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_densities_of_moves_are_those_of_the_chains():
     state, rollout = played()
     both = Both(CONFIG, SPEC, BASE)
@@ -114,6 +116,7 @@ def test_densities_of_moves_are_those_of_the_chains():
     assert not merit[~np.asarray(rows.decided), 0].any() and merit[np.asarray(rows.decided), 0].std() > 0.5
 
 
+@pytest.mark.slow
 def test_where_every_segment_has_subgoals_of_its_own_the_high_levels_merit_is_flat():
     config = replace(CONFIG, hold=1, high_trace=0.8, trace=0.8)
     state, rollout = played()
