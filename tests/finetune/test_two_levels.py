@@ -139,7 +139,7 @@ def test_other_planners_are_refused():
 
 
 @pytest.mark.slow
-def test_ratios_begin_at_one_and_in_turns_one_level_moves():
+def test_in_turns_one_level_moves_and_the_critics_always():
     config = replace(CONFIG, turns=1, learning_rate=1e-3)
     method = two_levels.two_levels(config, SPEC, base=BASE)
     found = [
