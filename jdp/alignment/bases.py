@@ -17,12 +17,10 @@ from jdp import registry
 from jdp.alignment.models import Model, Reward
 from jdp.data.normalise import Affine
 from jdp.diffusion.formulations import formulation
-from jdp.diffusion.guidance import hold
 from jdp.diffusion.samplers import FLOW_SAMPLERS
 from jdp.diffusion.sampling import Sampling
 from jdp.errors import UserError
 from jdp.finetune.base import check_actions, check_present
-from jdp.learning.averaged import Averaged
 from jdp.learning.scale import Scale, clip_action
 from jdp.planners import Level, SamplingConfig
 from jdp.policies import actions, relabelled
@@ -170,9 +168,7 @@ def _parts(condition: Array, level: Level) -> tuple[Array, Array, Array]:
 
 
 def _plan_denoiser(params: Params, condition: Array, *, level: Level) -> Denoiser:
-    weights = Averaged(params, params, (), jnp.zeros((), jnp.int32))
-    free = level.model.denoiser(weights, _parts(condition, level)[2])
-    return hold(free, *_known(condition, level))
+    return level.held(params, _known(condition, level), _parts(condition, level)[2])
 
 
 def _counted(*, level: Level) -> Array:

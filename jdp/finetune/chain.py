@@ -18,7 +18,7 @@ from jdp.finetune import base as bases
 from jdp.policies import actions
 from jdp.policies.chunks import ChunkConfig
 from jdp.policies.diffusion_policy import DiffusionPolicyConfig
-from jdp.types import Normal, Params, Spec, named_keys
+from jdp.types import Denoiser, Normal, Params, Spec, named_keys
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,24 @@ def sample(
     The steps before them are drawn by `frozen` and have no floor, as in the base policy; these by `params`.
     The key is consumed.
     """
-    keys, sigmas = named_keys(key, "start", "frozen", "learned"), levels(config, base)
-    first = config.levels - config.learned
-    x = sigmas[0] * jax.random.normal(keys["start"], (len(shown), base.chunk * spec.action_dim))
+    shape, (before, after) = (len(shown), base.chunk * spec.action_dim), (frozen, params)
+    both = actions.denoiser(before, shown, base), actions.denoiser(after, shown, base)
+    return drawn(key, *both, shape, levels(config, base), config)
+
+
+def drawn(
+    key: Array,
+    frozen: Denoiser,
+    learned: Denoiser,
+    shape: tuple[int, ...],
+    sigmas: Array,
+    config: ChainConfig,
+) -> Array:
+    """The learned steps `[K + 1, *shape]` of a chain down all `sigmas` `[levels + 1]`, as `sample` says."""
+    keys, first = named_keys(key, "start", "frozen", "learned"), config.levels - config.learned
+    x = sigmas[0] * jax.random.normal(keys["start"], shape)
     if first:
-        own = actions.denoiser(frozen, shown, base)
-        x = chains.sample(ddim, own, x, sigmas[: first + 1], key=keys["frozen"], eta=config.eta, memory=())
-    learned = actions.denoiser(params, shown, base)
+        x = chains.sample(ddim, frozen, x, sigmas[: first + 1], key=keys["frozen"], eta=config.eta, memory=())
     options = {"eta": config.eta, "std_floor": config.std_floor, "memory": (), "trace": True}
     return chains.sample(ddim, learned, x, sigmas[first:], key=keys["learned"], **options)
 
@@ -111,8 +122,12 @@ def moves(states: Array, shown: Array) -> Moves:
 
 def step_of(params: Params, rows: Moves, config: ChainConfig, base: ChunkConfig) -> Normal:
     """`[B, D]`, the Gaussians that `params` draw these moves from."""
-    sigmas = levels(config, base)[config.levels - config.learned :]
-    own = actions.denoiser(params, rows.shown, base)
+    return step_by(actions.denoiser(params, rows.shown, base), rows, levels(config, base), config)
+
+
+def step_by(own: Denoiser, rows: Moves, sigmas: Array, config: ChainConfig) -> Normal:
+    """As `step_of`, by the denoiser `own` of these rows, whose chains went down all `sigmas`."""
+    sigmas = sigmas[config.levels - config.learned :]
     now, following = sigmas[rows.step], sigmas[rows.step + 1]
     return ddim(own, (), rows.state, now, following, eta=config.eta, std_floor=config.std_floor)[0]
 

@@ -102,15 +102,19 @@ def advantages(
         ended: whether an episode is over after the step; nothing flows back over that.
     """
     delta = reward + discount * jnp.where(terminal, 0.0, next_value) - value
-    decay = jnp.where(ended, 0.0, discount * trace)
+    advantage = accumulated(delta, jnp.where(ended, 0.0, discount * trace))
+    return Advantages(advantage, advantage + value)
+
+
+def accumulated(terms: Array, decay: Array) -> Array:
+    """`found[t] = terms[t] + decay[t] found[t + 1]` of `[T, ...]`, with nothing after the last."""
 
     def back(later: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
-        delta, decay = row
-        found = delta + decay * later
+        term, decay = row
+        found = term + decay * later
         return found, found
 
-    _, advantage = jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)
-    return Advantages(advantage, advantage + value)
+    return jax.lax.scan(back, jnp.zeros_like(terms[0]), (terms, decay), reverse=True)[1]
 
 
 class Judged(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jdp.diffusion.guidance import hold
 from jdp.diffusion.samplers import FLOW_SAMPLERS
 from jdp.errors import UserError
 from jdp.learning.averaged import Averaged
@@ -17,7 +18,7 @@ from jdp.learning.plan_critics import Critic
 from jdp.learning.plan_models import Model
 from jdp.learning.scale import Scale
 from jdp.planners.trajectory import SamplingConfig, check_sampler
-from jdp.types import Context, Guide, Metrics, PyTree, Spec
+from jdp.types import Context, Denoiser, Guide, Metrics, Params, PyTree, Spec
 
 
 class Steering(NamedTuple):
@@ -82,6 +83,11 @@ class Level:
         assert isinstance(scale, Scale)  # of a planner
         aim = scale.goal(goal, self.spec) if self.spec.goal else goal
         return self.known(scale.observation(context.observation), aim)
+
+    def held(self, params: Params, known: tuple[Array, Array], condition: Array | None = None) -> Denoiser:
+        """The denoiser of weights `params`, neither steered nor guided, that is shown what is `known`."""
+        weights = Averaged(params, params, (), jnp.zeros((), jnp.int32))
+        return hold(self.model.denoiser(weights, or_none(condition, known[0].shape[0])), *known)
 
     def first_action(self, weight: float) -> Array:
         """`[1, T, O + E]`, of a loss in which the first action counts `weight` times."""
