@@ -11,14 +11,14 @@ from jdp.evaluation import make_goal_env
 from jdp.tasks import maze2d, maze2d_ball, point_maze, simulators
 from jdp.tasks.simulators import advance, begin, double_integrator_task, simulator
 from jdp.tasks.simulators.double_integrator import Square, clearance
-from jdp.tasks.simulators.point_maze import D4RL_WALLS, Walls, ball_step
+from jdp.tasks.simulators.point_maze import D4RL_WALLS, Walls, ball_step, grid_of
 from jdp.types import Stepped
 
 KEY = jax.random.key(0)
 
 
 def steps(maze, walls):
-    return jax.jit(jax.vmap(lambda p, v, a: ball_step(p, v, a, maze=maze, walls=walls)))
+    return jax.jit(jax.vmap(lambda p, v, a: ball_step(p, v, a, grid=grid_of(maze), walls=walls)))
 
 
 def places(maze, count, rng):

@@ -22,13 +22,24 @@ def within(position: Array, place: Array, reach: float) -> Array:
     return jnp.linalg.norm(position - place, axis=-1) <= reach
 
 
-def follow(velocity: Array, wanted: Array) -> Array:
+def follow(velocity: Array, wanted: Array, gain: float = _GAIN) -> Array:
     """`[2]` within [-1, 1], the acceleration that makes the velocity the `wanted` one `[2]`."""
-    return jnp.clip(_GAIN * (wanted - velocity), -1.0, 1.0)
+    return jnp.clip(gain * (wanted - velocity), -1.0, 1.0)
 
 
-def steer(position: Array, velocity: Array, target: Array, speed: float) -> Array:
-    """`[2]` within [-1, 1], the acceleration towards `target` `[2]`, where it stops; at most at `speed`."""
-    wanted = _NEAR * (target - position)
+def steer(
+    position: Array,
+    velocity: Array,
+    target: Array,
+    speed: float,
+    *,
+    near: float = _NEAR,
+    gain: float = _GAIN,
+) -> Array:
+    """`[2]` within [-1, 1], the acceleration towards `target` `[2]`, where it stops; at most at `speed`.
+
+    `near` (1/s) says how far before the target it slows down, `gain` is that of `follow`.
+    """
+    wanted = near * (target - position)
     fastest = jnp.maximum(jnp.linalg.norm(wanted), 1e-6)
-    return follow(velocity, wanted * jnp.minimum(1.0, speed / fastest))
+    return follow(velocity, wanted * jnp.minimum(1.0, speed / fastest), gain)

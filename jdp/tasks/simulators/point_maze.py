@@ -51,28 +51,66 @@ class Walls(NamedTuple):
 D4RL_WALLS = Walls(MARGIN, 2 / 3 / MASS)
 
 
+class Grid(NamedTuple):
+    """A maze as arrays: as an argument of a program, other mazes of its size compile nothing."""
+
+    blocked: Array  # [I, J] bool, the walls
+    first: Array  # [2], m, the centre (x, y) of cell (0, 0)
+    step: Array  # [2], m, of x per column and of y per row
+
+
+def grid_of(maze: Maze) -> Grid:
+    """The arrays of `maze`."""
+    first, step = (jnp.asarray(x, jnp.float32) for x in maze.frame)
+    return Grid(jnp.asarray(~maze.free), first, step)
+
+
 def ball_step(
-    position: Array, velocity: Array, action: Array, *, maze: Maze, walls: Walls
+    position: Array, velocity: Array, action: Array, *, grid: Grid, walls: Walls
 ) -> tuple[Array, Array]:
-    """`(position [2], velocity [2])` after one step of .01 s under `action` `[2]` within [-1, 1]."""
+    """`(position [2], velocity [2])` after one step of .01 s under `action` `[2]` within [-1, 1].
+
+    In a step the ball goes straight.
+    """
     velocity = jnp.clip(velocity, -TOP_SPEED, TOP_SPEED)
     free = (GEAR * action - DAMPING * velocity) / MASS
-    acceleration = _pushed(free, *_contacts(position, velocity, maze, walls))
+    acceleration = _pushed(free, *_contacts(position, velocity, grid, walls))
     velocity = velocity + TIME_STEP * MASS * acceleration / (MASS + TIME_STEP * DAMPING)
     return position + TIME_STEP * velocity, velocity
 
 
-def _contacts(position: Array, velocity: Array, maze: Maze, walls: Walls) -> tuple[Array, Array, Array]:
-    """Normals `[3, 2]`, reference accelerations `[3]` and stiffnesses `[3]`, 0 where there is no contact."""
-    blocked = jnp.asarray(~maze.free)
-    first, step = (jnp.asarray(x, jnp.float32) for x in maze.frame)
-    cell = jnp.round((position - first) / step)  # (column, row)
-    away = position - (first + cell * step)  # from the cell's centre
+def _beside(position: Array, grid: Grid) -> tuple[Array, Array, Array]:
+    """Of the three cells that the ball is nearest to: `(side [2], gap [3, 2], walls [3] bool)`.
+
+    `side` is that of its own cell, and `gap` the way to the nearest point of each, both per axis.
+    """
+    cell = jnp.round((position - grid.first) / grid.step)  # (column, row)
+    away = position - (grid.first + cell * grid.step)  # from the cell's centre
     side = jnp.where(away > 0, 1.0, -1.0)  # in x and y
     corners = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # which walls: in x, in y, in both
-    near = (cell[None] + corners * (side * jnp.sign(step))[None]).astype(int)
-    columns, rows = jnp.clip(near, 0, jnp.array(blocked.shape[::-1])[None] - 1).T
-    gap = corners * (maze.scale / 2 - side * away)[None]  # [3, 2], to the nearest point of each wall
+    near = (cell[None] + corners * (side * jnp.sign(grid.step))[None]).astype(int)
+    columns, rows = jnp.clip(near, 0, jnp.array(grid.blocked.shape[::-1])[None] - 1).T
+    gap = corners * (jnp.abs(grid.step) / 2 - side * away)[None]
+    return side, gap, grid.blocked[rows, columns]
+
+
+def clearance(position: Array, grid: Grid) -> Array:
+    """`[]`, m from the ball's surface at `position` `[2]` to the nearest wall of those around its cell.
+
+    Negative where ball and wall overlap, and -1 with its centre in a wall or outside the maze; inf where no
+    wall is on its side.
+    """
+    cell = jnp.round((position - grid.first) / grid.step).astype(int)[::-1]
+    inside = jnp.all((cell >= 0) & (cell < jnp.array(grid.blocked.shape)))
+    row, column = jnp.where(inside, cell, 0)
+    _, gap, walls = _beside(position, grid)
+    distance = jnp.where(walls, jnp.linalg.norm(gap, axis=1), jnp.inf)
+    return jnp.where(inside & ~grid.blocked[row, column], jnp.min(distance) - RADIUS, -1.0)
+
+
+def _contacts(position: Array, velocity: Array, grid: Grid, walls: Walls) -> tuple[Array, Array, Array]:
+    """Normals `[3, 2]`, reference accelerations `[3]` and stiffnesses `[3]`, 0 where there is no contact."""
+    side, gap, blocked = _beside(position, grid)
     length = jnp.linalg.norm(gap, axis=1)
     normal = -gap * side[None] / jnp.maximum(length, 1e-9)[:, None]
     distance = length - RADIUS - walls.margin  # MuJoCo's, less the margin
@@ -83,7 +121,7 @@ def _contacts(position: Array, velocity: Array, maze: Maze, walls: Walls) -> tup
     damp = 2 / (_HARD * _TIME_CONSTANT)
     pull = 1 / (_HARD * _TIME_CONSTANT * _DAMPING_RATIO) ** 2
     reference = -damp * normal @ velocity - pull * impedance * distance
-    return normal, reference, jnp.where(blocked[rows, columns] & (distance < 0), stiffness, 0.0)
+    return normal, reference, jnp.where(blocked & (distance < 0), stiffness, 0.0)
 
 
 def _pushed(free: Array, normal: Array, reference: Array, stiffness: Array) -> Array:
@@ -133,7 +171,7 @@ def _step(
     key: Array, state: PointMazeState, action: Array, *, maze: Maze, walls: Walls, rules: Rules
 ) -> tuple[PointMazeState, Stepped]:
     del key  # nothing is random
-    moved = ball_step(state.position, state.velocity, action, maze=maze, walls=walls)
+    moved = ball_step(state.position, state.velocity, action, grid=grid_of(maze), walls=walls)
     state = PointMazeState(*moved, state.goal)
     success = jnp.linalg.norm(state.position - state.goal) <= rules.reached
     ended = success if rules.ends else jnp.zeros((), bool)
@@ -163,6 +201,12 @@ def point_maze_task(name: str) -> Task:
     env_id, cells = POINT_ENV_IDS[name], _points(maze.cell_to_xy(maze.free_cells))
     spec = Spec(4, 2, env_id, episode_limit(env_id), goal=(0, 1))
     return _task(maze, Walls(), Rules(cells, cells), spec)
+
+
+def maze_task(maze: Maze) -> Task:
+    """PointMaze in any maze: as `point_maze_task`; gymnasium-robotics has it by `maze_map`."""
+    cells = _points(maze.cell_to_xy(maze.free_cells))
+    return _task(maze, Walls(), Rules(cells, cells), Spec(4, 2, goal=(0, 1)))
 
 
 def maze2d_task(name: str, *, many_goals: bool = False) -> Task:
