@@ -21,11 +21,11 @@ def test_it_is_the_share_of_pairs_that_are_in_order():
 
 def test_of_two_gaussians_it_is_the_closed_form_and_the_interval_covers_it():
     wanted, covered = stats.norm.cdf(1 / np.sqrt(2)), 0
-    for seed in range(40):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
-        found = auroc_interval(rng.normal(size=100), rng.normal(1.0, size=100), resamples=200)
+        found = auroc_interval(rng.normal(size=100), rng.normal(1.0, size=100), resamples=100)
         covered += found.low <= wanted <= found.high
-    assert 34 <= covered <= 40  # of 40 intervals of 95 %
+    assert 25 <= covered <= 30  # of 30 intervals of 95 %
     assert auroc(rng.normal(size=20_000), rng.normal(1.0, size=20_000)) == pytest.approx(wanted, abs=0.01)
 
 
