@@ -182,8 +182,8 @@ def grown(
         return number + 1, edge._replace(length=whole)
 
     none = jnp.zeros(batch, jnp.int32)
-    rows = (jnp.zeros((batch, longest, n)) for n in (actions, state.shape[1]))
-    edge = Edge(state, *rows, none, going, none > 0, none > 0)
+    action, passed = (jnp.zeros((batch, longest, n)) for n in (actions, state.shape[1]))
+    edge = Edge(state, action, passed, none, going, none > 0, none > 0)
     more = lambda both: jnp.any(both[1].going) & (both[0] < jnp.max(pieces))  # noqa: E731
     edge = jax.lax.while_loop(more, piece, (jnp.zeros((), jnp.int32), edge))[1]
     length = jnp.where(edge.crashed & (config.collision == "drop"), 0, edge.length)
