@@ -169,7 +169,7 @@ def test_what_is_seen_of_clutter_tells_the_state_but_for_where_it_lies(cluttered
 
 @pytest.mark.slow
 def test_the_planner_of_clutter_succeeds_where_its_force_is_not_foreseen_too():
-    for name, least in (("jdp/Clutter-v0", 0.95), ("jdp/Shaken-v0", 0.9)):
+    for name, least in (("jdp/Clutter-v0", 0.85), ("jdp/Shaken-v0", 0.8)):
         method = planner_of(SCENES[name])
         state = jax.tree.map(lambda x: x[None], method.learner.init(KEY, ()))
         options = {"key": KEY, "seeds": 1, "episodes": 32}
