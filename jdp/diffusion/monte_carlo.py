@@ -42,6 +42,17 @@ def weights(values: Array, temperature: float, *, elites: int = 0, relative: boo
     return jax.nn.softmax(logits)
 
 
+def _drawn(
+    key: Array, x: Array, sigma: Array, samples: int, limit: float | None, given: Array | None
+) -> Array:
+    """`[samples, ...]`, draws around `x` `[...]` at levels `sigma`, of a shape that `x` is broadcast with."""
+    noise = jax.random.normal(key, (samples, *x.shape), x.dtype)
+    drawn = x[None] + jnp.broadcast_to(sigma, x.shape)[None] * noise
+    if given is not None:
+        drawn = jnp.concatenate([given, drawn[len(given) :]])
+    return drawn if limit is None else jnp.clip(drawn, -limit, limit)
+
+
 def posterior_mean(
     key: Array,
     value: Value,
@@ -62,10 +73,7 @@ def posterior_mean(
         limit: draws are clipped to +-`limit`.
         given: `[K, ...]`, candidates that stand in the place of the first K draws.
     """
-    drawn = x[None] + sigma * jax.random.normal(key, (samples, *x.shape), x.dtype)
-    if given is not None:
-        drawn = jnp.concatenate([given, drawn[len(given) :]])
-    drawn = drawn if limit is None else jnp.clip(drawn, -limit, limit)
+    drawn = _drawn(key, x, sigma, samples, limit, given)
     return jnp.tensordot(weigh(value(drawn)), drawn, 1)
 
 
@@ -88,3 +96,33 @@ def descend(
         return posterior_mean(key, value, weigh, x, sigma, **options), None
 
     return jax.lax.scan(body, x, (jax.random.split(key, len(sigmas)), sigmas))[0]
+
+
+def cross_entropy(
+    key: Array,
+    value: Value,
+    weigh: Callable[[Array], Array],
+    x: Array,
+    std: Array,
+    *,
+    iterations: int,
+    samples: int,
+    floor: float = 0.0,
+    limit: float | None = None,
+    given: Array | None = None,
+) -> Array:
+    """`x` after `iterations` of the cross-entropy method (de Boer et al. 2005); the key is consumed.
+
+    Each is a `posterior_mean` whose draws have a level for every entry: at first `std`, of the shape of `x`,
+    then the standard deviation of the weighted draws of the iteration before, at least `floor`. Equal weights
+    of elites are the method's own; weights `exp(value)` multiply the Gaussian by it at every iteration.
+    """
+
+    def body(carry: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], None]:
+        drawn = _drawn(key, *carry, samples, limit, given)
+        shares = weigh(value(drawn))
+        mean = jnp.tensordot(shares, drawn, 1)
+        spread = jnp.sqrt(jnp.tensordot(shares, jnp.square(drawn - mean[None]), 1))
+        return (mean, jnp.maximum(spread, floor)), None
+
+    return jax.lax.scan(body, (x, std), jax.random.split(key, iterations))[0][0]

@@ -1,4 +1,4 @@
-"""What MPPI and MBDPO share: sequences of actions, what they come to in a model, and a policy of plans.
+"""What MPPI, CEM and MBDPO share: sequences of actions, what they come to in a model, and a policy of plans.
 
 The model is a simulator in JAX, whose state the observation tells, or a world model.
 """
@@ -131,6 +131,14 @@ class PlanningConfig:
         """`[n]`, the standard deviation of the draws of each level."""
         raise NotImplementedError
 
+    def improved(self, key: Array, value: monte_carlo.Value, plan: Array, given: Array | None) -> Array:
+        """`[T, A]`, a plan of more value than `plan`: down the levels of `sigmas`; the key is consumed.
+
+        `given` `[K, T, A]` are candidates at each level.
+        """
+        options = {"samples": self.samples, "limit": 1.0, "given": given}
+        return monte_carlo.descend(key, value, weigher(self), plan, self.sigmas(), **options)
+
 
 def shifted(plan: Array) -> Array:
     """`[..., T, A]`, what is left of a plan after its first action, and nothing at its end: a warm start."""
@@ -161,8 +169,7 @@ def search(
     def value(actions: Array) -> Array:  # all levels in the same world: of random ones too
         return returns(keys["model"], dynamics, params, observation, goal, actions, config.discount)
 
-    options = {"samples": config.samples, "limit": 1.0, "given": given}
-    return monte_carlo.descend(keys["draw"], value, weigher(config), plan, config.sigmas(), **options)
+    return config.improved(keys["draw"], value, plan, given)
 
 
 def weigher(config: PlanningConfig) -> Callable[[Array], Array]:

@@ -1,14 +1,17 @@
 """Data of scenes: made where they are missing, equal bytes for equal seeds, laid out as the scene says."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jdp.data
 from jdp.data.recipes import Making
-from jdp.data.recipes.scenes import EPISODES, collect
+from jdp.data.recipes.scenes import EPISODES, collect, planner_of, recipe_of
 from jdp.errors import UserError
 from jdp.evaluation import check_task, score_name
-from jdp.tasks.scenes import SCENES
+from jdp.tasks.scenes import SCENES, Planner, scene
+from jdp.types import Stepped
 
 NAME, ROWS = "jdp/Hidden-v0", 400
 
@@ -57,6 +60,69 @@ def test_a_variation_is_played_with_the_data_of_its_scene(load):
     played = load("jdp/Clean-v0", env_id="jdp/Corrupted-v0")
     assert (played.spec.env_id, played.spec.score_range) == ("jdp/Corrupted-v0", (0.0, 1.0))
     check_task(played)
+
+
+def _begin(key):
+    return jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5)
+
+
+def _walk(key, state, action):
+    """From where it is in strides of .3; the right edge is the goal, and all beyond 1 up or down fails."""
+    state = state + 0.3 * action
+    return state, state[0] > 1.0, jnp.abs(state[1]) > 1.0
+
+
+def _told(key, state, action):
+    after, success, failed = _walk(key, state, action)
+    reward = after[0] - state[0]
+    return after, Stepped(after, reward, success | failed, success)
+
+
+SMALL = (("horizon", 2), ("samples", 16), ("elites", 4), ("iterations", 2))
+TOY = scene(
+    "jdp/Toy-v0",
+    12,
+    (("position", 2),),
+    reset=_begin,
+    observe=jnp.asarray,
+    move=_walk,
+    expert=Planner("cem", SMALL, _told),
+    noise=0.4,
+    state_of=jnp.asarray,
+)
+
+
+def test_a_clone_of_a_planner_is_told_what_was_planned_where_noise_led():
+    noisy, again = collect(TOY, 0, 600), collect(TOY, 0, 600)
+    quiet = collect(TOY._replace(noise=0.0), 0, 600)
+    for name, column in noisy.items():
+        assert column.tobytes() == again[name].tobytes()
+    added = noisy["executed"] - noisy["actions"]
+    inside = np.abs(noisy["executed"]) < 1
+    assert 0.3 < added[:, 1][inside[:, 1]].std() < 0.45
+    np.testing.assert_array_equal(quiet["executed"], quiet["actions"])
+    moved = noisy["observations"] + np.float32(0.3) * noisy["executed"]
+    np.testing.assert_allclose(noisy["next_observations"], moved, atol=1e-6)
+    # In the first step of an episode nothing has been executed: there the plans are the same, bit by bit.
+    plans = {
+        row.tobytes(): action for row, action in zip(quiet["observations"], quiet["actions"], strict=True)
+    }
+    known = [i for i, row in enumerate(noisy["observations"]) if row.tobytes() in plans]
+    assert len(known) > 30
+    for i in known:
+        np.testing.assert_array_equal(noisy["actions"][i], plans[noisy["observations"][i].tobytes()])
+    ends = noisy["terminals"] | noisy["timeouts"]
+    np.testing.assert_array_equal(noisy["rewards"] > 0, ends)  # failures are left out
+
+
+def test_the_file_of_a_planner_says_so_and_a_functions_scene_has_none():
+    facts = recipe_of(TOY).facts
+    assert str(facts["planner"]).startswith("cem (horizon 2") and str(facts["actions"]).startswith(
+        "as planned"
+    )
+    assert "planner" not in recipe_of(SCENES[NAME]).facts
+    with pytest.raises(UserError, match="expert of jdp/Hidden-v0 is a function"):
+        planner_of(SCENES[NAME])
 
 
 def test_the_same_name_is_asked_of_minari_where_there_is_no_scene(load):

@@ -9,7 +9,7 @@ from jdp.diffusion import monte_carlo, score
 from jdp.diffusion.schedules import ddpm_linear
 from jdp.types import Bound
 
-MIDDLE = 0.4
+KEY, MIDDLE = jax.random.key(5), 0.4
 
 
 def value(x):
@@ -89,6 +89,47 @@ def test_weights_are_mppis():
     np.testing.assert_allclose(relative, softmax(scaled / 0.5), rtol=1e-5)
     np.testing.assert_allclose(even, 0.2)
     np.testing.assert_allclose(finite, [0, 0.5, 0, 0.5, 0])
+
+
+def test_the_limits_of_the_temperature_are_the_best_draw_and_all_alike():
+    values = jnp.array([0.3, -1.0, 0.9, 0.8, -4.0])
+
+    @jax.jit
+    def at(temperature):
+        options = {"temperature": temperature, "elites": 3}
+        return monte_carlo.weights(values, temperature), monte_carlo.weights(values, **options)
+
+    (cold, cold_elites), (hot, hot_elites) = at(1e-6), at(1e9)
+    np.testing.assert_array_equal(cold, [0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(cold_elites, cold)
+    np.testing.assert_allclose(hot, 0.2, rtol=1e-6)
+    np.testing.assert_allclose(hot_elites, [1 / 3, 0, 1 / 3, 1 / 3, 0], rtol=1e-6)  # CEM's
+    between = np.asarray(at(0.7)[0], np.float64)
+    np.testing.assert_allclose(between[0] / between[1], np.exp(1.3 / 0.7), rtol=1e-5)
+
+
+def test_the_cross_entropy_method_multiplies_by_the_value_at_every_iteration():
+    """N(x, std^2) times `exp(value)` n times has the precision `1 / std^2 + n`; elites have numpy's mean."""
+    start, std = jnp.array([-1.0]), jnp.array([0.8])
+    options = {"samples": 4096, "iterations": 3}
+
+    @jax.jit
+    def run(keys):
+        tilted = jax.vmap(lambda key: monte_carlo.cross_entropy(key, value, WEIGH, start, std, **options))(
+            keys
+        )
+        best = Bound(monte_carlo.weights, (("elites", 16), ("temperature", 1e9)))
+        given = jnp.linspace(-2.0, 2.0, 64)[:, None]
+        small = {"samples": 64, "given": given, "limit": 1.5, "iterations": 1}
+        return tilted, monte_carlo.cross_entropy(KEY, value, best, start, std, **small)
+
+    tilted, elites = run(jax.random.split(KEY, 32))
+    wanted = (-1.0 / 0.64 + 3 * MIDDLE) / (1 / 0.64 + 3)
+    spread = np.std(tilted) / np.sqrt(32)
+    assert abs(np.mean(tilted) - wanted) < max(4 * spread, 5e-3) and spread < 5e-3
+    drawn = np.clip(np.linspace(-2.0, 2.0, 64), -1.5, 1.5)
+    nearest = drawn[np.argsort(np.abs(drawn - MIDDLE))[:16]]
+    np.testing.assert_allclose(elites, [nearest.mean()], atol=1e-5)
 
 
 def test_the_levels_are_those_of_the_authors_betas():

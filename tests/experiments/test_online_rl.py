@@ -83,7 +83,7 @@ def test_an_agent_that_sees_the_goal_is_played_and_scored_by_it(tmp_path):
 
 def test_mistakes_get_one_line(tmp_path):
     cases = {
-        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of gorl, mbdpo, mppi, ppo, sac, td3"),
+        "agent": (["--agent", "ddpg"], "no online 'ddpg': choose one of cem, gorl, mbdpo, mppi, ppo, sac"),
         "task": (["--env", "Hoper-v5"], "Hoper-v5"),
         "no JAX version": (["--env", "Ant-v5", "--simulator", "jax"], "Ant-v5 has no JAX version"),
         "goals on the host": (["--env", "PointMaze_UMaze-v3", "--simulator", "host"], "JAX tasks alone"),

@@ -11,6 +11,7 @@ import jdp
 from jdp import UserError
 from jdp.loops.online import score_together
 from jdp.online import mbdpo, planning
+from jdp.online.cem import CEMConfig
 from jdp.online.mbdpo import MBDPOConfig
 from jdp.online.mppi import MPPIConfig
 from jdp.tasks.simulators import simulator
@@ -87,6 +88,46 @@ def test_a_search_starts_from_what_is_left_of_the_last_plan(found):
     np.testing.assert_allclose(after, np.concatenate([plan[:, 1:], 0 * plan[:, :1]], axis=1), rtol=1e-6)
     np.testing.assert_allclose(decision.action, plan[:, 1], rtol=1e-6)
     assert decision.decided.all() and not np.any(none) and none.shape == plan.shape
+
+
+A, B, BEGIN = np.array([[1.0, 0.3], [0.0, 1.0]]), np.array([[0.0], [0.3]]), np.array([0.4, -0.2])
+
+
+def _linear(key, state, action):
+    """A double integrator; the cost is of where a step ends, and of its push."""
+    state = jnp.asarray(A, jnp.float32) @ state + jnp.asarray(B, jnp.float32) @ action
+    cost = jnp.sum(jnp.square(state)) + 0.5 * jnp.sum(jnp.square(action))
+    return state, Stepped(state, -cost, jnp.zeros((), bool), jnp.zeros((), bool))
+
+
+def riccati(steps):
+    """The least cost from BEGIN: `x' (P_0 - I) x`, for here the first state costs nothing."""
+    cost, identity = np.eye(2), np.eye(2)
+    for _ in range(steps):
+        gain = np.linalg.solve(0.5 * np.eye(1) + B.T @ cost @ B, B.T @ cost @ A)
+        cost = identity + A.T @ cost @ (A - B @ gain)
+    return BEGIN @ (cost - identity) @ BEGIN
+
+
+def test_searches_approach_the_cost_of_the_linear_quadratic_regulator():
+    """Never below it; CEM, whose spread falls, comes nearer than MPPI, whose spread stays."""
+    linear, steps = Task(_reset, _linear, SPEC, _state_of), 8
+    dynamics = planning.dynamics_of("it", SPEC, linear, None)
+    cem = CEMConfig(horizon=steps, samples=128, std=0.3, iterations=8, elites=16, floor=0.01)
+    mppi = MPPIConfig(horizon=steps, samples=128, std=0.3, iterations=8, elites=0, temperature=0.1)
+
+    @jax.jit
+    def costs(keys):
+        def cost(key, config):
+            world, none = ((), jnp.asarray(BEGIN, jnp.float32), jnp.zeros(0)), jnp.zeros((steps, 1))
+            plan = planning.search(key, dynamics, *world, none, config)
+            return -planning.returns(key, dynamics, *world, plan[None], 1.0)[0]
+
+        return [jax.vmap(lambda key, config=config: cost(key, config))(keys) for config in (cem, mppi)]
+
+    best, even = (np.asarray(found) / riccati(steps) for found in costs(jax.random.split(KEY, 16)))
+    assert min(best.min(), even.min()) > 1 - 1e-5
+    assert best.mean() < 1.01 and best.mean() < even.mean() < 1.1, (best.mean(), even.mean())
 
 
 def test_what_cannot_be_planned_in_is_refused():

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdp.data.recipes.scenes import planner_of
 from jdp.evaluation import make_env, make_goal_env
+from jdp.loops.online import score_together
 from jdp.tasks.groups import group, groups_of
-from jdp.tasks.scenes import SCENES, cameras, cue, places, push, stages
+from jdp.tasks.scenes import SCENES, Planner, cameras, clutter, cue, places, push, stages
 from jdp.tasks.simulators import names, simulator
 from jdp.tasks.task_env import TaskEnv
 from jdp.types import Spec
@@ -35,13 +37,19 @@ def successes(task, act, begin=lambda state: None):
     return np.asarray(jax.jit(jax.vmap(episode))(jax.random.split(KEY, EPISODES)))
 
 
+def expert_of(scene):
+    """The expert that is a function."""
+    assert not isinstance(scene.expert, Planner)
+    return scene.expert
+
+
 def share(name, seen, task=None):
     """How often the expert succeeds who takes the state for `seen(state)`."""
     scene = SCENES[name]
-    return successes(task or scene.task, lambda none, state, t: (none, scene.expert(seen(state)))).mean()
+    return successes(task or scene.task, lambda none, state, t: (none, expert_of(scene)(seen(state)))).mean()
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", [n for n, scene in SCENES.items() if not isinstance(scene.expert, Planner)])
 def test_an_expert_succeeds(name):
     assert share(name, lambda state: state) >= 0.95
 
@@ -72,7 +80,7 @@ def test_forces_jump_within_chunks(sees, low, high):
 
     def act(imagined, state, t):
         now = jax.tree.map(lambda new, old: jnp.where(t % CHUNK == 0, new, old), state, imagined)
-        action = still.expert(now)
+        action = expert_of(still)(now)
         jumped = jnp.stack([jnp.zeros(()), state.force - now.force])
         return still.task.step(KEY, now, action)[0], action - jumped if sees else action
 
@@ -84,7 +92,7 @@ def test_moved_scenes_are_placed_ones_elsewhere():
     def both(keys):
         far = jax.vmap(SCENES["jdp/Moved-v0"].task.reset)(keys)[0]
         near = jax.tree.map(lambda x: x - far.obstacle, far)
-        expert = jax.vmap(SCENES["jdp/Placed-v0"].expert)
+        expert = jax.vmap(expert_of(SCENES["jdp/Placed-v0"]))
         return far, expert(far), expert(near)
 
     far, there, here = both(jax.random.split(KEY, EPISODES))
@@ -99,7 +107,7 @@ def test_a_subtask_is_the_place_that_is_touched_next():
     def episode(key):
         def step(carry, _):
             state, seen = carry
-            after, found = scene.task.step(KEY, state, scene.expert(state))
+            after, found = scene.task.step(KEY, state, expert_of(scene)(state))
             away = jnp.linalg.norm(after.places - after.position[None], axis=-1)
             return (after, found.observation), (stages.subtask(seen), away, found.success)
 
@@ -112,6 +120,60 @@ def test_a_subtask_is_the_place_that_is_touched_next():
         first = np.where(touched.any(0), touched.argmax(0), 999)  # [3], when each place is touched
         expected = [int(np.where(first >= row, first, 999).argmin()) for row in range(last + 1)]
         assert success.any() and labels[: last + 1].tolist() == expected and len(set(expected)) == 2
+
+
+@pytest.fixture(scope="module")
+def cluttered():
+    """`[64, T, ...]` of random accelerations: states, what led there, and what is observed of it again."""
+    task = SCENES["jdp/Shaken-v0"].task
+
+    @jax.jit
+    def episodes(keys):
+        def episode(key):
+            def step(state, key):
+                act, go = jax.random.split(key)
+                after, found = task.step(go, state, jax.random.uniform(act, (2,), minval=-1.0))
+                again = clutter.state_of(found.observation)
+                return after, (after, found, clutter.observe(again))
+
+            return jax.lax.scan(step, task.reset(key)[0], jax.random.split(key, 60))[1]
+
+        return jax.vmap(episode)(keys)
+
+    return jax.tree.map(np.asarray, episodes(jax.random.split(KEY, 64)))
+
+
+def test_a_point_collides_where_numpy_says(cluttered):
+    state, found, _ = cluttered
+    gap = state.discs.astype(np.float64) - state.position[:, :, None]
+    away = np.sqrt(np.square(gap).sum(-1)).min(-1)
+    to_goal = np.sqrt(np.square((state.goal - state.position).astype(np.float64)).sum(-1))
+    clear = (np.abs(away - clutter.RADIUS) > 1e-6) & (np.abs(to_goal - clutter.REACHED) > 1e-6)
+    hit, there = away < clutter.RADIUS, to_goal <= clutter.REACHED
+    assert clear.mean() > 0.999 and 0.01 < hit.mean() < 0.5
+    np.testing.assert_array_equal((found.terminal & ~found.success)[clear], hit[clear])
+    np.testing.assert_array_equal(found.success[clear], (there & ~hit)[clear])
+    np.testing.assert_array_equal(found.reward, found.success)
+
+
+def test_what_is_seen_of_clutter_tells_the_state_but_for_where_it_lies(cluttered):
+    state, found, again = cluttered
+    seen = found.observation
+    np.testing.assert_array_equal(again, seen)
+    discs = seen[..., 4:].reshape(64, 60, clutter.DISCS, 2)
+    away = np.square(discs).sum(-1)
+    assert (np.diff(away, axis=-1) >= -1e-6).all()  # the nearest one first
+    mine = np.sort(np.linalg.norm(state.discs - state.position[:, :, None], axis=-1))
+    np.testing.assert_allclose(np.sqrt(away), mine, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_planner_of_clutter_succeeds_where_its_force_is_not_foreseen_too():
+    for name, least in (("jdp/Clutter-v0", 0.85), ("jdp/Shaken-v0", 0.8)):
+        method = planner_of(SCENES[name])
+        state = jax.tree.map(lambda x: x[None], method.learner.init(KEY, ()))
+        options = {"key": KEY, "seeds": 1, "episodes": 32}
+        assert score_together(method.policy, state, SCENES[name].task, **options)["success"].mean() >= least
 
 
 def test_a_cue_is_gone_after_the_first_steps():
