@@ -52,7 +52,7 @@ def law(state, place):
 
 
 POINT = System(step, free, position, sample, REACHED)
-CONFIG = TreeConfig(expansions=250, piece=5, durations=(2, 1), collision="cut")
+CONFIG = TreeConfig(expansions=250, piece=5, durations=(2, 1), collision="cut", goal_bias=0.85)
 RING = [(0.4 + 0.3 * np.cos(a), 0.3 * np.sin(a), 0.13) for a in np.arange(8) * np.pi / 4]
 AWAY = [(9.0, 9.0, 0.1)]
 FEASIBLE, RINGED, IN_DISC, THERE, OPEN = slice(0, 4), 4, 5, 6, 7
