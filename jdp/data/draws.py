@@ -222,8 +222,12 @@ class WindowDraw:
         """`[B, length]`."""
         starts, last = tables
         window = jax.random.randint(key, (batch_size,), 0, starts.shape[0])
+        return self.steps(starts[window], last[window])
+
+    def steps(self, starts: Array, last: Array) -> Array:
+        """`[B, length]`, the rows of windows from `starts` `[B]` on, `last` `[B]` repeated."""
         steps = jnp.arange(self.length, dtype=starts.dtype)[None]
-        return jnp.minimum(starts[window][:, None] + steps, last[window][:, None])
+        return jnp.minimum(starts[:, None] + steps, last[:, None])
 
     def take(self, rows: WindowRows | AnyArray, located: AnyArray) -> AnyArray:
         """`[B, length, D]`."""

@@ -5,6 +5,7 @@ from jdp.devices.compilations import Compilations, count_compilations, use_compi
 from jdp.devices.mesh import (
     check_divisible,
     data_mesh,
+    expert_mesh,
     gathered,
     multiple,
     on_one,
@@ -12,6 +13,7 @@ from jdp.devices.mesh import (
     padded,
     replicate,
     split_batch,
+    split_experts,
     split_rows,
     spread_rows,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "count_compilations",
     "data_mesh",
     "distributed",
+    "expert_mesh",
     "gathered",
     "multiple",
     "on_one",
@@ -29,6 +32,7 @@ __all__ = [
     "padded",
     "replicate",
     "split_batch",
+    "split_experts",
     "split_rows",
     "spread_rows",
     "use_compilation_cache",

@@ -4,6 +4,7 @@ This is what `pmap` did. `pmap` is in maintenance mode; `jit` over a mesh comput
 gradient of the mean over the whole batch needs no collective in our code.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,32 @@ def data_mesh(devices: list[Any] | None = None) -> Mesh | None:
     if len(devices) == 1:
         return None
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def expert_mesh(experts: int, devices: list[Any] | None = None) -> Mesh | None:
+    """A mesh ("expert", "data"): devices in as many groups as divide the experts; None of one device.
+
+    With fewer devices than experts each group has several of them, with more their batches are split over
+    the devices of a group (`split_experts`).
+    """
+    devices = jax.devices() if devices is None else devices
+    if len(devices) == 1:
+        return None
+    groups = math.gcd(experts, len(devices))
+    shape, types = (groups, len(devices) // groups), (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh(shape, ("expert", "data"), axis_types=types, devices=devices)
+
+
+def split_experts(tree: Any, mesh: Mesh | None, rows: bool = False) -> Any:
+    """Inside `jit`: leaves `[K, ...]` of K experts over a mesh of `expert_mesh`, each on devices of its own.
+
+    Args:
+        rows: whether their second axis is one of rows, which is split over the devices of each.
+    """
+    if mesh is None:
+        return tree
+    sharding = NamedSharding(mesh, PartitionSpec("expert", *(["data"] if rows else [])))
+    return jax.lax.with_sharding_constraint(tree, sharding)
 
 
 def replicate(tree: Any, mesh: Mesh | None) -> Any:

@@ -70,14 +70,24 @@ def correlated_gaussian(mean: Array, covariance: Array) -> Partial:
     return bind(_correlated, jnp.asarray(mean, jnp.float32).reshape(-1), covariance, values, vectors)
 
 
-def _mixture(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:
+def _mixture_parts(means: Array, stds: Array, x: Array, sigma: Array) -> tuple[Array, Array, Array]:
+    """`s [..., 1, 1]`, variances of the noised components `[..., K, D]`, and gaps from their means."""
     # x [..., D], means [K, D], stds [K]
     s = expand(sigma, x)[..., None, :]
     v = jnp.square(stds)[:, None]
     total = jnp.broadcast_to(v, (*x.shape[:-1], *v.shape)) + jnp.square(s)
-    gap = x[..., None, :] - jnp.broadcast_to(means, (*x.shape[:-1], *means.shape))
+    return s, total, x[..., None, :] - jnp.broadcast_to(means, (*x.shape[:-1], *means.shape))
+
+
+def _mixture_logits(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:
+    _, total, gap = _mixture_parts(means, stds, x, sigma)
     log_p = -0.5 * jnp.sum(jnp.square(gap) / total + jnp.log(total), axis=-1)
-    responsibility = jax.nn.softmax(log_p + jnp.broadcast_to(jnp.log(weights), log_p.shape), axis=-1)
+    return log_p + jnp.broadcast_to(jnp.log(weights), log_p.shape)
+
+
+def _mixture(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:
+    s, total, gap = _mixture_parts(means, stds, x, sigma)
+    responsibility = jax.nn.softmax(_mixture_logits(weights, means, stds, x, sigma), axis=-1)
     posterior = x[..., None, :] - jnp.square(s) / total * gap
     return jnp.sum(responsibility[..., None] * posterior, axis=-2)
 
@@ -90,6 +100,15 @@ def mixture(weights: Array, means: Array, stds: Array) -> Partial:
     """
     as_float = (jnp.asarray(a, jnp.float32) for a in (weights, means, stds))
     return bind(_mixture, *as_float)
+
+
+def mixture_logits(weights: Array, means: Array, stds: Array) -> Partial:
+    """`(x, sigma) -> [..., K]`, up to a constant `log p(k | x)` of which component a noised `x` came from.
+
+    Arguments: of `mixture`. A perfect router (`jdp.diffusion.experts`).
+    """
+    as_float = (jnp.asarray(a, jnp.float32) for a in (weights, means, stds))
+    return bind(_mixture_logits, *as_float)
 
 
 def std_errors(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jdp.diffusion.guidance import compose
+from jdp.diffusion.experts import Router, joined
 from jdp.diffusion.samplers import FLOW_SAMPLERS
 from jdp.errors import UserError
 from jdp.planners.following import Planner, follow
@@ -21,12 +21,12 @@ class ComposedModel(NamedTuple):
     """What stands in the place of a planner's `state.model`."""
 
     members: tuple[PyTree, ...]  # the models of its planners
-    weights: Array  # [K], of their scores
+    weights: Array | Router  # [K], of their scores; or who says how probable each is where
 
 
 def _denoiser(state: ComposedModel, condition: Array, *, members: tuple[Any, ...]) -> Denoiser:
     found = [own(of, condition) for own, of in zip(members, state.members, strict=True)]
-    return compose(found, state.weights)
+    return joined(found, state.weights)
 
 
 def _taken_apart(policy: Policy) -> tuple[Planner, Parts]:
@@ -72,17 +72,19 @@ def composed(policies: Sequence[Policy]) -> Policy:
     return follow(planner._replace(plan=whole.bound(planner.plan.function)))
 
 
-def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float]) -> PyTree:
+def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float] | Router) -> PyTree:
     """The state of a `composed` planner: the first one's, with the models of all and a weight each.
 
-    Of S seeds stacked, states have leaves `[S, ...]` and weights are `[S, K]` (`jdp.runs.composed`).
+    Of S seeds stacked, states have leaves `[S, ...]` and weights are `[S, K]` (`jdp.runs.composed`). With a
+    router in their place the members are experts of parts of the data (`jdp.diffusion.experts.routed`).
 
     Raises:
         UserError: unless there is a weight for each of them, and all standardise alike: a plan is one point
             in one space.
     """
-    weights = jnp.asarray(weights, jnp.float32)
-    if weights.shape[-1:] != (len(states),):
+    if not callable(weights):
+        weights = jnp.asarray(weights, jnp.float32)
+    if isinstance(weights, Array) and weights.shape[-1:] != (len(states),):
         raise UserError(f"{len(states)} planners are composed, with weights of shape {weights.shape}")
     own = jax.tree.leaves((states[0].scale.observation, states[0].scale.action))
     for other in states[1:]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.guidance import compose
+from jdp.diffusion.experts import Router, joined
 from jdp.errors import UserError
 from jdp.learning.guides import Past
 from jdp.policies import actions, chunks
@@ -20,7 +20,7 @@ class ComposedState(NamedTuple):
     """What a composed policy acts by."""
 
     members: tuple[PyTree, ...]  # the states of its policies
-    weights: Array  # [K], of their scores
+    weights: Array | Router  # [K], of their scores; or who says how probable each is where
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class ComposedChunks(Chunks):
             own.denoiser(of.actor.ema, own.shown(of, past, goal))
             for own, of in zip(self.members, state.members, strict=True)
         ]
-        joined = actions.clipped(compose(found, state.weights))
+        whole = actions.clipped(joined(found, state.weights))
         scale = self.members[0].config.units(state.members[0].standardise, self.spec)
-        return actions.steered(joined, self.guide, past, goal, scale)
+        return actions.steered(whole, self.guide, past, goal, scale)
 
 
 def composed(policies: Sequence[Policy]) -> Policy:
@@ -71,15 +71,17 @@ def composed(policies: Sequence[Policy]) -> Policy:
     return parts.policy(chunks.act)
 
 
-def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float]) -> ComposedState:
+def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float] | Router) -> ComposedState:
     """The state of a `composed` policy: those of its policies, with a weight each.
 
-    Of S seeds stacked, states have leaves `[S, ...]` and weights are `[S, K]` (`jdp.runs.composed`).
+    Of S seeds stacked, states have leaves `[S, ...]` and weights are `[S, K]` (`jdp.runs.composed`). With a
+    router in their place the members are experts of parts of the data (`jdp.diffusion.experts.routed`).
 
     Raises:
         UserError: unless there is a weight for each of them.
     """
-    weights = jnp.asarray(weights, jnp.float32)
-    if weights.shape[-1:] != (len(states),):
+    if not callable(weights):
+        weights = jnp.asarray(weights, jnp.float32)
+    if isinstance(weights, Array) and weights.shape[-1:] != (len(states),):
         raise UserError(f"{len(states)} policies are composed, with weights of shape {weights.shape}")
     return ComposedState(tuple(states), weights)

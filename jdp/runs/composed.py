@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from jdp.diffusion.experts import Router
 from jdp.errors import UserError
 from jdp.planners import composed as of_plans
 from jdp.policies import composed as of_chunks
@@ -35,12 +36,17 @@ def composed_policy(runs: Sequence[LoadedRun]) -> Policy:
     return ROOMS[first.kind].composed([run.method.policy for run in runs])
 
 
-def composed_states(runs: Sequence[LoadedRun], weights: Sequence[float]) -> PyTree:
-    """The states `[S, ...]` of all seeds of the first of `runs`; of the others each takes a seed in turn."""
+def composed_states(runs: Sequence[LoadedRun], weights: Sequence[float] | Router) -> PyTree:
+    """The states `[S, ...]` of all seeds of the first of `runs`; of the others each takes a seed in turn.
+
+    With a router in the place of the weights, all seeds have that one, and the runs are experts that were
+    trained apart, each on its part of the data (`jdp.learning.clusters.PartDraw`).
+    """
     seeds = runs[0].config["seeds"]
     states = [
         jax.tree.map(lambda leaf: leaf[jnp.arange(seeds) % leaf.shape[0]], next(iter(run.states.values())))
         for run in runs
     ]
-    each = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), (seeds, len(weights)))
+    of_one = weights if callable(weights) else jnp.asarray(weights, jnp.float32)
+    each = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (seeds, *leaf.shape)), of_one)
     return ROOMS[runs[0].kind].composed_state(states, each)

@@ -13,7 +13,7 @@ from jdp.planners import SamplingConfig, diffuser, make, parts
 from jdp.planners.composed import composed, composed_state
 from jdp.planners.diffuser import DiffuserPlannerConfig, DiffuserPlannerState
 from jdp.planners.hierarchical import HierarchicalConfig
-from jdp.types import Bound, Spec
+from jdp.types import Bound, Spec, bind
 
 MAZE = Spec(2, 1, goal=(0, 1))
 SCALE = Scale(*(Affine(jnp.zeros(n), jnp.ones(n)) for n in (2, 1, 1)))
@@ -60,6 +60,26 @@ def test_plans_lie_between_those_of_the_planners_and_keep_present_and_goal(monke
     np.testing.assert_array_equal(
         plans(policy, policy.act, composed_state([state(1.0), state(-0.5)], (1.0, 0.0))), alone
     )
+
+
+def _of_the_plan(edge, x, sigma):
+    """Whose plan it is, by its second row: the first expert's above the edge."""
+    del sigma
+    side = x[:, 1, 0] - edge
+    return 40.0 * jnp.stack([side, -side], axis=-1)
+
+
+def test_with_a_router_experts_speak_where_their_data_are(monkeypatch):
+    policy = composed([planner(monkeypatch, 0.1), planner(monkeypatch, 0.1)])
+    act, states = jax.jit(policy.act), [state(1.0), state(-1.0)]
+    found = plans(policy, act, composed_state(states, bind(_of_the_plan, jnp.float32(0.0))))[:, 1:-1]
+    where = found.mean(-1)
+    share = (where > 0).mean(0)[0]
+    assert 0.4 < share < 0.6  # by the noise that they began from
+    np.testing.assert_allclose(np.abs(where[:, 0]), 1, atol=0.5)
+    always = plans(policy, act, composed_state(states, bind(_of_the_plan, jnp.float32(-1e3))))
+    first = plans(policy, jax.jit(policy.act), composed_state(states, (1.0, 0.0)))
+    np.testing.assert_allclose(always, first, atol=1e-4)
 
 
 def test_what_does_not_fit_together_is_refused(monkeypatch):

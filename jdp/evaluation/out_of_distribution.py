@@ -1,0 +1,52 @@
+"""How well a score tells what is not of the data: the area under the curve of hits against false alarms."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from jdp.errors import UserError
+from jdp.evaluation.statistics import Interval
+
+
+def auroc(inside: ArrayLike, outside: ArrayLike) -> float:
+    """The chance that one of `outside` `[m]` scores above one of `inside` `[n]`, ties for a half.
+
+    So .5 cannot tell the two apart, and 1 always can (Mann and Whitney 1947).
+
+    Raises:
+        UserError: if one of them is empty.
+    """
+    inside, outside = (np.asarray(values, np.float64).ravel() for values in (inside, outside))
+    if not (inside.size and outside.size):
+        raise UserError("AUROC compares scores of two sets, and one of them is empty")
+    ranks = stats.rankdata(np.concatenate([inside, outside]))[inside.size :]
+    return float((ranks.mean() - (outside.size + 1) / 2) / inside.size)
+
+
+def auroc_interval(
+    inside: ArrayLike,
+    outside: ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """`auroc` and its percentile bootstrap interval over both sets; scores must be independent draws."""
+    inside, outside = (np.asarray(values, np.float64).ravel() for values in (inside, outside))
+    found, rng = auroc(inside, outside), np.random.default_rng(seed)
+    draws = [
+        auroc(*(values[rng.integers(values.size, size=values.size)] for values in (inside, outside)))
+        for _ in range(resamples)
+    ]
+    low, high = np.quantile(draws, ((1 - level) / 2, (1 + level) / 2))
+    return Interval(found, float(low), float(high))
+
+
+def atypical(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
+    """`[n]`, how far `scores` `[n]` lie from the mean of those of a `reference` `[m]`, on either side.
+
+    Of bits per dimension: what is too probable is not of the data either. A model may give smooth synthetic
+    trajectories more density than real ones; their bits alone then say "inside" (typical sets, arXiv
+    1906.02994, here for single samples).
+    """
+    return np.abs(np.asarray(scores, np.float64) - np.mean(np.asarray(reference, np.float64)))
