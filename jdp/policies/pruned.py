@@ -79,13 +79,10 @@ def pruned(
     rate = config.learning_rate if learning_rate is None else learning_rate
     smaller = replace(config, blocks=len(keep), learning_rate=rate, steps=max(steps, 1))
     rates = pruning.distillation_rates(network, params, sensitivities, protected=protected)
-    plain, settings = (
-        registry.make("policy", smaller, spec),
-        {"config": smaller, "whole": config, "spec": spec},
-    )
+    plain = registry.make("policy", smaller, spec)
     learner = Learner(
         bind(_init, params, state.actor.ema, state.standardise, rates, config=smaller),
-        Bound(_update, tuple(sorted(settings.items()))),
+        Bound(_update, (("config", smaller), ("spec", spec), ("whole", config))),
         plain.learner.draws,
     )
     return smaller, Method(learner, plain.policy)
@@ -104,10 +101,8 @@ def _init(
     """Nothing of it is drawn, nor read of the data."""
     del key, rows
     # The fit loop donates the state, and neither the teacher's own state nor its leaves twice.
-    teacher, standardise, rates = jax.tree.map(jnp.copy, (teacher, standardise, rates))
-    return Distilling(
-        averaged.begin(config.optimiser(), jax.tree.map(jnp.copy, params)), standardise, teacher, rates
-    )
+    params, teacher, standardise, rates = jax.tree.map(jnp.copy, (params, teacher, standardise, rates))
+    return Distilling(averaged.begin(config.optimiser(), params), standardise, teacher, rates)
 
 
 def _update(
@@ -122,10 +117,8 @@ def _update(
     """One step towards what the teacher predicts of the batch's chunks with noise."""
     keys = named_keys(key, "level", "noise")
     seen, x0 = chunks.example(batch, state.standardise, config, spec)
-    sigma, weight = (
-        actions.levels(keys["level"], x0.shape[0], config),
-        share_of(imitated(batch, spec), x0.dtype),
-    )
+    sigma = actions.levels(keys["level"], x0.shape[0], config)
+    weight = share_of(imitated(batch, spec), x0.dtype)
     x = x0 + expand(sigma, x0) * jax.random.normal(keys["noise"], x0.shape, x0.dtype)
     taught = (conditioned(whole.network().apply), (state.teacher, seen))
 
