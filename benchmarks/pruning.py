@@ -1,6 +1,6 @@
 """Half of the blocks of the shipped hopper policy, distilled from the whole (HierarchicalPrune).
 
-    python benchmarks/pruning.py [--episodes 256] [--updates 2000] [--repeats 200] [--smoke]
+    python benchmarks/pruning.py [--episodes 256] [--updates 2000] [--arms half_distilled] [--smoke]
 
 Prints JSON. Arms: the whole network; its first half as it is; that distilled on the bundled hopper-medium;
 that with the early part held fixed, as the paper has it; and the LAST half distilled. Of each: the
@@ -58,7 +58,12 @@ def ratio(of: np.ndarray, to: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in (of.mean() / to.mean(), low, high)]
 
 
-def arms(config: Any, spec: Spec, state: CloneState, rows: PyTree, updates: int, whole: Method) -> dict:
+ARMS = ("half", "half_distilled", "half_distilled_early_fixed", "last_half_distilled")
+
+
+def arms(
+    config: Any, spec: Spec, state: CloneState, rows: PyTree, updates: int, whole: Method, names: list[str]
+) -> dict:
     """`(config, method, state)` of each arm."""
     blocks = config.blocks
     half = (blocks + 1) // 2
@@ -70,7 +75,8 @@ def arms(config: Any, spec: Spec, state: CloneState, rows: PyTree, updates: int,
         "half_distilled_early_fixed": (first, updates, half),
         "last_half_distilled": (last, updates, 0),
     }
-    for name, (keep, made, protected) in kinds.items():
+    for name in names:
+        keep, made, protected = kinds[name]
         smaller, method = pruned(config, spec, state, keep, steps=updates, protected=protected)
         learned = loops.train(
             method.learner, rows, key=jax.random.key(4), updates=made, batch_size=BATCH, chunk=updates
@@ -96,6 +102,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=256)
     parser.add_argument("--updates", type=int, default=2000, help="of each distillation")
     parser.add_argument("--repeats", type=int, default=200, help="timed decisions of each arm")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="beside the whole")
     parser.add_argument("--smoke", action="store_true", help="tiny")
     args = parser.parse_args()
     if args.smoke:
@@ -107,7 +114,7 @@ def main() -> None:
     rows = jdp.data.prepared(whole.learner.draws, data)
     loss = denoising(config, state, spec, rows, whole)
     sensitivities = pruning.sensitivity(config.network(), state.actor.ema, loss)
-    found, lines, returns = arms(config, spec, state, rows, args.updates, whole), {}, {}
+    found, lines, returns = arms(config, spec, state, rows, args.updates, whole, args.arms), {}, {}
     make = evaluation.environment_maker(spec)
     for name, (its, method, learned) in found.items():
         count = args.episodes if name in TIMED else max(args.episodes // 4, 2)
@@ -124,7 +131,7 @@ def main() -> None:
             "denoising_loss": round(float(loss(its.network(), learned.actor.ema)), 5),
         }
     for batch in (1, 64):
-        calls = {name: deciding(*found[name][1:], spec, batch) for name in TIMED}
+        calls = {name: deciding(*found[name][1:], spec, batch) for name in TIMED if name in found}
         times = interleaved({name: call for name, (call, _) in calls.items()}, args.repeats)
         for name, (_, flop) in calls.items():
             lines[name][f"milliseconds_batch_{batch}"] = round(1e3 * times[name], 3)
