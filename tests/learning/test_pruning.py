@@ -1,6 +1,4 @@
-"""Which blocks go, how fast the others learn, and what is left learns what the whole knew."""
-
-from functools import partial
+"""Which blocks go, how fast the others learn, and what is left learns from."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +7,8 @@ import optax
 import pytest
 
 from jdp import UserError
-from jdp.diffusion import exact, formulations
-from jdp.learning import averaged, pruning
-from jdp.networks import NetworkConfig, make
+from jdp.diffusion import formulations
+from jdp.learning import pruning
 from jdp.networks.conditional_mlp import conditional_mlp, conditioned
 from jdp.networks.depth import depth_prune
 
@@ -100,68 +97,3 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(params):
     none, found, wanted = losses(params, kept)
     assert none == 0
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
-
-
-MIXTURE = (
-    jnp.full(4, 0.25),
-    jnp.array([[2.0, 2.0], [2.0, -2.0], [-2.0, 2.0], [-2.0, -2.0]]),
-    jnp.full(4, 0.3),
-)
-
-
-def noised(key):
-    keys = jax.random.split(key, 3)
-    k = jax.random.randint(keys[0], (256,), 0, 4)
-    x0 = MIXTURE[1][k] + 0.3 * jax.random.normal(keys[1], (256, 2))
-    sigma = EDM.levels(keys[2], 256, jnp.float32)
-    return x0[:, None], sigma, (x0 + sigma[:, None] * jax.random.normal(keys[0], (256, 2)))[:, None]
-
-
-def fitted(network, params, loss, steps, rates=None):
-    """`params` after `steps` of Adam on `loss(params, key)`."""
-    optimiser = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
-    optimiser = optimiser if rates is None else pruning.at_rates(optimiser, rates)
-
-    def body(state, key):
-        return averaged.descend(optimiser, state, lambda p: (loss(p, key), {}), 0.99)[0], None
-
-    state = averaged.begin(optimiser, params)
-    return jax.jit(partial(jax.lax.scan, body))(state, jax.random.split(jax.random.key(4), steps))[0].ema
-
-
-@pytest.mark.slow
-def test_later_blocks_are_missed_less_than_early_ones_and_distillation_makes_up_for_them():
-    """A transformer of eight blocks on four Gaussians, of which five are left, after 500 steps."""
-    network = make(NetworkConfig("transformer", 16, 8))
-    x0, sigma, x = noised(jax.random.key(9))
-    params = jax.jit(network.init)(jax.random.key(5), x0, sigma)
-
-    def denoising(params, key):
-        x0, sigma, _ = noised(key)
-        return EDM.loss(key, network.apply, params, x0, sigma=sigma)[0]
-
-    teacher = fitted(network, params, denoising, 1500)
-    best = exact.mixture(*MIXTURE)(x, sigma)
-
-    def error(network, params):
-        return jnp.mean(
-            jnp.square((EDM.denoiser(network.apply, params)(x, sigma) - best) / sigma[:, None, None])
-        )
-
-    whole, found, raw = float(error(network, teacher)), {}, {}
-    for name, keep in (("later", range(5)), ("first", range(3, 8))):
-        smaller, kept = depth_prune(network, teacher, keep)
-        raw[name] = float(error(smaller, kept))
-
-        def taught(params, key, smaller=smaller):
-            _, sigma, x = noised(key)
-            both = (smaller.apply, params), (network.apply, teacher)
-            return pruning.distillation_loss(EDM, *both, x, sigma)[0]
-
-        found[name] = float(error(smaller, fitted(smaller, kept, taught, 500)))
-    told = (
-        f"error of eps {whole:.2e}; without later blocks {raw['later']:.2e}, distilled {found['later']:.2e}; "
-    )
-    told += f"without the first {raw['first']:.2e}, distilled {found['first']:.2e}"
-    assert raw["later"] < raw["first"], told
-    assert found["later"] < 1.2 * whole + 1e-3, told
