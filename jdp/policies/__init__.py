@@ -10,6 +10,8 @@ Those that draw chunks of actions are also played warm, or in real time, once th
 
     policy = jdp.policies.rti.warm(method.policy, levels=3)
     policy = jdp.policies.real_time.real_time(method.policy, delay=2)
+
+A trained `diffusion_policy` learns to do with fewer blocks: `jdp.policies.pruned.pruned`.
 """
 
 from typing import Any
