@@ -89,8 +89,8 @@ def distillation_rates(
 def at_rates(optimiser: optax.GradientTransformation, rates: PyTree) -> optax.GradientTransformation:
     """`optimiser`, whose updates are multiplied by the `rates` of each leaf; its state stays as it is."""
 
-    def update(gradient: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
-        updates, state = optimiser.update(gradient, state, params)
+    def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
+        updates, state = optimiser.update(updates, state, params)
         return jax.tree.map(jnp.multiply, updates, rates), state
 
     return optax.GradientTransformation(optimiser.init, update)
