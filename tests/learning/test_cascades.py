@@ -48,6 +48,7 @@ def test_spreads_are_taken_of_windows_from_all_over_the_data():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_bits_of_an_autoregression_are_its_entropy():
     config = DiffuserConfig(steps=1200, learning_rate=5e-3, ema=0.99, p_mean=-0.8, p_std=1.6)
     diffuser = cascade_diffuser(NetworkConfig("mixer", 32, 2), config, T, 1)

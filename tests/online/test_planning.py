@@ -173,6 +173,7 @@ def test_plans_in_the_true_pendulum_swing_it_up(config):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_the_network_learns_the_score_better_than_the_draws_it_learns_from_know_it():
     config = MBDPOConfig(**SMALL)
     config = replace(config, network=replace(config.network, features=128, blocks=2, learning_rate=1e-3))

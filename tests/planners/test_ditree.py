@@ -106,6 +106,7 @@ def test_proposals_are_actions_and_other_weights_compile_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_diffusion_needs_fewer_expansions_than_random_edges_in_new_mazes_and_no_path_touches_a_wall():
     config, rng = EdgeConfig(steps=2500, features=128), np.random.default_rng(0)
     grids = random_mazes.grids_of([random_mazes.corridors(rng, 3, 3) for _ in range(32)])

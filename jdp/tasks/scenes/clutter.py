@@ -78,7 +78,7 @@ def _planned(key: Array, state: ClutterState, action: Array) -> tuple[ClutterSta
     nearer = jnp.linalg.norm(state.goal - state.position) - jnp.linalg.norm(after.goal - after.position)
     near = jnp.maximum(_MARGIN - clearance(after), 0.0)
     paid = _NEAR * near + _EFFORT * jnp.sum(jnp.square(action))
-    reward = nearer - paid + jnp.where(failed, _LOST, _WON * success)
+    reward = nearer - paid + jnp.where(failed, _LOST, jnp.where(success, _WON, 0.0))
     return after, Stepped(observe(after), reward, success | failed, success & ~failed)
 
 
