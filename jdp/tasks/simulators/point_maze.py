@@ -203,12 +203,6 @@ def point_maze_task(name: str) -> Task:
     return _task(maze, Walls(), Rules(cells, cells), spec)
 
 
-def maze_task(maze: Maze) -> Task:
-    """PointMaze in any maze: as `point_maze_task`; gymnasium-robotics has it by `maze_map`."""
-    cells = _points(maze.cell_to_xy(maze.free_cells))
-    return _task(maze, Walls(), Rules(cells, cells), Spec(4, 2, goal=(0, 1)))
-
-
 def maze2d_task(name: str, *, many_goals: bool = False) -> Task:
     """D4RL's maze2d, "umaze" to "large": one fixed goal, reward 1 within .5 m of it, no end, D4RL's walls.
 
