@@ -33,7 +33,8 @@ def keep_runs(out: Path, table: str, runs: Iterable[Path]) -> None:
             continue
         target.mkdir(parents=True, exist_ok=True)
         asked = json.loads((run / "config.json").read_text())
-        asked["command"] = without_place(str(asked.get("command") or ""))  # names no folder of a machine
+        for process in (asked, *asked.get("resumed", [])):  # whose commands may name folders of a machine
+            process["command"] = without_place(str(process.get("command") or ""))
         replace_text(target / "config.json", json.dumps(asked, indent=2) + "\n")
         replace_text(target / "scores.json", (run / "scores.json").read_text())
         lines = [short(record) for record in logged(run / "metrics.jsonl")]
