@@ -3,11 +3,11 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jax import Array
 
+from jdp.data.draws import OtherRows
 from jdp.data.episodes import Episodes
 from jdp.errors import UserError
-from jdp.types import Draw, PyTree
+from jdp.types import PyTree
 
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it lie evenly on the circle
 
@@ -39,28 +39,11 @@ def without_actions(episodes: Episodes, share: float) -> Episodes:
 
 
 @dataclass(frozen=True)
-class ActionShareDraw:
+class ActionShareDraw(OtherRows):
     """What `draw` draws (a `jdp.types.Draw`) of `without_actions(episodes, share)`."""
 
-    draw: Draw
     share: float
 
     def prepare(self, episodes: Episodes) -> PyTree:
         """The rows of `draw`."""
         return self.draw.prepare(without_actions(episodes, self.share))
-
-    def view(self, rows: PyTree) -> PyTree:
-        """As `draw` has it."""
-        return self.draw.view(rows)
-
-    def tables(self, rows: PyTree) -> PyTree:
-        """As `draw` has it."""
-        return self.draw.tables(rows)
-
-    def locate(self, key: Array, tables: PyTree, batch_size: int) -> PyTree:
-        """As `draw` has it."""
-        return self.draw.locate(key, tables, batch_size)
-
-    def take(self, rows: PyTree, located: PyTree) -> PyTree:
-        """As `draw` has it."""
-        return self.draw.take(rows, located)

@@ -81,6 +81,33 @@ def together(draws: Draw | Mapping[str, Draw]) -> Draw:
 
 
 @dataclass(frozen=True)
+class OtherRows:
+    """What `draw` draws of rows that are prepared in another way; subclasses say how (`prepare`)."""
+
+    draw: Draw
+
+    def prepare(self, episodes: Episodes) -> PyTree:
+        """The rows of `draw`."""
+        return self.draw.prepare(episodes)
+
+    def view(self, rows: PyTree) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.view(rows)
+
+    def tables(self, rows: PyTree) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.tables(rows)
+
+    def locate(self, key: Array, tables: PyTree, batch_size: int) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.locate(key, tables, batch_size)
+
+    def take(self, rows: PyTree, located: PyTree) -> PyTree:
+        """As `draw` has it."""
+        return self.draw.take(rows, located)
+
+
+@dataclass(frozen=True)
 class NoDraw:
     """Nothing of a dataset: what learns from its own play alone, from scratch or from a given state."""
 

@@ -14,10 +14,10 @@ import numpy as np
 from jax import Array
 
 from jdp.data import Episodes, SegmentRows
-from jdp.data.draws import WindowDraw, WindowRows
+from jdp.data.draws import OtherRows, WindowDraw, WindowRows
 from jdp.errors import UserError
 from jdp.learning.anchors import fit_anchors, gaps, nearest
-from jdp.types import AnyArray, Draw, PyTree, named_keys
+from jdp.types import AnyArray, PyTree, named_keys
 
 LOOKED_AT = 4096  # windows that centres are found in
 
@@ -90,7 +90,7 @@ def _where(rows: PyTree) -> Where:
 
 
 @dataclass(frozen=True)
-class PartDraw:
+class PartDraw(OtherRows):
     """What `draw` draws, from one of `count` clusters of the dataset alone: an expert's draw.
 
     Put it in the place of the draw of any learner of windows or segments, and what it trains is an expert:
@@ -101,7 +101,6 @@ class PartDraw:
         UserError: unless 0 <= part < count.
     """
 
-    draw: Draw
     length: int  # of the windows that are clustered
     part: int
     count: int
@@ -115,22 +114,6 @@ class PartDraw:
         """The rows of all data, and where windows of this part begin."""
         rows = self.draw.prepare(episodes)
         return part_of(rows, clusters_of(rows, self.length, self.count, self.seed) == self.part)
-
-    def view(self, rows: PyTree) -> PyTree:
-        """As the draw."""
-        return self.draw.view(rows)
-
-    def tables(self, rows: PyTree) -> PyTree:
-        """As the draw."""
-        return self.draw.tables(rows)
-
-    def locate(self, key: Array, tables: PyTree, batch_size: int) -> PyTree:
-        """As the draw."""
-        return self.draw.locate(key, tables, batch_size)
-
-    def take(self, rows: PyTree, located: PyTree) -> PyTree:
-        """As the draw."""
-        return self.draw.take(rows, located)
 
 
 def clusters_of(rows: PyTree, length: int, count: int, seed: int = 0) -> np.ndarray:
