@@ -54,6 +54,21 @@ def given(detail: DetailDenoiser, known: Array) -> Denoiser:
     return bind(_given, detail, known)
 
 
+def given_coarser(x: Array, levels: int) -> list[tuple[Array, Array | None]]:
+    """The scales of `x` `[..., T, D]`, coarse to fine, each with what is `known` before it: at first nothing.
+
+    Raises:
+        UserError: unless T divides by `2^levels`.
+    """
+    scales = haar.analysis(x, levels)
+    found: list[tuple[Array, Array | None]] = [(scales.coarse, None)]
+    coarser = scales.coarse
+    for i, detail in enumerate(scales.details):
+        found.append((detail, known(coarser, levels - i)))
+        coarser = haar.finer(coarser, detail)
+    return found
+
+
 def log_densities(
     cascade: Cascade,
     x: Array,
@@ -68,15 +83,10 @@ def log_densities(
     Their sum over scales is that of the trajectory. Arguments: see `jdp.diffusion.likelihood.log_density`;
     levels are in the units of the scales. The units add their own, constant, volume.
     """
-    scales, found = haar.analysis(x, cascade.levels), []
     keys = [None] * (cascade.levels + 1) if key is None else jax.random.split(key, cascade.levels + 1)
-    coarser = scales.coarse
-    for i, part in enumerate((scales.coarse, *scales.details)):
-        if i == 0:
-            denoiser = cascade.coarse
-        else:
-            denoiser = given(cascade.details[i - 1], known(coarser, cascade.levels + 1 - i))
-            coarser = haar.finer(coarser, part)
+    found = []
+    for i, (part, before) in enumerate(given_coarser(x, cascade.levels)):
+        denoiser = cascade.coarse if before is None else given(cascade.details[i - 1], before)
         std = cascade.stds[i]
         units = part / jnp.broadcast_to(std, part.shape)
         own = log_density(denoiser, units, sigmas, sigma_data=sigma_data, key=keys[i], probes=probes)

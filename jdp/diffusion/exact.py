@@ -70,25 +70,28 @@ def correlated_gaussian(mean: Array, covariance: Array) -> Partial:
     return bind(_correlated, jnp.asarray(mean, jnp.float32).reshape(-1), covariance, values, vectors)
 
 
-def _mixture_parts(means: Array, stds: Array, x: Array, sigma: Array) -> tuple[Array, Array, Array]:
-    """`s [..., 1, 1]`, variances of the noised components `[..., K, D]`, and gaps from their means."""
+def _mixture_parts(
+    weights: Array, means: Array, stds: Array, x: Array, sigma: Array
+) -> tuple[Array, Array, Array]:
+    """`(logits [..., K], gap [..., K, D], part [..., K, D])`: of components, gaps from their means, and which
+    part of these is noise."""
     # x [..., D], means [K, D], stds [K]
     s = expand(sigma, x)[..., None, :]
     v = jnp.square(stds)[:, None]
     total = jnp.broadcast_to(v, (*x.shape[:-1], *v.shape)) + jnp.square(s)
-    return s, total, x[..., None, :] - jnp.broadcast_to(means, (*x.shape[:-1], *means.shape))
+    gap = x[..., None, :] - jnp.broadcast_to(means, (*x.shape[:-1], *means.shape))
+    log_p = -0.5 * jnp.sum(jnp.square(gap) / total + jnp.log(total), axis=-1)
+    return log_p + jnp.broadcast_to(jnp.log(weights), log_p.shape), gap, jnp.square(s) / total
 
 
 def _mixture_logits(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:
-    _, total, gap = _mixture_parts(means, stds, x, sigma)
-    log_p = -0.5 * jnp.sum(jnp.square(gap) / total + jnp.log(total), axis=-1)
-    return log_p + jnp.broadcast_to(jnp.log(weights), log_p.shape)
+    return _mixture_parts(weights, means, stds, x, sigma)[0]
 
 
 def _mixture(weights: Array, means: Array, stds: Array, x: Array, sigma: Array) -> Array:
-    s, total, gap = _mixture_parts(means, stds, x, sigma)
-    responsibility = jax.nn.softmax(_mixture_logits(weights, means, stds, x, sigma), axis=-1)
-    posterior = x[..., None, :] - jnp.square(s) / total * gap
+    logits, gap, part = _mixture_parts(weights, means, stds, x, sigma)
+    responsibility = jax.nn.softmax(logits, axis=-1)
+    posterior = x[..., None, :] - part * gap
     return jnp.sum(responsibility[..., None] * posterior, axis=-2)
 
 

@@ -5,7 +5,6 @@ sigma^2`: symmetric, for the score is a gradient; and with an eigenvalue `v / (v
 which the data near x have the variance v, 1 along the data and 0 across. A learned one need not be symmetric.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -14,7 +13,7 @@ from jax import Array
 from jax.tree_util import Partial
 
 from jdp.diffusion.denoiser import network_levels
-from jdp.diffusion.likelihood import DIRECTIONS, value_and_trace
+from jdp.diffusion.likelihood import DIRECTIONS, directions, probing, value_and_trace
 from jdp.types import Denoiser, bind, expand
 
 
@@ -24,20 +23,10 @@ def _at(denoiser: Denoiser, x: Array, sigma: Array) -> tuple[Callable[[Array], A
     return lambda x: denoiser(x, levels), levels
 
 
-def _basis(x: Array) -> Array:
-    """`[N, 1, ...]`, the directions of the N entries of a row of `x` `[B, ...]`."""
-    size = math.prod(x.shape[1:])
-    return jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
-
-
-def _signs(key: Array | None, probes: int, x: Array) -> Array | None:
-    return None if key is None else jax.random.rademacher(key, (probes, *x.shape), x.dtype)
-
-
-def _along(function: Callable[[Array], Array], directions: Array) -> Array:
-    if len(directions) <= DIRECTIONS:
-        return jax.vmap(function)(directions)
-    return jax.lax.map(function, directions, batch_size=DIRECTIONS)
+def _along(function: Callable[[Array], Array], ways: Array) -> Array:
+    if len(ways) <= DIRECTIONS:
+        return jax.vmap(function)(ways)
+    return jax.lax.map(function, ways, batch_size=DIRECTIONS)
 
 
 def rows_jacobian(function: Callable[[Array], Array], x: Array) -> Array:
@@ -46,7 +35,7 @@ def rows_jacobian(function: Callable[[Array], Array], x: Array) -> Array:
     A row's value knows only its own row. It takes N derivatives forward, of all rows at once.
     """
     _, push = jax.linearize(function, x)
-    columns = _along(lambda v: push(jnp.broadcast_to(v, x.shape)), _basis(x))
+    columns = _along(lambda v: push(jnp.broadcast_to(v, x.shape)), directions(x))
     return jnp.moveaxis(columns.reshape(len(columns), len(x), -1), 0, -1)
 
 
@@ -80,7 +69,7 @@ def dimension(
         key: of Hutchinson's estimate with `probes` random signs a row, without bias, consumed; None: the
             exact trace, as many derivatives as entries.
     """
-    return value_and_trace(_at(denoiser, x, sigma)[0], x, _signs(key, probes, x))[1]
+    return value_and_trace(_at(denoiser, x, sigma)[0], x, probing(key, probes, x))[1]
 
 
 def asymmetry(
@@ -100,8 +89,8 @@ def asymmetry(
         ahead, back = push(v), pull(v)[0]
         return jnp.stack([jnp.sum(jnp.square(w), axis=axes) for w in (ahead - back, ahead + back)])
 
-    signs = _signs(key, probes, x)
-    odd, even = jnp.sum(_along(parts, _basis(x) if signs is None else signs), axis=0)
+    signs = probing(key, probes, x)
+    odd, even = jnp.sum(_along(parts, directions(x) if signs is None else signs), axis=0)
     return jnp.sqrt(odd / (odd + even))  # the two parts are orthogonal
 
 
@@ -125,7 +114,7 @@ def gauge_residual(
     """
     mine, _ = _at(denoiser, x, sigma)
     theirs, levels = _at(reference, x, sigma)
-    gap, trace = value_and_trace(lambda x: mine(x) - theirs(x), x, _signs(key, probes, x))
+    gap, trace = value_and_trace(lambda x: mine(x) - theirs(x), x, probing(key, probes, x))
     score = (theirs(x) - x) / jnp.square(expand(levels, x))
     return trace + jnp.sum(score * gap, axis=tuple(range(1, x.ndim)))
 

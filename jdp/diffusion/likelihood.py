@@ -22,6 +22,17 @@ def rising(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Array:
     return jnp.asarray(jnp.geomspace(sigma_min, sigma_max, n + 1), jnp.float32)
 
 
+def directions(x: Array) -> Array:
+    """`[N, 1, ...]`, those of the N entries of a row of `x` `[B, ...]`."""
+    size = math.prod(x.shape[1:])
+    return jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
+
+
+def probing(key: Array | None, probes: int, x: Array) -> Array | None:
+    """`[probes, B, ...]`, random signs for rows `x` `[B, ...]`; without a key None, for exact traces."""
+    return None if key is None else jax.random.rademacher(key, (probes, *x.shape), x.dtype)
+
+
 def value_and_trace(
     function: Callable[[Array], Array], x: Array, probes: Array | None
 ) -> tuple[Array, Array]:
@@ -32,7 +43,7 @@ def value_and_trace(
             (Hutchinson 1990; arXiv 1810.01367). None: the exact trace, an entry of a row at a time.
     """
     value, linear = jax.linearize(function, x)
-    event, axes = x.shape[1:], tuple(range(1, x.ndim))
+    axes = tuple(range(1, x.ndim))
 
     def along(direction: Array) -> Array:
         tangent = jnp.broadcast_to(direction, x.shape)
@@ -40,9 +51,8 @@ def value_and_trace(
 
     if probes is not None:
         return value, jnp.mean(jax.lax.map(along, probes), axis=0)
-    size = math.prod(event)
-    basis = jnp.eye(size, dtype=x.dtype).reshape(size, 1, *event)
-    return value, jnp.sum(jax.lax.map(along, basis, batch_size=min(DIRECTIONS, size)), axis=0)
+    basis = directions(x)
+    return value, jnp.sum(jax.lax.map(along, basis, batch_size=min(DIRECTIONS, len(basis))), axis=0)
 
 
 def log_density(
@@ -69,10 +79,7 @@ def log_density(
             path, so that the estimate is without bias. None: exact traces, as many derivatives as entries.
     """
     axes, size = tuple(range(1, x.ndim)), math.prod(x.shape[1:])
-    signs = None
-    if key is not None:
-        signs = jax.random.rademacher(key, (probes, *x.shape), x.dtype)
-    variance = sigma_data**2
+    signs, variance = probing(key, probes, x), sigma_data**2
 
     def log_spread(log_sigma: Array) -> Array:
         """`ln sqrt(sigma^2 + sigma_data^2)`."""

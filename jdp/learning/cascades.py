@@ -12,7 +12,7 @@ from jax import Array
 
 from jdp.data.draws import WindowDraw, WindowRows
 from jdp.diffusion import haar, losses
-from jdp.diffusion.cascade import Cascade, known, spreads
+from jdp.diffusion.cascade import Cascade, given_coarser, spreads
 from jdp.diffusion.denoiser import edm, edm_preconditioning
 from jdp.learning.averaged import Averaged, begin, descend
 from jdp.learning.diffuser import DiffuserConfig
@@ -60,13 +60,8 @@ def _detail(params: Params, x: Array, sigma: Array, known: Array, *, apply: Call
 
 def seen(x: Array, levels: int, stds: Array) -> list[tuple[Array, Array | None]]:
     """The scales of `x` `[B, T, D]` in their units `stds` `[L + 1, D]`, each with what is known before it."""
-    scales = haar.analysis(x, levels)
-    found: list[tuple[Array, Array | None]] = [(scales.coarse, None)]
-    coarser = scales.coarse
-    for i, detail in enumerate(scales.details):
-        found.append((detail, known(coarser, levels - i)))
-        coarser = haar.finer(coarser, detail)
-    return [(part / jnp.broadcast_to(stds[i], part.shape), before) for i, (part, before) in enumerate(found)]
+    parts = given_coarser(x, levels)
+    return [(part / jnp.broadcast_to(stds[i], part.shape), before) for i, (part, before) in enumerate(parts)]
 
 
 @lru_cache(maxsize=32)  # equal settings are the same functions, so they compile once
