@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from jdp.data import Episodes
@@ -209,15 +211,15 @@ def cost(points: dict[str, tuple[float, float, float, float]], *, score: str, ti
     The line joins those that no other beats in both: the Pareto front.
     """
     figure = Figure(figsize=(4.6, 3.0), layout="constrained", dpi=180)
-    axis = figure.subplots()
+    axis, labels = figure.subplots(), []
     front = np.asarray(pareto_front([(found[0], found[1]) for found in points.values()]))
     axis.plot(1e3 * front[:, 0], front[:, 1], color="0.7", linewidth=0.8, drawstyle="steps-post", zorder=0)
     for i, (name, (seconds, mean, low, high)) in enumerate(points.items()):
         bars = None if not np.isfinite([low, high]).all() else [[mean - low], [high - mean]]
-        colour = f"C{i % 10}"
-        axis.errorbar([1e3 * seconds], [mean], yerr=bars, fmt="o", color=colour, markersize=4, linewidth=0.8)
-        axis.annotate(
-            name, (1e3 * seconds, mean), xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour
+        colour, at = f"C{i % 10}", (1e3 * seconds, mean)
+        axis.errorbar([at[0]], [mean], yerr=bars, fmt="o", color=colour, markersize=4, linewidth=0.8)
+        labels.append(
+            axis.annotate(name, at, xytext=(4, 3), textcoords="offset points", fontsize=6, color=colour)
         )
     axis.set_xscale("log")
     axis.spines[["top", "right"]].set_visible(False)
@@ -225,4 +227,21 @@ def cost(points: dict[str, tuple[float, float, float, float]], *, score: str, ti
     axis.set_xlabel("milliseconds per decision (median, one environment)", fontsize=8)
     axis.set_ylabel(score, fontsize=8)
     axis.set_title(title, fontsize=8)
+    set_apart(figure, axis, labels)
     return figure
+
+
+def set_apart(figure: Figure, axis: Axes, labels: Sequence[Annotation]) -> None:
+    """Moves the labels of points to the place beside each that meets the fewest other points and labels."""
+    figure.draw_without_rendering()  # from here on places are known, in pixels
+    points = [axis.transData.transform(label.xy) for label in labels]
+    taken = [Bbox([point - 6, point + 6]) for point in points]
+    places = [(side, (x, y)) for y in (3, -9, 11, -17, 19, -25) for side, x in (("left", 4), ("right", -4))]
+    for label in labels:
+        met = []
+        for side, offset in places:
+            label.set(horizontalalignment=side, position=offset)
+            met.append(label.get_window_extent().count_overlaps(taken))
+        side, offset = places[int(np.argmin(met))]
+        label.set(horizontalalignment=side, position=offset)
+        taken.append(label.get_window_extent())
