@@ -1,6 +1,7 @@
 """How training scripts begin and end: the dataset shown, a run directory opened, a report written."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import jax
@@ -32,6 +33,7 @@ def load(config: RunConfig) -> Episodes:
     return load_dataset(lambda: config.load(mapped=files))
 
 
+@lru_cache(maxsize=1)  # presets may ask for its task before it is opened
 def trained_run(where: str | Path) -> LoadedRun:
     """A run directory, a file of weights, or a model that comes with jdp, by its name."""
     return load_trained(at_home(Path(where)))

@@ -69,6 +69,20 @@ def routed(denoisers: Sequence[Denoiser], router: Router, top_k: int | None = No
     return bind(_routed, tuple(denoisers), router, top_k=top_k)
 
 
+def checked_weights(weights: Array | Sequence[float] | Router, members: int) -> Array | Router:
+    """Weights `[..., K]` of K = `members` denoisers, or who routes between them; see `joined`.
+
+    Raises:
+        UserError: unless there is a weight for each of them.
+    """
+    if callable(weights):
+        return weights
+    found = jnp.asarray(weights, jnp.float32)
+    if found.shape[-1:] != (members,):
+        raise UserError(f"{members} models are composed, with weights of shape {found.shape}")
+    return found
+
+
 def joined(denoisers: Sequence[Denoiser], weights: Array | Router) -> Partial:
     """`routed` by a router; by weights `[K]` it is `compose`, a router whose logits are their logarithms."""
     if isinstance(weights, Array):

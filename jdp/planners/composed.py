@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jdp.diffusion.experts import Router, joined
+from jdp.diffusion.experts import Router, checked_weights, joined
 from jdp.diffusion.samplers import FLOW_SAMPLERS
 from jdp.errors import UserError
 from jdp.planners.following import Planner, follow
@@ -82,10 +81,7 @@ def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float] | 
         UserError: unless there is a weight for each of them, and all standardise alike: a plan is one point
             in one space.
     """
-    if not callable(weights):
-        weights = jnp.asarray(weights, jnp.float32)
-    if isinstance(weights, Array) and weights.shape[-1:] != (len(states),):
-        raise UserError(f"{len(states)} planners are composed, with weights of shape {weights.shape}")
+    found = checked_weights(weights, len(states))
     own = jax.tree.leaves((states[0].scale.observation, states[0].scale.action))
     for other in states[1:]:
         theirs = jax.tree.leaves((other.scale.observation, other.scale.action))
@@ -94,4 +90,4 @@ def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float] | 
                 "composed planners standardise alike, and these were trained on different data: "
                 "their plans lie in two spaces"
             )
-    return states[0]._replace(model=ComposedModel(tuple(state.model for state in states), weights))
+    return states[0]._replace(model=ComposedModel(tuple(state.model for state in states), found))

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 
-from jdp.diffusion.experts import Router, joined
+from jdp.diffusion.experts import Router, checked_weights, joined
 from jdp.errors import UserError
 from jdp.learning.guides import Past
 from jdp.policies import actions, chunks
@@ -81,8 +80,4 @@ def composed_state(states: Sequence[PyTree], weights: Array | Sequence[float] | 
     Raises:
         UserError: unless there is a weight for each of them.
     """
-    if not callable(weights):
-        weights = jnp.asarray(weights, jnp.float32)
-    if isinstance(weights, Array) and weights.shape[-1:] != (len(states),):
-        raise UserError(f"{len(states)} policies are composed, with weights of shape {weights.shape}")
-    return ComposedState(tuple(states), weights)
+    return ComposedState(tuple(states), checked_weights(weights, len(states)))

@@ -93,5 +93,5 @@ def test_what_does_not_fit_together_is_refused(monkeypatch):
     with pytest.raises(UserError, match="their plans lie in two spaces"):
         moved = SCALE._replace(observation=Affine(jnp.ones(2), jnp.ones(2)))
         composed_state([state(0.0), state(0.0, moved)], (0.5, 0.5))
-    with pytest.raises(UserError, match="2 planners are composed"):
+    with pytest.raises(UserError, match="2 models are composed"):
         composed_state([state(0.0), state(0.0)], (1.0,))

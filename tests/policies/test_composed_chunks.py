@@ -133,6 +133,6 @@ def test_what_does_not_fit_together_is_refused():
         composed([one, policy_of(0.1, chunk=3)])
     with pytest.raises(UserError, match="composition goes on from chunks that a sampler"):
         composed([one, make(TINY["idql"], GOALS).policy])
-    with pytest.raises(UserError, match=r"2 policies are composed, with weights of shape \(3,\)"):
+    with pytest.raises(UserError, match=r"2 models are composed, with weights of shape \(3,\)"):
         composed_state([BLANK, BLANK], (0.2, 0.3, 0.5))
     assert composed([one, policy_of(-0.4)]) == composed([policy_of(0.6), policy_of(-0.4)])
