@@ -20,7 +20,7 @@ CELL = ["kind", "method", *DATA, "setting"]
 PLAYED = ("evaluation.pictures", "evaluation.decisions", "evaluation.hz")
 NO_SETTING = ("seed", "seeds", "env", "source", *PLAYED)
 # Options that older runs do not know, with what those did; wherever they stand in a configuration.
-LATER: Json = {"precision": "float32", "accumulate": 1}
+LATER: Json = {"precision": "float32", "accumulate": 1, "groups": []}
 TIMES = ("latency", "latency_95", "latency_99")
 SHOWN = 3  # settings in a method's name; where more differ it gets their hash
 
