@@ -49,6 +49,11 @@ def test_a_run_prints_its_dataset_table_and_folder(whole):
     names = ("learning_curves", "scores", "dynamics_error", "marginals")
     assert {"config.json", "metrics.jsonl", "scores.json", "report.txt"} <= written
     assert {f"figures/{name}.png" for name in names} <= written
+    apart = results(out)["checks"]["out_of_distribution"]
+    assert set(apart) == {"data", "unguided", "guided", "world_model"}
+    for arm, kind in (("dataset only", "data"), ("policy-guided", "guided")):
+        (row,) = [line for line in done.stdout.splitlines() if line.startswith(arm)]
+        assert f" {apart[kind]['auroc'][0]:.2f} [" in row
 
 
 def test_a_run_compiles_each_program_once(whole):
