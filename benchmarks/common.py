@@ -31,13 +31,18 @@ def median_seconds(fn: Callable[[], Any], repeats: int = 5) -> float:
 
 def interleaved(fns: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, float]:
     """Median wall time of every function, timed in turns: a busy machine disturbs all alike."""
+    return {name: statistics.median(values) for name, values in turns(fns, repeats).items()}
+
+
+def turns(fns: Mapping[str, Callable[[], Any]], repeats: int = 5) -> dict[str, list[float]]:
+    """Wall times of every function after one call for compilation, one of each in every turn."""
     for fn in fns.values():
         jax.block_until_ready(fn())
     times: dict[str, list[float]] = {name: [] for name in fns}
     for _ in range(repeats):
         for name, fn in fns.items():
             times[name].append(seconds(fn))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def counted(jitted: Any, *args: Any) -> tuple[Callable[[], Any], float]:

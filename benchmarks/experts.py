@@ -93,13 +93,9 @@ def train_router(rows: WindowRows, cluster: np.ndarray, steps: int, key: int) ->
     return routes(state, COUNT, config)
 
 
-@jax.jit
 def held_out(denoiser: Denoiser, x0: jax.Array) -> jax.Array:
     """`[N]`, EDM's loss of each window at a level of its own, the same for all denoisers."""
-    sigma = losses.log_normal_levels(jax.random.key(7), len(x0), x0.dtype, p_mean=-1.2, p_std=1.2)
-    s = sigma[:, None, None]
-    x = x0 + s * jax.random.normal(jax.random.key(8), x0.shape)
-    return jnp.mean((1 + 1 / jnp.square(s)) * jnp.square(denoiser(x, sigma) - x0), axis=(1, 2))
+    return of_denoiser(jax.random.key(7), denoiser, x0)
 
 
 def experts(seed: int, steps: int) -> dict[str, float]:
@@ -152,6 +148,7 @@ def drawn(count: int) -> np.ndarray:
     return np.asarray(x)[:, :LENGTH, :-1]
 
 
+of_denoiser = jax.jit(losses.of_denoiser)
 density = jax.jit(cascade.log_densities, static_argnames="probes")
 
 

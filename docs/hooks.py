@@ -2,22 +2,35 @@
 
 `{{ readme: Two commands }}` stands for that section, `{{ readme }}` for what comes before the first one,
 `{{ room: agents }}` for all public names of `jdp.agents`, `{{ methods: agent }}` for the agents that are
-registered, and `{{ pretrained }}` for the models that come with jdp. A section or name that is gone ends a
-strict build.
+registered, `{{ systems }}` for the papers of docs/systems.toml, `{{ systems: hierarchy }}` for those of a
+page, and `{{ pretrained }}` for the models that come with jdp. A section or name that is gone ends a strict
+build. A module in brackets, [`jdp.diffusion.haar`][], becomes a link to its place in the reference, as names
+that mkdocstrings knows do by themselves.
 """
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
 
-def on_page_markdown(markdown, **_):
+def on_page_markdown(markdown, page=None, **_):
     markdown = re.sub(r"\{\{ readme(?:: (.+?))? \}\}", lambda found: readme(found[1]), markdown)
     markdown = re.sub(r"\{\{ methods: (\w+) \}\}", lambda found: methods(found[1]), markdown)
+    markdown = re.sub(r"\{\{ systems(?:: (\w+))? \}\}", lambda found: systems(found[1]), markdown)
     markdown = re.sub(r"\{\{ pretrained \}\}", lambda _: pretrained(), markdown)
-    return re.sub(r"\{\{ room: (\w+) \}\}", lambda found: room(f"jdp.{found[1]}"), markdown)
+    markdown = re.sub(r"\{\{ room: (\w+) \}\}", lambda found: room(f"jdp.{found[1]}"), markdown)
+    up = "../" * (page.file.src_uri.count("/") if page else 0)
+    return re.sub(r"\[`(jdp\.[\w.]+)`\]\[\]", lambda found: to_module(found, up), markdown)
+
+
+def to_module(found, up):
+    """A link to a module in the reference; a function, which mkdocstrings links, stays as it is."""
+    target = found[1]
+    where = f"{up}reference/{target.split('.')[1]}.md#{target}"
+    return f"[`{target}`]({where})" if source(target).exists() else found[0]
 
 
 def methods(kind):
@@ -29,6 +42,29 @@ def methods(kind):
         target = f"{entry.make.__module__}.{entry.make.__name__}"
         rows.append(f"| [`{name}`][{target}] | {entry.idea} | {papers(entry.paper)} | {entry.departures} |")
     return "\n".join(rows)
+
+
+def rows_of_systems(page=None):
+    """The rows of docs/systems.toml, all or those of one page."""
+    rows = tomllib.loads((ROOT / "docs" / "systems.toml").read_text())["system"]
+    return [row for row in rows if page in (None, row["page"])]
+
+
+def systems(page):
+    """A table of the systems that are functions here: what of each transfers, and what does not."""
+    if not (rows := rows_of_systems(page)):
+        raise SystemExit(f"docs/systems.toml has no system of the page {page!r}")
+    lines = ["| system | here | what transfers | what does not |", "|---|---|---|---|"]
+    for row in rows:
+        here = ", ".join(named(target) for target in row["here"])
+        cells = [f"{row['title']} ({papers(row['paper'])})", here, papers(row["transfers"]), row["leaves"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def named(target):
+    """A module by its whole name, a function by its own, which leads to what mkdocstrings writes of it."""
+    return f"[`{target}`][]" if source(target).exists() else f"[`{target.rpartition('.')[2]}`][{target}]"
 
 
 def pretrained():

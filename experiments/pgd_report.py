@@ -12,7 +12,13 @@ import jdp
 from jdp import devices, evaluation, plotting
 from jdp.data import Experience
 from jdp.diffusion import exact
-from jdp.evaluation.synthetic_sets import Judges, judge_sets, real_windows, terminal_counts
+from jdp.evaluation.synthetic_sets import (
+    Judges,
+    judge_sets,
+    real_windows,
+    terminal_counts,
+    typical_windows,
+)
 from jdp.loops.journal import Record
 from jdp.runs import Job
 from jdp.types import Method, PyTree
@@ -27,7 +33,8 @@ def check_sets(
     makers: Mapping[str, Callable[[], Experience]],
     per_seed: int,
 ) -> Record:
-    """Dynamics error and action likelihood of the data and every synthetic set, under one target policy.
+    """What is known of the data and of every synthetic set: dynamics error, likelihood of actions under one
+    target policy, spread, terminals, and how well a density of the data tells them from the data.
 
     Every seed of the target policies `states` judges its own share, `per_seed` trajectories, of the sets that
     `makers` make.
@@ -46,6 +53,7 @@ def check_sets(
         print(f"           the simulator cannot be set to observations of {task}: no dynamics error")
     judges = Judges(jdp.synthesis.target_of(method), states, normaliser, simulator)
     judged, errors = judge_sets(sets, judges)
+    typical = typical_windows(data, normaliser, config.horizon)
     widest, sampler = jdp.synthesis.widest_direction(data, normaliser, config.horizon), config.sampler
     result = {
         "target": config.arms[-1],
@@ -53,6 +61,7 @@ def check_sets(
         "sampler_std_error": exact.std_errors(sampler.function(), sampler.sigmas(), widest=widest.std),
         "terminals": terminal_counts(data, sets, config.horizon),
         "kept_spread": {kind: jdp.synthesis.kept_spread(x, widest, normaliser) for kind, x in sets.items()},
+        "out_of_distribution": {kind: typical.judge(x) for kind, x in sets.items()} if typical else {},
         "sets": judged,
     }
     draw_sets(job, sets, errors)
@@ -84,37 +93,43 @@ def draw_sets(job: Job[Config], sets: Mapping[str, Experience], errors: Mapping[
         save_figure(job, "frames", frames)
 
 
+def arm_row(job: Job[Config], arm: str, score: Record, checks: Record) -> dict[str, str]:
+    """The line of an arm in the table; what an older run did not check is "-"."""
+    kind, spec = "data" if arm == "dataset" else arm, job.data.spec
+    entry = checks["sets"].get(kind, {})
+    apart = checks.get("out_of_distribution", {}).get(kind, {}).get("auroc")
+    return {
+        "arm": NAMES.get(arm, arm),
+        f"{evaluation.score_name(spec)} (95 %)": evaluation.with_interval(*score["interval"]),
+        "seeds": " ".join(f"{s:.1f}" for s in score["seeds"]),
+        "dynamics error": f"{entry['dynamics_median']:.1e}" if "dynamics_median" in entry else "-",
+        "|a - pi|^2": f"{squared_distance(entry['likelihood'][0], spec.action_dim):.3f}",
+        "log-likelihood (95 %)": evaluation.with_interval(*entry["likelihood"], digits=2),
+        "spread": f"{checks['kept_spread'].get(kind, np.nan):.2f}",
+        "AUROC (95 %)": evaluation.with_interval(*apart, digits=2) if apart else "-",
+    }
+
+
 def closing(job: Job[Config], checks: Record, compilations: devices.Compilations, seconds: float) -> None:
     """The table, `scores.json`, `report.txt` and the figures."""
     config, data, behaviour = job.config, job.data, evaluation.behaviour_score(job.data)
     records = {arm: job.journal.records(f"{arm}/evaluation") for arm in config.arms}
     arms = {arm: evaluation.last_scores(r, data.spec, config.updates) for arm, r in records.items()}
-    real, dims, spreads = checks["sets"]["data"]["likelihood"], data.spec.action_dim, checks["kept_spread"]
-    rows = []
-    for arm, score in arms.items():
-        entry = checks["sets"].get("data" if arm == "dataset" else arm, {})
-        rows.append(
-            {
-                "arm": NAMES.get(arm, arm),
-                f"{evaluation.score_name(data.spec)} (95 %)": evaluation.with_interval(*score["interval"]),
-                "seeds": " ".join(f"{s:.1f}" for s in score["seeds"]),
-                "dynamics error": f"{entry['dynamics_median']:.1e}" if "dynamics_median" in entry else "-",
-                "|a - pi|^2": f"{squared_distance(entry['likelihood'][0], dims):.3f}",
-                "log-likelihood (95 %)": evaluation.with_interval(*entry["likelihood"], digits=2),
-                "spread": f"{spreads.get('data' if arm == 'dataset' else arm, np.nan):.2f}",
-            }
-        )
+    real, dims = checks["sets"]["data"]["likelihood"], data.spec.action_dim
+    table = pd.DataFrame([arm_row(job, arm, score, checks) for arm, score in arms.items()])
     error = max(checks["sampler_std_error"].values(), key=abs)
     lines = [
         heading(job, config.agent),
         "",
-        pd.DataFrame(rows).to_markdown(index=False, tablefmt="simple", disable_numparse=True),
+        table.to_markdown(index=False, tablefmt="simple", disable_numparse=True),
         "",
         f"intervals: Student's t over {config.seeds} agent seeds that share one diffuser and world model",
         "dynamics error: median squared error of the next state, standardised, against the simulator",
         f"|a - pi|^2, log-likelihood of actions under N(pi(s), 1): pi of {checks['target']}'s agents; "
         f"of real windows {squared_distance(real[0], dims):.3f}, {evaluation.with_interval(*real, digits=2)}",
         "spread: std of windows along the data's widest direction, as a share of the data's",
+        "AUROC: how well the likelihood under a Gaussian, of four episodes in five, tells windows from those "
+        "of the others: .5 not at all, 1 where all are less probable, below .5 where they are more probable",
         "terminal transitions (Clopper-Pearson): " + terminal_line(checks["terminals"]),
         f"sampler {config.sampler.sampler}, {config.sampler.steps} steps from {config.sampler.sigma_max:g}: "
         "std error on exact Gaussians (single channels, and the windows' widest direction) at most "

@@ -32,6 +32,21 @@ METHODS = {
     "Samplers": {*samplers.SAMPLERS, "consistency", "flow_map"},
     "Guidance": GUIDANCE - {"normalise_safely"},
     "Formulations and flow maps": {*FORMULATIONS, "consistency", "shortcut"},
+    "Functions": set(),
+}
+# Systems of papers, and what each is here: a registered method, or None for functions (docs/systems.toml).
+SYSTEMS = {
+    **{"RTI": "rti", "Streaming": "streaming", "DiffusionDrive": "diffusion_drive", "BAC": None},
+    **{"real-time chunking": None, "Trajectory Diffuser": "trajectory_diffuser", "MoDE": "mode", "HDP": None},
+    **{"EBT-Policy": "ebt", "NoMaD": "nomad", "SeedPolicy": "seed_policy", "FDP": "fdp", "RDP": "rdp"},
+    **{"ImplicitRDP": "implicit_rdp", "PAD": "pad", "3D Diffuser Actor": "diffuser_actor"},
+    **{"Diffusion-VLA": "diffusion_vla", "GPC": None, "UMI-on-Air (EADP)": None, "pSTL diffusion": None},
+    **{"DIP": None, "online CBFs": None, "AlignDiff": "align_diff", "CFGRL": "cfgrl"},
+    **{"XDiffuser": "graph_guided", "CompDiffuser": "comp_diffuser", "DiTree": None, "GLIDE": None},
+    **{"DiffuSearch": None, "Overview of diffusion models": None, "HiPER": None, "HiMAC": None},
+    **{"HGPO": None, "HBPO": None, "GMAH": None, "CTHA": None, "novelty-seeking": None, "AirLLM": None},
+    **{"AdaptDHM": None, "BehaveGPT": None, "MasHost": None, "CRAFT-GUI": None, "PCDM": None},
+    **{"Decentralized Diffusion Models": None, "HierarchicalPrune": None, "gauge freedom": None},
 }
 
 
@@ -88,6 +103,28 @@ def test_every_paper_of_the_table_is_cited_where_the_method_is(methods_page):
         assert shown == target and shown in source, shown
 
 
+def test_every_system_has_its_row_and_says_what_transfers_and_what_does_not(hooks, methods_page):
+    rows = {row["title"]: row for row in hooks.rows_of_systems()}
+    registered = {name for kind in KINDS.values() for name in registry.entries(kind)}
+    for system, method in SYSTEMS.items():
+        assert (system in rows) == (method is None), system
+        assert method is None or method in registered, system
+    known_by_themselves = {"likelihood of the probability flow", "intrinsic dimension"}
+    assert set(rows) - set(SYSTEMS) == known_by_themselves
+    for title, row in rows.items():
+        assert row["transfers"] and (row["leaves"] or title in known_by_themselves), title
+        assert f"| {title} (" in methods_page and row["here"], title
+        for target in row["here"]:
+            pkgutil.resolve_name(target)
+            home = target if hooks.source(target).exists() else target.rpartition(".")[0]
+            assert home == target or target.rpartition(".")[2] in hooks.defined(home), target
+    pages = {row["page"] for row in rows.values()}
+    for page in pages - {"realtime", "steering"}:  # these show how each is had, beside the methods
+        shown = hooks.on_page_markdown((ROOT / "docs" / f"{page}.md").read_text())
+        titles = [title for title, row in rows.items() if row["page"] == page]
+        assert all(f"| {title} (" in shown for title in titles), page
+
+
 def test_the_readme_counts_what_is_registered():
     readme = (ROOT / "README.md").read_text()
     (text,) = re.findall(r"<!-- counts -->\n(.*?)<!-- end counts -->", readme, re.DOTALL)
@@ -127,6 +164,13 @@ def test_every_relative_link_leads_somewhere(hooks):
             assert (page.parent / target).exists(), (page.name, target)
     for heading in re.findall(r"\{\{ readme: (.+?) \}\}", (ROOT / "docs" / "index.md").read_text()):
         assert len(hooks.readme(heading)) > 100
+
+
+def test_a_module_in_brackets_leads_to_the_reference(hooks):
+    shown = hooks.on_page_markdown("[`jdp.diffusion.haar`][], [`jdp.policies.cached.cached`][]")
+    module, function = shown.split(", ")
+    assert module == "[`jdp.diffusion.haar`](reference/diffusion.md#jdp.diffusion.haar)"
+    assert function == "[`jdp.policies.cached.cached`][]"  # mkdocstrings knows it
 
 
 def test_every_page_is_in_the_navigation():

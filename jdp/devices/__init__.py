@@ -17,10 +17,12 @@ from jdp.devices.mesh import (
     split_rows,
     spread_rows,
 )
+from jdp.devices.quick import compile_quickly
 
 __all__ = [
     "Compilations",
     "check_divisible",
+    "compile_quickly",
     "count_compilations",
     "data_mesh",
     "distributed",

@@ -60,8 +60,9 @@ def dimension(
     """`[B]`, the dimension of the data near rows `x` at the scale sigma: `tr dD / dx`.
 
     Of a Gaussian it is `sum_i v_i / (v_i + sigma^2)` over the variances of its principal directions; of a
-    smooth manifold, for sigma well below its radii of curvature, its dimension. `N - tr dD / dx` is also
-    `-d ln p / d ln sigma` along the probability flow: likelihood is an integral of missing dimensions.
+    smooth manifold, for sigma well below its radii of curvature, its dimension (FLIPD, arXiv 2406.03537).
+    `N - tr dD / dx` is also `-d ln p / d ln sigma` along the probability flow: likelihood is an integral of
+    missing dimensions.
 
     Args:
         x: `[B, ...]`, data with noise of the level sigma.

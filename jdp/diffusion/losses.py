@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jdp.diffusion.denoiser import Preconditioning, edm_preconditioning, preconditioned
-from jdp.types import Metrics, Params, expand, named_keys
+from jdp.types import Denoiser, Metrics, Params, expand, named_keys
 
 Beside = Callable[[Array, Array], Array]
 # beside(denoised, x0) -> an error of their shape; hashable
@@ -112,3 +112,18 @@ def denoising(
     keys = named_keys(key, "level", "noise")
     sigma = log_normal_levels(keys["level"], x0.shape[0], x0.dtype, p_mean=p_mean, p_std=p_std)
     return denoising_at(keys["noise"], apply, params, x0, sigma, sigma_data=sigma_data)
+
+
+def of_denoiser(
+    key: Array, denoiser: Denoiser, x0: Array, *, p_mean: float = -1.2, p_std: float = 1.2
+) -> Array:
+    """`[B]`, EDM's loss of each of `x0` `[B, ...]` under a denoiser, with data of standard deviation 1.
+
+    With one key all denoisers get the same noise, so that they can be compared; the key is consumed.
+    """
+    keys = named_keys(key, "level", "noise")
+    sigma = log_normal_levels(keys["level"], x0.shape[0], x0.dtype, p_mean=p_mean, p_std=p_std)
+    s = expand(sigma, x0)
+    x = x0 + s * jax.random.normal(keys["noise"], x0.shape, x0.dtype)
+    error = (1 + 1 / jnp.square(s)) * jnp.square(denoiser(x, sigma) - x0)
+    return jnp.mean(error, axis=tuple(range(1, x0.ndim)))

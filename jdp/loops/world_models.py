@@ -21,7 +21,7 @@ from jdp.loops.journal import Journal, Memory
 from jdp.loops.train import local, train
 from jdp.networks import NetworkConfig, Precision
 from jdp.synthesis.imagined import TrainedModel
-from jdp.types import WorldModel, named_keys, pack
+from jdp.types import Draw, WorldModel, named_keys, pack
 from jdp.world_models import termination
 from jdp.world_models.bootstrap import Bootstrapped, bootstrap
 from jdp.world_models.ensemble import EnsembleConfig, EnsembleState
@@ -42,18 +42,22 @@ def train_diffuser(
     files: RowFiles | None = None,
     journal: Journal | None = None,
     phase: str = "diffuser",
+    draws: Draw | None = None,
 ) -> TrainedDiffuser:
     """A diffuser of normalised windows of `horizon` steps, trained for `config.steps` updates.
 
     Args:
         files: where rows are kept and read from while training goes on; None: on the devices.
         journal: saves the normaliser with the state.
+        draws: of other windows than all, as an expert's `jdp.learning.clusters.PartDraw`; the normaliser is
+            that of all data.
     """
     diffuser = trajectory_diffuser(network, config, horizon, precision)
     normaliser = fit_normaliser(data)
+    learner = diffuser.learner if draws is None else diffuser.learner._replace(draws=draws)
     state = train(
-        diffuser.learner,
-        prepared(diffuser.learner.draws, data, files),
+        learner,
+        prepared(learner.draws, data, files),
         key=key,
         updates=config.steps,
         batch_size=config.batch_size,

@@ -21,7 +21,7 @@ PLAYED = ("evaluation.pictures", "evaluation.decisions", "evaluation.hz")
 NO_SETTING = ("seed", "seeds", "env", "source", *PLAYED)
 # Options that older runs do not know, with what those did; wherever they stand in a configuration.
 LATER: Json = {"precision": "float32", "accumulate": 1, "groups": []}
-TIMES = ("latency", "latency_95", "latency_99")
+MEDIANS = ("auroc", "latency", "latency_95", "latency_99")
 SHOWN = 3  # settings in a method's name; where more differ it gets their hash
 
 
@@ -58,12 +58,12 @@ def _cell(runs: pd.DataFrame) -> dict[Any, Any]:
     scores = np.concatenate([np.asarray(found, np.float64) for found in runs.scores])
     episodes = np.concatenate([episode_scores(run) for _, run in runs.iterrows()])
     score, low, high = success_interval(episodes / 100) if is_success_row(first) else interval(scores)
-    latency = {name: float(np.median(runs[name].astype(float))) for name in TIMES}
+    medians = {name: float(np.median(runs[name].astype(float))) for name in MEDIANS}
     return {
         **first.to_dict(),
         **{"scores": scores, "seeds": len(scores), "episodes_of": episodes},
         **{"score": score, "low": low, "high": high},
-        **latency,
+        **medians,
         "at_rates": [rate for found in runs.at_rates for rate in found or ()],
         "minutes": runs.minutes.sum(),
         "hardware": ", ".join(sorted(set(runs.hardware.dropna()))),

@@ -44,6 +44,7 @@ COLUMNS = {
     "behaviour": "the score of the dataset's own episodes",
     "before": "of what goes on from a trained policy: the mean score before it learned",
     "steps": "of the task that each seed learned from; of methods that learn while they act",
+    "auroc": "of an arm: how well the data's likelihood tells its windows from the data's",
     "latency": "seconds a decision, median",
     "latency_95": "its 95th percentile",
     "latency_99": "its 99th percentile",
@@ -59,7 +60,8 @@ COLUMNS = {
     "facts": "versions, devices, the configuration's hash",
 }
 WHOLE = ("seed", "seeds", "updates", "episodes", "steps")
-REAL = ("score", "low", "high", "behaviour", "before", "latency", "latency_95", "latency_99", "minutes")
+TIMES = ("latency", "latency_95", "latency_99", "minutes")
+REAL = ("score", "low", "high", "behaviour", "before", "auroc", *TIMES)
 NOT_EXPERIMENTS = ("tables", "sweeps", "dataset_cards")  # other folders of results/
 DEPTH = 6  # of folders that are looked into
 

@@ -116,6 +116,9 @@ def _scored(row: Row, path: Path) -> list[Row]:
     row = row | {key: found[key] for key in keep if found.get(key) is not None}
     row |= {"latency": latency.get("median"), "latency_95": latency.get("percentile_95")}
     row |= {"latency_99": latency.get("percentile_99"), "at_rates": found.get("at_rates")}
+    told = (found.get("checks") or {}).get("out_of_distribution") or {}
+    if apart := told.get("data" if row["arm"] == "dataset" else row["arm"]):
+        row["auroc"] = apart["auroc"][0]
     if base := found.get("base"):
         row["before"] = sum(map(float, base["seeds"])) / len(base["seeds"])
     if row["arm"] is None and (method := found.get("agent") or found.get("method")):

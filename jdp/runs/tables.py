@@ -234,6 +234,7 @@ def records(cells: pd.DataFrame) -> pd.DataFrame:
         **{name: cells[name] for name in ("episodes", "updates", "steps", "before", "preset")},
         minutes=cells.minutes.astype(float).round(1),
         hardware=cells.hardware,
+        auroc=cells.auroc.astype(float).round(3),
         median_ms=1e3 * cells.latency.astype(float),
         percentile_95_ms=1e3 * cells.latency_95.astype(float),
         commit=cells.commits.map(" ".join),

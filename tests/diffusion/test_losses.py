@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jdp.diffusion import losses
+from jdp.diffusion.denoiser import edm
 from jdp.learning.averaged import ema_decay
 from jdp.learning.diffuser import DiffuserConfig, trajectory_diffuser
 from jdp.learning.optimiser import warmup_cosine
@@ -42,6 +43,9 @@ def test_loss_and_gradient_equal_numpy(sigma_data):
     np.testing.assert_allclose(loss, np.mean(error**2), rtol=1e-5)
     np.testing.assert_allclose(gradient["w"], np.mean(2 * error * inputs), rtol=1e-4)
     np.testing.assert_allclose(gradient["b"], np.mean(2 * error * levels), rtol=1e-4)
+    if sd == 1:  # rows of a denoiser, whatever it is made of: the same loss
+        rows = losses.of_denoiser(key, edm(_affine, params), x0, p_mean=-0.5, p_std=0.8)
+        np.testing.assert_allclose(rows, np.mean(error**2, axis=(1, 2)), rtol=1e-4)
 
 
 def test_the_loss_is_least_at_the_exact_denoiser():

@@ -12,6 +12,7 @@ from scripts import EXPERIMENTS, check_mistakes, hdf5, killer, run
 
 import jdp
 from jdp.diffusion import samplers, schedules
+from jdp.runs.frame import read_runs
 
 TINY = [
     *("--source", "bundled", "--preset", "smoke", "--horizon", "8", "--updates", "12"),
@@ -49,6 +50,13 @@ def test_a_run_prints_its_dataset_table_and_folder(whole):
     names = ("learning_curves", "scores", "dynamics_error", "marginals")
     assert {"config.json", "metrics.jsonl", "scores.json", "report.txt"} <= written
     assert {f"figures/{name}.png" for name in names} <= written
+    apart = results(out)["checks"]["out_of_distribution"]
+    assert set(apart) == {"data", "unguided", "guided", "world_model"}
+    for arm, kind in (("dataset only", "data"), ("policy-guided", "guided")):
+        (row,) = [line for line in done.stdout.splitlines() if line.startswith(arm)]
+        assert f" {apart[kind]['auroc'][0]:.2f} [" in row
+    read = read_runs(out).set_index("arm").auroc
+    assert read["dataset"] == apart["data"]["auroc"][0] and read["guided"] == apart["guided"]["auroc"][0]
 
 
 def test_a_run_compiles_each_program_once(whole):
