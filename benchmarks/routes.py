@@ -92,7 +92,8 @@ def main() -> None:
     parser.add_argument("--reach", type=int, default=64)
     parser.add_argument("--goals", type=int, default=4, help="of a tour")
     parser.add_argument("--agents", type=int, default=4)
-    parser.add_argument("--tries", type=int, default=100)
+    parser.add_argument("--ticks", type=int, default=128, help="that agents have, of one edge each")
+    parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     graph, maze = graph_of(options)
@@ -103,7 +104,7 @@ def main() -> None:
     crowds = []
     for _ in range(options.tries):
         ends = landmarks(graph, maze, rng.permutation(cells)[: 2 * options.agents]).reshape(2, -1)
-        crowds.append(find(edge, jnp.asarray(ends[0]), jnp.asarray(ends[1]), 2 * options.landmarks))
+        crowds.append(find(edge, jnp.asarray(ends[0]), jnp.asarray(ends[1]), options.ticks))
     found = [crowd for crowd in crowds if crowd.found]
     ticks = [float(crowd.arrival.max()) for crowd in found]
     ways = np.array([ratio for done, ratio in tours if done])
