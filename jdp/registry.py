@@ -37,6 +37,7 @@ ROOMS: dict[Kind, str] = {
 }
 # Steps that a plan spans in each maze (Diffuser, arXiv 2205.09991, appendix C).
 MAZE_HORIZONS = {"umaze": 128, "open": 128, "medium": 256, "large": 384, "giant": 512}
+STITCH_HORIZON = 192  # within the 201 rows of an episode of OGBench's stitch sets
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -54,9 +55,15 @@ class Task:
         return self.name.startswith("maze2d-")
 
     @property
-    def horizon(self) -> int | None:
-        """Steps that a plan spans in this maze, or None."""
+    def way(self) -> int | None:
+        """Steps that the way through this maze takes, or None."""
         return None if self.maze is None else MAZE_HORIZONS.get(self.maze, 256)
+
+    @property
+    def horizon(self) -> int | None:
+        """Steps that a plan spans in this maze, or None: the way through it, where episodes are as long."""
+        short = self.way is not None and "-stitch-" in Path(self.dataset).name
+        return min(self.way or 0, STITCH_HORIZON) if short else self.way
 
 
 def task_of(dataset: str, name: str = "") -> Task:

@@ -6,6 +6,7 @@ import pytest
 
 import jdp
 from jdp import registry
+from jdp.types import Spec
 
 UPDATES = 123
 CASES = [(kind, name) for kind in ("planner", "policy") for name in registry.entries(kind)]
@@ -52,3 +53,14 @@ def test_two_functions_of_one_name_are_refused():
         registry.register("planner", "diffuser", int)(test_every_method_says_what_it_is)
     with pytest.raises(jdp.UserError, match="did you mean diffuser"):
         registry.entry("planner", "difuser")
+
+
+@pytest.mark.parametrize("maze", ["medium", "large", "giant"])
+def test_plans_of_stitch_sets_fit_into_their_episodes(maze):
+    """Of 201 rows, whatever the maze, else no segment could be drawn; the way through it stays what it is."""
+    spec, task = Spec(2, 2, goal=(0, 1)), registry.task_of(f"pointmaze-{maze}-stitch-v0")
+    for name, entry in registry.entries("planner").items():
+        for preset in entry.presets(task).values():
+            assert registry.make("planner", preset.settings, spec).learner.draws.offsets[-1] <= 200, name
+    whole = registry.task_of(f"pointmaze-{maze}-navigate-v0")
+    assert task.way == whole.way == whole.horizon > task.horizon

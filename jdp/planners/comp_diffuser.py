@@ -186,13 +186,13 @@ SAMPLING = replace(presets.COLD, sampler="dpmpp_2m_sde", steps=20)
 
 def settings(task: Task) -> CompDiffuserConfig:
     """Those of the cpu preset: chunks of 16 rows, as many as span the way through the maze."""
-    if task.horizon is None:
+    if task.way is None:
         small = {"segments": 2, "replan_every": 4, "model": presets.SMALL}
         return CompDiffuserConfig(horizon=32, stride=4, overlap=12, sampling=SAMPLING, **small)
     followed: dict[str, Any] = presets.by_waypoints(task)
     own = followed if task.stays else {"stride": followed["stride"]}
     own |= {"horizon": 16 * own["stride"], "overlap": 6 * own["stride"], "replan_every": 0}
-    own["segments"] = max(2, -(-(task.horizon - own["overlap"]) // (own["horizon"] - own["overlap"])))
+    own["segments"] = max(2, -(-(task.way - own["overlap"]) // (own["horizon"] - own["overlap"])))
     return CompDiffuserConfig(**presets.in_maze(task, candidates=8, **own | {"sampling": SAMPLING}))
 
 

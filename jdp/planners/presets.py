@@ -35,7 +35,7 @@ def in_maze(task: Task, **settings: Any) -> dict[str, Any]:
 
 def by_waypoints(task: Task) -> dict[str, Any]:
     """Settings of plans that Diffuser's controller follows to a goal, to stay: rows are close together."""
-    stride = 4 if task.horizon is not None and task.horizon < 256 else 8
+    stride = 4 if task.way is not None and task.way < 256 else 8
     model = replace(LARGER, learning_rate=6e-4, ema=0.999)
     return {
         "stride": stride,
@@ -55,8 +55,8 @@ def presets_of(
     batch_size: int = 64,
 ) -> dict[str, Preset]:
     """Smoke, cpu and paper runs; `tiny(cpu)` and `published(cpu)` unless they are given."""
-    goals = task.horizon is not None
-    size = 0 if task.horizon is None else 1 if task.horizon < 256 else 2
+    goals = task.way is not None
+    size = 0 if task.way is None else 1 if task.way < 256 else 2
     updates = (2_000, 2_000, 3_000)[size] if updates is None else updates
     smoke, paper = smoke or tiny(cpu), paper or published(cpu)
     return {

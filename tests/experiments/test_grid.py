@@ -106,6 +106,7 @@ def test_every_cell_of_the_shipped_grids_is_a_command_that_its_script_takes():
         "paper-planning": 126,
         "maze2d-planners": 12,
         "ogbench-planners": 24,
+        "giant": 3,
         "paper-maze2d-agents": 12,
         "pgd-hopper": 8,
         "realtime": 22,

@@ -1,6 +1,7 @@
 """Models of plans: every formulation learns the same conditional, flow maps in few calls."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from jdp import loops
 from jdp.diffusion import exact, formulation
 from jdp.errors import UserError
+from jdp.learning import plan_models
 from jdp.learning.plan_models import ModelConfig, model
 from jdp.networks import NetworkConfig
 from jdp.planners import SamplingConfig
@@ -133,3 +135,25 @@ def test_a_level_per_step_is_shown_to_the_network(kind):
     np.testing.assert_array_equal(lower[1], denoiser(x, each)[1])
     clean = denoiser(x, each.at[:, 1].set(0.0))
     np.testing.assert_array_equal(clean[:, 1], x[:, 1])
+
+
+@pytest.mark.parametrize("octaves", [0, 2])
+def test_octaves_are_sines_and_cosines_beside_the_entries_and_the_known_ends(octaves, monkeypatch):
+    """Of what the network sees, x scaled by its level; of an end that is not known nothing is told."""
+    seen = []
+
+    def apply(params, shown, level, given):
+        seen.append((shown, given))
+        return params + shown
+
+    monkeypatch.setattr(plan_models, "make", lambda *args: SimpleNamespace(apply=apply))
+    net = model.__wrapped__(ModelConfig(octaves=octaves))
+    x, level = jax.random.normal(jax.random.key(0), (2, 3, 2)), jnp.full((2, 3, 2), 0.5).at[:, 0].set(0.0)
+    net.denoiser(SimpleNamespace(ema=jnp.zeros(())), jnp.zeros((2, 0)))(x, level)
+    own = np.asarray(x) / np.sqrt(1 + np.asarray(level) ** 2)
+    angles = [np.pi * own, 2 * np.pi * own][:octaves]
+    waves = np.concatenate([own, *(f(a) for a in angles for f in (np.sin, np.cos))], axis=-1)
+    shown, given = seen[0]
+    np.testing.assert_allclose(shown[..., :-2], waves, atol=1e-5)
+    np.testing.assert_array_equal(shown[..., -2:], level == 0)
+    np.testing.assert_allclose(given, np.concatenate([waves[:, 0], 0 * waves[:, 0]], axis=-1), atol=1e-5)
