@@ -117,7 +117,7 @@ def learned(world: World, config: Any, updates: int, wish: Wish | None = None) -
     rows, share = jdp.data.prepared(method.learner.draws, world.data), 1.0
     if wish is not None:
         every = len(rows.starts)
-        rows = keeping(rows, wish.formula, tuple(range(0, config.horizon, config.stride // 2)))
+        rows = keeping(rows, wish.formula, tuple(range(0, config.horizon, world.judged)))
         share = len(rows.starts) / every
         places = ("starts", "last", "first")  # repeated up to their number before: the same program
         rows = rows._replace(**{place: np.resize(getattr(rows, place), every) for place in places})
@@ -270,7 +270,7 @@ def times(players: dict[str, Player], world: World, rounds: int) -> dict[str, di
 def results(name: str, world: World, found: Models, args: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A line for each wish and way, and what pictures are drawn from."""
     lines, shown = [], {}
-    for wish in world.wishes:
+    for wish in args.wishes or world.wishes:
         plain, strengths = [], {}
         for way in WAYS:
             tried, strength = {}, strengths.get("logic")
@@ -286,7 +286,7 @@ def results(name: str, world: World, found: Models, args: Any) -> tuple[list[dic
             if way in (*strengths, "logic, barrier"):
                 head |= {"strength": strength, "tried": tried}
             lines.append(head | line(world, wish, done, plain))
-            shown[wish, way] = jax.tree.map(lambda x: x[:16], done[0])
+            shown[wish, way] = done[0].observation[:16], done[0].plan[:16]
             told(json.dumps(lines[-1]))
         lines.append({"world": name, "wish": wish, "way": "the data", "kept": round(100 * found[wish][1], 2)})
     return lines, shown
@@ -344,9 +344,10 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder where trained planners are kept, and found again")
     parser.add_argument("--episodes", type=int, default=40, help="of each seed")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="that are reported")
-    parser.add_argument("--tuning", type=int, default=40, help="episodes of each strength")
+    parser.add_argument("--tuning", type=int, default=48, help="episodes of each strength")
     parser.add_argument("--rounds", type=int, default=20, help="of times")
     parser.add_argument("--worlds", nargs="*", default=["maze", "swap"])
+    parser.add_argument("--wishes", nargs="*", default=(), help="that are played; all of them")
     parser.add_argument("--parts", nargs="*", default=["play", "asked", "times"], help="what is done")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for the plumbing")
     parser.add_argument("--shown", type=Path, help="a file for `steering_pictures.py`")

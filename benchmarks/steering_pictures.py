@@ -24,9 +24,7 @@ Ways = Mapping[str, tuple[np.ndarray, np.ndarray]]  # paths [T + 1, O] and plans
 def ways_of(shown: Mapping, wish: str, episode: int) -> Ways:
     """One episode by every way that can say the wish."""
     return {
-        way: (found.observation[episode], found.plan[episode])
-        for (asked, way), found in shown.items()
-        if asked == wish
+        way: (seen[episode], plan[episode]) for (asked, way), (seen, plan) in shown.items() if asked == wish
     }
 
 
@@ -91,11 +89,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     args = parser.parse_args()
     shown = pickle.loads(args.file.read_bytes())
-    alone = shown["maze"]["keep out", "nothing"].observation
+    alone = shown["maze"]["keep out", "nothing"][0]
     least = np.linalg.norm(alone[..., :2] - np.array(OUT), axis=-1).min(1) - RADIUS
     first = int(np.argmax(least < -0.1))  # the first start at which it goes well into the disc
     plans(ways_of(shown["maze"], "keep out", first)).savefig(args.out / "steering_plans.png")
-    alone = shown["swap"]["keep apart", "nothing"].observation
+    alone = shown["swap"]["keep apart", "nothing"][0]
     least = np.linalg.norm(alone[..., :2] - alone[..., 2:4], axis=-1).min(1)
     first = int(np.argmax(least < 2 * TWO.radius))
     save_film(args.out / "steering_swap.gif", film(ways_of(shown["swap"], "keep apart", first)))

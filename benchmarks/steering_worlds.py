@@ -63,6 +63,7 @@ class World(NamedTuple):
     begin: Begin
     wishes: dict[str, Wish]
     updates: int  # of each planner
+    judged: int  # steps between two rows of the data by which a wish is judged there
     margin: float  # asked of robustness, in the units of the wishes
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]  # of returns [n] and lengths [n]
 
@@ -145,9 +146,12 @@ def _maze_begin(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def small(features: int) -> dict[str, Any]:
-    """A network that learns in minutes of one core."""
+    """A network that learns in minutes of one core; one plan an episode.
+
+    Plans begin at low noise: guidance multiplies the network's Jacobian, and its errors, by sigma^2.
+    """
     model = ModelConfig(NetworkConfig("residual_unet", features, 3), learning_rate=1e-3, ema=0.995)
-    return {"replan_every": 0, "model": model, "sampling": replace(presets.COLD, steps=16, sigma_max=80.0)}
+    return {"replan_every": 0, "model": model, "sampling": replace(presets.COLD, steps=16, sigma_max=10.0)}
 
 
 STRENGTHS = StrengthConfig(network=ValueNetworkConfig("pooled", 16, 2))
@@ -169,6 +173,7 @@ def maze(rows: int, features: int) -> World:
         _maze_begin,
         _maze_wishes(),
         1200,
+        4,
         0.1,
         lambda returns, lengths: evaluation.scores_of(returns, data.spec),
     )
@@ -303,6 +308,7 @@ def swap(rows: int, features: int) -> World:
         _swap_begin,
         _swap_wishes(),
         1000,
+        1,
         0.05,
         lambda returns, lengths: -lengths.astype(float),
     )
