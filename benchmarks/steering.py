@@ -39,13 +39,12 @@ import jdp
 from jdp import planners
 from jdp.diffusion.guidance.logic import robustness
 from jdp.evaluation.statistics import Interval, interval, success_interval
-from jdp.learning import attributes
 from jdp.learning.filters import filtered
 from jdp.learning.fitting import over_updates
 from jdp.learning.guides import cost_guide, logic_guide
 from jdp.learning.rules import keeping
 from jdp.planners import composed as compositions
-from jdp.types import Guide, Policy, PyTree, Task
+from jdp.types import AnyArray, Guide, Policy, PyTree, Task
 
 SEEDS = 5  # of training, that are reported; one more chooses strengths
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -62,13 +61,13 @@ UNSAID = {
 class Rolled(NamedTuple):
     """Episodes of N starts."""
 
-    observation: Array  # [N, T + 1, O]; the last one is repeated
-    action: Array  # [N, T, A]
-    returns: Array  # [N]
-    success: Array  # [N] bool, at any step
-    length: Array  # [N], steps to the first success, or all
-    changed: Array  # [N], share of steps at which a filter changed the action
-    plan: Array  # [N, H, O]
+    observation: AnyArray  # [N, T + 1, O]; the last one is repeated
+    action: AnyArray  # [N, T, A]
+    returns: AnyArray  # [N]
+    success: AnyArray  # [N] bool, at any step
+    length: AnyArray  # [N], steps to the first success, or all
+    changed: AnyArray  # [N], share of steps at which a filter changed the action
+    plan: AnyArray  # [N, H, O]
 
 
 Models = dict[str, tuple[PyTree, float]]  # states [SEEDS + 1, ...], share of the data that was learned from
@@ -205,7 +204,7 @@ def played(who: Player, world: World, seed: int, starts: int, count: int) -> Rol
 
 def both(world: World, wish: str, found: Rolled) -> np.ndarray:
     """`[N]` bool, whether an episode arrived and kept the wish."""
-    return found.success & (np.asarray(exact(world.wishes[wish].formula, found.observation)) >= 0)
+    return np.asarray(found.success) & (np.asarray(exact(world.wishes[wish].formula, found.observation)) >= 0)
 
 
 def chosen(way: str, world: World, wish: str, found: Models, episodes: int) -> tuple[float, dict[str, float]]:
@@ -235,7 +234,10 @@ def line(world: World, wish: str, done: list[Rolled], plain: list[Rolled]) -> di
     """What came of the episodes of all seeds."""
     kept = np.stack([np.asarray(exact(world.wishes[wish].formula, x.observation)) for x in done])
     success = np.stack([x.success for x in done])
-    score, before = (np.array([world.score(x.returns, x.length).mean() for x in y]) for y in (done, plain))
+    score, before = (
+        np.array([world.score(np.asarray(x.returns), np.asarray(x.length)).mean() for x in y])
+        for y in (done, plain)
+    )
     return {
         "kept": rounded(success_interval(kept >= 0), 1),
         "robustness": rounded(interval(kept.mean(1))),
@@ -305,40 +307,6 @@ def decisions(name: str, world: World, found: Models, rounds: int) -> list[dict[
     return lines
 
 
-def asked_for(world: World, found: Models, seeds: int, plans: int) -> list[dict[str, Any]]:
-    """Of each attribute what plans of the aligned model achieve beside what is asked, as shares of the data.
-
-    Plans are between rows of the data that lie a plan apart, so that they can be as slow or fast as those.
-    """
-    config, spec = world.aligned, world.data.spec
-    method, rng = planners.make(config, spec), np.random.default_rng(0)
-    rows = jdp.data.prepared(method.learner.draws, world.data)
-    offsets = np.arange(0, config.horizon, config.stride)
-    at = rng.choice(rows.starts[rows.starts + config.horizon <= rows.last], 4000)[:, None] + offsets
-    segments, lines = np.asarray(rows.observation)[at], []
-    seen, goal = segments[:plans, 0], segments[:plans, -1][:, list(spec.goal)]
-    for i, name in enumerate(config.attributes):
-        strength = attributes.labeller(name, spec)
-        data = np.sort(np.asarray(strength(jnp.asarray(segments))))
-        for wish in (-1.0, 0.1, 0.3, 0.5, 0.7, 0.9):
-            asked = tuple(wish if k == i else -1.0 for k in range(len(config.attributes)))
-            policy, achieved = planners.make(replace(config, wish=asked), spec).policy, []
-            act = jax.jit(policy.act)
-            for seed in range(seeds):
-                state = jax.tree.map(lambda x, seed=seed: x[seed], found["aligned"][0])
-                _, decision = act(jax.random.key(seed), state, policy.init(seen), seen, goal)
-                plan = np.asarray(strength(decision.plan.observation))
-                achieved.append(np.searchsorted(data, plan) / len(data))
-            errors = [np.abs(x - wish).mean() for x in achieved]
-            lines.append(
-                {"attribute": name, "asked": wish}
-                | {"achieved": rounded(interval([x.mean() for x in achieved]))}
-                | ({} if wish < 0 else {"error": rounded(interval(errors))})
-            )
-            told(json.dumps(lines[-1]))
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", type=Path, help="a folder where trained planners are kept, and found again")
@@ -348,7 +316,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="of times")
     parser.add_argument("--worlds", nargs="*", default=["maze", "swap"])
     parser.add_argument("--wishes", nargs="*", default=(), help="that are played; all of them")
-    parser.add_argument("--parts", nargs="*", default=["play", "asked", "times"], help="what is done")
+    parser.add_argument("--parts", nargs="*", default=["play", "times"], help="what is done")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for the plumbing")
     parser.add_argument("--shown", type=Path, help="a file for `steering_pictures.py`")
     args = parser.parse_args()
@@ -358,13 +326,11 @@ def main() -> None:
     lines, timed, shown = [], [], {}
     for name in args.worlds:
         make, rows, features = made[name]
-        world = make(*(8_000, 8) if args.smoke else (rows, features))
+        world = make(rows, 8 if args.smoke else features)
         found = models(world, name, args.keep, 4 if args.smoke else world.updates)
         if "play" in args.parts:
             own, shown[name] = results(name, world, found, args)
             lines += own
-        if "asked" in args.parts:
-            lines += [{"world": name} | x for x in asked_for(world, found, args.seeds, 4 * args.episodes)]
         if "times" in args.parts:
             timed += decisions(name, world, found, args.rounds)
     if args.shown is not None:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from steering_worlds import OUT, RADIUS, TWO
 
 from jdp.plotting.plans import GOAL, PATH, PLAN, draw_maze, save_film
@@ -46,9 +47,7 @@ def plans(ways: Ways) -> Figure:
 
 
 def _disc(at: np.ndarray | tuple[float, float], radius: float, colour: str, alpha: float):
-    from matplotlib.patches import Circle
-
-    return Circle(at, radius, color=colour, alpha=alpha, linewidth=0)
+    return Circle((float(at[0]), float(at[1])), radius, color=colour, alpha=alpha, linewidth=0)
 
 
 def _agents(axis: Axes, way: str, path: np.ndarray, plan: np.ndarray, step: int) -> None:
