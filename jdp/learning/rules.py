@@ -12,14 +12,17 @@ import numpy as np
 from jax import Array
 from jax.tree_util import register_dataclass
 
+from jdp.data.segments import SegmentRows
 from jdp.diffusion.guidance.logic import Formula, Seen, robustness
 from jdp.errors import UserError
+from jdp.learning.clusters import part_of
 from jdp.learning.guides import Cost, cost_guide, history_of, logic_guide
 from jdp.registry import named
 from jdp.types import AnyArray, Bound, Context, Denoiser, Guide
 
 Drawn = Literal["observation", "action", "both"]  # what a method draws of a plan
 VARIED = 16  # plans around the first one, at which a rule must have a slope
+JUDGED = 4096  # segments of data at once
 APART = 0.05  # their distance, in the units of the task
 
 
@@ -247,3 +250,32 @@ def kept(formula: Formula, observation: AnyArray, action: AnyArray) -> np.ndarra
 
 
 _exact = jax.jit(robustness)
+
+
+def keeping(rows: SegmentRows, formula: Formula, offsets: tuple[int, ...]) -> SegmentRows:
+    """The rows of a draw, with only those places where segments begin that keep `formula`.
+
+    A planner that is trained on them draws from the data given the rule, and composes with one of all data
+    (arXiv 2510.01068): statistics are still those of all rows.
+
+    Args:
+        offsets: of the rows that are judged, evenly apart, from 0 on; windows of the formula are in steps.
+
+    Raises:
+        UserError: if no segment keeps it.
+    """
+    count, stride = len(rows.starts), offsets[1] - offsets[0]
+    found = np.empty(count, bool)
+    for first in range(0, count, JUDGED):  # as few programs as there are sizes: two
+        some = slice(first, min(first + JUDGED, count))
+        at = np.minimum(rows.starts[some, None] + np.array(offsets), rows.last[some, None])
+        seen, done = (jnp.asarray(np.asarray(x)[at]) for x in (rows.observation, rows.action))
+        found[some] = np.asarray(_strided(formula, seen, done, stride)) >= 0
+    if not found.any():
+        raise UserError(f"none of {count:,} segments of the data keeps the rule: ask for less of it")
+    return part_of(rows, found)
+
+
+@partial(jax.jit, static_argnames="stride")
+def _strided(formula: Formula, observation: Array, action: Array, stride: int) -> Array:
+    return robustness(formula, observation, action, stride=stride)

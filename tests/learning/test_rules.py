@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jdp.data import SegmentRows
 from jdp.diffusion import exact
 from jdp.diffusion.guidance.logic import (
     above,
@@ -214,3 +215,20 @@ def test_a_policy_is_steered_by_what_it_draws():
     plain = exact.gaussian(0.0, 0.5)(x, jnp.ones(3))
     assert np.linalg.norm(found) < np.linalg.norm(plain)
     np.testing.assert_allclose(found[..., 0], found[..., 1], rtol=1e-5)
+
+
+def test_of_the_data_those_segments_stay_that_keep_a_rule_and_all_rows_for_statistics():
+    """Two walks of 30 and 20 rows; windows of the rule are in steps, and its rows two apart."""
+    x = np.random.default_rng(0).normal(size=(50, 2)).cumsum(0).astype(np.float32)
+    starts = np.arange(50, dtype=np.int32)
+    last, first = np.where(starts < 30, 29, 49), np.where(starts < 30, 0, 30)
+    rows = SegmentRows(x, x[:, :1], *np.zeros((3, 50), np.float32), starts, last, first)
+    rule = eventually(inside(disc((0.0, 0.0), 2.0)), 4, 8)
+    found = rules.keeping(rows, rule, (0, 2, 4, 6, 8, 10))
+    away = np.linalg.norm(x, axis=1)
+    expected = [i for i in starts if away[np.minimum(i + np.array([4, 6, 8]), last[i])].min() <= 2.0]
+    np.testing.assert_array_equal(found.starts, expected)
+    np.testing.assert_array_equal(found.last, last[expected])
+    assert 0 < len(expected) < 50 and found.observation is rows.observation
+    with pytest.raises(UserError, match="none of 50 segments of the data keeps the rule"):
+        rules.keeping(rows, always(inside(disc((0.0, 0.0), 1e-3))), (0, 2))
