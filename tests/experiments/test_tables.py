@@ -46,7 +46,8 @@ def test_other_settings_and_presets_are_other_rows(tmp_path):
 def test_options_that_older_runs_do_not_know_have_their_defaults(tmp_path):
     base = {"alpha": 2.5, "tau": 0.005}
     make_run(tmp_path, "plan", MAZE, "diffuser", [50.0])
-    known = {"precision": "float32", "accumulate": 1, "groups": [], "settings": base | {"precision": "float32"}}
+    known: dict = {"precision": "float32", "accumulate": 1, "groups": []}
+    known["settings"] = base | {"precision": "float32"}
     make_run(tmp_path, "plan", MAZE, "diffuser", [60.0], name="b", seed=1, config=known)
     (row,) = tables(tmp_path)[1]
     assert row["seeds"] == "2"
