@@ -72,11 +72,12 @@ def improved() -> list[list[str]]:
 
 
 def trained(env: str, policy: str, formulation: str | None) -> Path:
-    """The run of `policy` on `env`, of a formulation where one is asked for."""
-    for run in sorted(OUT.glob(f"policies/{env}/*")):
+    """The run of `policy`, or planner, on `env`, of a formulation where one is asked for."""
+    folder, kind = ("plan", "planner") if policy in registry.entries("planner") else ("policies", "policy")
+    for run in sorted(OUT.glob(f"{folder}/{env}/*")):
         config = json.loads((run / "config.json").read_text())["config"]
         own = config["settings"].get("formulation", "edm")
-        if config["policy"] == policy and own == (formulation or "edm"):
+        if config[kind] == policy and own == (formulation or "edm"):
             return run
     raise SystemExit(f"no run of {policy} {formulation or ''} on {env}")
 

@@ -98,7 +98,8 @@ def updates(smoke: bool) -> dict[str, tuple[Callable[[], Any], int]]:
     rows = jdp.data.prepared(jdp.policies.make(base, MAZE.spec).learner.draws, maze_data())
     state = jdp.policies.make(base, MAZE.spec).learner.init(KEY, jax.tree.map(jnp.asarray, rows))
     every = jdp.registry.entries("fine_tuner").values()
-    for entry in (entry for entry in every if "dreams" not in entry.options):  # those learn in no maze
+    # Those of dreams learn in no maze, and those of another base improve no such policy.
+    for entry in (entry for entry in every if not entry.options.keys() & {"dreams", "base"}):
         presets = entry.presets(jdp.registry.task_of("pointmaze-medium")) if entry.presets else {}
         config = presets["smoke" if smoke else "cpu"].settings
         own = replace(base, formulation=entry.options.get("formulation", "edm"))  # of the same weights

@@ -4,12 +4,13 @@
     python experiments/finetune.py --method dppo --policy results/policies/pointmaze-umaze/<run>
 
 POLICY is a run of policies.py, a file of `export.py --weights`, or the name of a model that comes with jdp;
-if none is given, a weak one for PointMaze's U-maze, which comes with jdp to be improved in minutes.
-It is scored first, then improved in its own task (or --env): in JAX where the task has such a version, else
-in Gymnasium's environments; diwa and world4rl learn in a world model instead, which is trained first on the
-policy's own dataset (--world-model, --ensemble.*). The method's settings are --settings.*, how much it acts
-is --settings.acting.*. Everything goes to results/finetune/<task>/<run>/; a run that was cut goes on with
---resume. Presets: smoke (a minute, for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
+if none is given, a weak one for PointMaze's U-maze, which comes with jdp to be improved in minutes. What
+two_levels improves is a run of `plan.py --planner hierarchical`. It is scored first, then improved in its own
+task (or --env): in JAX where the task has such a version, else in Gymnasium's environments; diwa and world4rl
+learn in a world model instead, which is trained first on the policy's own dataset (--world-model,
+--ensemble.*). The method's settings are --settings.*, how much it acts is --settings.acting.*. Everything
+goes to results/finetune/<task>/<run>/; a run that was cut goes on with --resume. Presets: smoke (a minute,
+for the plumbing), cpu (minutes on two cores), paper (the paper's sizes).
 """
 
 import dataclasses
@@ -42,7 +43,6 @@ import jdp
 from jdp import devices, evaluation, loops, plotting
 from jdp.data import Episodes
 from jdp.data.checks import check_same_task
-from jdp.finetune.base import executed
 from jdp.finetune.dream import Dream
 from jdp.learning.acting import OnPolicyConfig
 from jdp.loops.host import ChunkedEnvironment
@@ -97,7 +97,7 @@ def main() -> None:
     method = jdp.finetune.make(config.settings, spec, base=base.settings)
     check_same_task(str(base.path), base.spec, spec, "give the task it was trained for")
     state = base.state(config.policy_seed)
-    execute = executed(base.settings) if entry.options.get("chunks") else 1
+    execute = getattr(base.settings, entry.options.get("chunks", ""), 1)
     data = dreaming.dataset_of(config, base, execute) if isinstance(config, DreamingConfig) else None
     steps = loops.steps_of(config.settings.acting, config.updates) * execute
     rows = rows_of(base, method) if getattr(config.settings.acting, "offline_share", 0) else ()
@@ -140,7 +140,8 @@ def presets(entry: Entry, found: Mapping[str, Preset]) -> dict[str, Options]:
     if "dreams" in entry.options:
         own = {name: {**dreaming.options(entry, name), "policy": tyro.MISSING} for name in found}
     else:
-        weak = WEAK.get(entry.options.get("formulation", "edm"), tyro.MISSING)
+        wanted = entry.options.get("base") or entry.options.get("formulation", "edm")
+        weak = WEAK.get(wanted, tyro.MISSING)
         own = {name: {"policy": weak} for name in found}
     return {name: {**usual(name, preset), **own[name]} for name, preset in found.items()}
 

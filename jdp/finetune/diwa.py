@@ -56,7 +56,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     departures="states in the place of recurrent latent ones; the model's learned reward in that of "
     "a classifier of success; a penalty where an ensemble's members disagree; the divergence from the base "
     "policy's steps where the current policy goes, in the place of the likelihood of its own chains",
-    chunks=True,  # an action of its behaviour is a chunk
+    chunks="execute",  # an action of its behaviour is a chunk of so many
     dreams="ensemble",  # learns in a world model: this one, where no other is asked for
 )
 @lru_cache

@@ -179,7 +179,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     idea="PPO on the last denoising steps, each a Gaussian around what the denoiser says",
     departures="noise and log-densities are not clipped; the critic's targets are standardised; the chain is "
     "DDIM with noise on the base policy's EDM levels",
-    chunks=True,  # an action of its behaviour is a chunk
+    chunks="execute",  # an action of its behaviour is a chunk of so many
 )
 @lru_cache
 def dppo(config: DPPOConfig, spec: Spec, *, base: ChunkConfig) -> Method:

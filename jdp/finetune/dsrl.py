@@ -229,7 +229,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     idea="SAC that chooses the noise of a frozen policy",
     departures="the critic of noise is taught on the actor's noise too, to the lower of two critics; first "
     "steps clip their noise too",
-    chunks=True,  # an action of its behaviour is a chunk
+    chunks="execute",  # an action of its behaviour is a chunk of so many
 )
 @lru_cache
 def dsrl(config: DSRLConfig, spec: Spec, *, base: ChunkConfig) -> Method:

@@ -228,7 +228,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     idea="bounded edits of a policy's actions; the best of both acts and is backed up",
     departures="the base policy stays as it is; edits move with every update of the critics, the "
     "authors' once for many",
-    chunks=True,  # an action of its behaviour is a chunk
+    chunks="execute",  # an action of its behaviour is a chunk of so many
 )
 @lru_cache
 def expo(config: EXPOConfig, spec: Spec, *, base: object) -> Method:

@@ -153,7 +153,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     idea="PPO on the Gaussian that a frozen policy's noise starts from",
     departures="the Gaussian depends on the state, and the critic too; the true divergence from N(0, I) "
     "in the place of a quadratic",
-    chunks=True,  # an action of its behaviour is a chunk
+    chunks="execute",  # an action of its behaviour is a chunk of so many
 )
 @lru_cache
 def find(config: FINDConfig, spec: Spec, *, base: ChunkConfig) -> Method:

@@ -175,7 +175,7 @@ def presets(task: Task) -> Mapping[str, Preset]:
     idea="PPO on a flow, whose Euler steps become random by noise that learns",
     departures="states of the chain are not clipped, nor are log-densities; constant learning rates and "
     "bounds of the noise; the critic's targets are standardised",
-    chunks=True,  # an action of its behaviour is a chunk
+    chunks="execute",  # an action of its behaviour is a chunk of so many
     formulation="flow",  # of the policies that it improves
 )
 @lru_cache

@@ -14,7 +14,9 @@ from jdp.diffusion.transitions import ddim
 from jdp.errors import UserError
 from jdp.finetune import two_levels
 from jdp.finetune.chain import ChainConfig
-from jdp.finetune.two_levels import Both, TwoLevelConfig
+from jdp.finetune.two_chains import Both
+from jdp.finetune.two_levels import TwoLevelConfig
+from jdp.finetune.two_merits import judged
 from jdp.learning.acting import OnPolicyConfig
 from jdp.learning.plan_models import ModelConfig
 from jdp.loops import train_online
@@ -100,18 +102,24 @@ def test_subgoals_are_held_for_as_many_segments_as_is_said():
 @pytest.mark.slow
 def test_densities_of_moves_are_those_of_the_chains():
     state, rollout = played()
-    both = Both(CONFIG, SPEC, BASE)
-    rows, _ = jax.jit(lambda s, r: two_levels._rows(s, r, both))(state, rollout)
+    both = Both(CONFIG.chain, CONFIG.hold, SPEC, BASE)
+    rows, _ = jax.jit(lambda s, r: two_levels._rows(s, r, CONFIG, both))(state, rollout)
     level, count = both.levels["low"], 6 * 8
     states = rollout.decision.chain[..., 8:].swapaxes(0, 1).reshape(3, count, level.rows, level.channels)
     own = both.denoiser(state.trained.params["low"], level, rows.low.shown[:count])
     whole = chains.chain_log_prob(
         ddim, own, states, both.sigmas(level)[1:], std_floor=CONFIG.chain.std_floor, memory=(),
-        event_axes=(-2, -1), mask=~level.mask()[None],
+        event_axes=(-2, -1), mask=both.executed("low")[None],
     )  # fmt: skip
-    free = int(np.sum(~level.mask()))
-    assert free == 3 * 4 - 4  # both ends are given, and an action is no part of an end
-    np.testing.assert_allclose(rows.log_prob[:, 1].reshape(2, count), whole / free, rtol=1e-3, atol=1e-4)
+    above, below = (np.asarray(both.executed(name)) for name in ("high", "low"))
+    assert below.sum() == BASE.jump * 2 and not below[:, :2].any() and not below[-1].any()  # actions alone
+    np.testing.assert_array_equal(
+        above.all(1), [False, True, True, False]
+    )  # `hold` subgoals, not the present
+    assert not (above & np.asarray(both.levels["high"].mask())).any()
+    np.testing.assert_allclose(
+        rows.log_prob[:, 1].reshape(2, count), whole / int(below.sum()), rtol=1e-3, atol=1e-4
+    )
     merit = np.asarray(rows.advantage)
     assert not merit[~np.asarray(rows.decided), 0].any() and merit[np.asarray(rows.decided), 0].std() > 0.5
 
@@ -121,7 +129,7 @@ def test_where_every_segment_has_subgoals_of_its_own_the_high_levels_merit_is_fl
     config = replace(CONFIG, hold=1, high_trace=0.8, trace=0.8)
     state, rollout = played()
     rollout = rollout._replace(decision=rollout.decision._replace(decided=rollout.decision.decided | True))
-    judge = jax.jit(lambda s, r, c: two_levels._judged(s, r, Both(c, SPEC, BASE))[0], static_argnums=2)
+    judge = jax.jit(lambda s, r, c: judged(s, r, c, SPEC, BASE.jump)[0], static_argnums=2)
     found, flat = judge(state, rollout, config), judge(state, rollout, replace(config, credit="flat"))
     np.testing.assert_allclose(found.high.advantage, flat.high.advantage, atol=1e-4)
     assert np.abs(found.low.advantage - flat.low.advantage).max() > 1e-3
