@@ -80,7 +80,10 @@ def check_base(base: object, spec: Spec, hold: int) -> HierarchicalConfig:
         UserError: if it is none whose levels can be fine-tuned.
     """
     if type(base) is not HierarchicalConfig:
-        raise UserError(f"only the planner hierarchical has two levels to improve, not {type(base).__name__}")
+        raise UserError(
+            f"only the planner hierarchical has two levels to improve, not what {type(base).__name__} is of: "
+            "give a run of plan.py --planner hierarchical"
+        )
     if not spec.goal:
         raise UserError("tasks without goals: two levels are improved on tasks whose plans end at a goal")
     if hold > (most := base.horizon // base.jump - 1):

@@ -137,7 +137,7 @@ def test_where_every_segment_has_subgoals_of_its_own_the_high_levels_merit_is_fl
 
 def test_other_planners_are_refused():
     for base, spec, text in (
-        (DecisionDiffuserConfig(), SPEC, "not DecisionDiffuserConfig"),
+        (DecisionDiffuserConfig(), SPEC, "not what DecisionDiffuserConfig is of"),
         (BASE, replace(SPEC, goal=()), "without goals"),
     ):
         with pytest.raises(UserError, match=text):
