@@ -4,8 +4,8 @@
 
 A small planner is cloned from the bundled set, and then both its levels learn by PPO: with hierarchical
 advantages, with flat ones, and in turns (`jdp.finetune.two_levels`). They learn from the task's reward less
-`NEAR` for each metre and step that the goal is away: from the task's alone, 1 at the goal, nothing was
-learned in half a million steps. Scored are new episodes, the same for all and from first to last, drawn
+`NEAR` for each metre and step that the goal is away: from the task's alone, 1 at the goal, no short
+trial gained clearly. Scored are new episodes, the same for all and from first to last, drawn
 without a floor of noise. Student's t over seeds. One line for each way as it is done goes to standard error.
 """
 

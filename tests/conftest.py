@@ -1,4 +1,4 @@
-"""Eight virtual devices, strict dtypes, quick compilation; before JAX is imported."""
+"""Eight virtual devices, strict dtypes, quick compilation; before JAX computes anything."""
 
 import gc
 import os
@@ -6,14 +6,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from quick_xla import QUICK
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JDP_TEST_PLATFORM", "cpu")
+os.environ.setdefault("MUJOCO_GL", "disabled")
+
+from quick_xla import QUICK  # imports JAX, which reads its platforms then, and XLA_FLAGS when it computes
+
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 "
     f"{'' if os.environ.get('JDP_TEST_OPTIMISED') else QUICK}"  # of tests marked `optimised`, which run apart
 )
-os.environ.setdefault("MUJOCO_GL", "disabled")
 
 import jax
 
