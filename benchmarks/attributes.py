@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import machine
+from common import machine, rounded
 from matplotlib.figure import Figure
-from steering import SEEDS, rounded, told, trained
+from steering import SEEDS, told, trained
 from steering_worlds import STRENGTHS, maze, small
 
 import jdp
@@ -44,9 +44,13 @@ class World(NamedTuple):
     aligned: AlignDiffConfig
 
 
-def worlds(features: int) -> dict[str, World]:
-    """Planners to train, by the names under which they are kept."""
-    of_maze = maze(200_000, features)
+def of_maze(features: int) -> World:
+    """The aligned planner of `steering.py`."""
+    found = maze(200_000, features)
+    return World(found.data, found.aligned)
+
+
+def of_hopper(features: int) -> World:
     own = AlignDiffConfig(
         **small(features) | {"horizon": 32, "stride": 4, "replan_every": 8},
         attributes=("speed", "height"),
@@ -54,8 +58,10 @@ def worlds(features: int) -> dict[str, World]:
         candidates=8,
         strengths=STRENGTHS,
     )
-    hopper = World(jdp.data.load("hopper-medium", source="bundled"), own)
-    return {"maze": World(of_maze.data, of_maze.aligned), "hopper": hopper}
+    return World(jdp.data.load("hopper-medium", source="bundled"), own)
+
+
+WORLDS = {"maze": of_maze, "hopper": of_hopper}  # by the names under which planners are kept
 
 
 def asked_for(world: World, states: PyTree, seeds: int, plans: int) -> list[dict[str, Any]]:
@@ -126,17 +132,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--plans", type=int, default=100, help="of each seed")
     parser.add_argument("--updates", type=int, default=1200)
-    parser.add_argument("--worlds", nargs="*", default=["maze", "hopper"])
+    parser.add_argument("--worlds", nargs="*", choices=WORLDS, default=list(WORLDS))
     parser.add_argument("--figure", type=Path, help="a file for the picture")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, for the plumbing")
     args = parser.parse_args()
     if args.smoke:
         args.seeds, args.plans, args.updates = 2, 4, 4
     lines = []
-    for name, world in worlds(8 if args.smoke else 32).items():
-        if name in args.worlds:
-            states = trained(world, args.keep, f"{name} aligned", args.updates, world.aligned)[0]
-            lines += [{"world": name} | x for x in asked_for(world, states, args.seeds, args.plans)]
+    for name in args.worlds:
+        world = WORLDS[name](8 if args.smoke else 32)
+        states = trained(world, args.keep, f"{name} aligned", args.updates, world.aligned)[0]
+        lines += [{"world": name} | x for x in asked_for(world, states, args.seeds, args.plans)]
     if args.figure is not None:
         picture(lines).savefig(args.figure)
     settings = {name: x for name, x in vars(args).items() if name not in ("keep", "figure")}

@@ -8,7 +8,7 @@ people's times are in no benchmark: they mean something only beside ours in one 
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -95,6 +95,11 @@ def gflops(seconds: float, repeats: int = 4) -> float:
 def matmul_gflops(repeats: int = 5) -> float:
     """GFLOP/s of a float32 matrix product, 2048 x 2048: what this machine gives us now."""
     return gflops(median_seconds(matmul(), repeats))
+
+
+def rounded(values: Iterable[Any], digits: int = 3) -> list[float]:
+    """Numbers, or an estimate and its bounds, as they are printed."""
+    return [round(float(x), digits) for x in values]
 
 
 def machine() -> dict[str, Any]:

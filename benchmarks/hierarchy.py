@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import machine
+from common import machine, rounded
 from jax import Array
 
 from jdp.evaluation.statistics import difference, interval
@@ -232,10 +232,6 @@ def at_steps(steps: np.ndarray, found: np.ndarray, marks: np.ndarray) -> np.ndar
         for row in zip(steps.reshape(-1, steps.shape[-1]), found.reshape(-1, found.shape[-1]), strict=True)
     ]
     return np.stack(flat).reshape(*steps.shape[:2], len(marks))
-
-
-def rounded(values: Any) -> list[float]:
-    return [round(float(x), 3) for x in values]
 
 
 def main() -> None:

@@ -31,14 +31,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import machine
+from common import machine, rounded
 from jax import Array
 from steering_worlds import Wish, World, maze, swap
 
 import jdp
 from jdp import planners
 from jdp.diffusion.guidance.logic import robustness
-from jdp.evaluation.statistics import Interval, interval, success_interval
+from jdp.evaluation.statistics import interval, success_interval
 from jdp.learning.filters import filtered
 from jdp.learning.fitting import over_updates
 from jdp.learning.guides import cost_guide, logic_guide
@@ -223,11 +223,6 @@ def chosen(way: str, world: World, wish: str, found: Models, episodes: int) -> t
         kept = both(world, wish, jax.device_get(done)).reshape(len(STRENGTHS), episodes)
         shares = dict(zip(STRENGTHS, kept.mean(1).tolist(), strict=True))
     return max(shares, key=lambda x: (shares[x], -x)), {str(x): round(y, 3) for x, y in shares.items()}
-
-
-def rounded(found: Interval, digits: int = 3) -> list[float]:
-    """Estimate and bounds."""
-    return [round(float(x), digits) for x in found]
 
 
 def line(world: World, wish: str, done: list[Rolled], plain: list[Rolled]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import machine
+from common import machine, rounded
 
-from jdp.evaluation.statistics import Interval, interval, success_interval
+from jdp.evaluation.statistics import interval, success_interval
 from jdp.loops.fit import fit
 from jdp.planners import ditree, edges, tree
 from jdp.planners.ditree import EdgeConfig
@@ -97,9 +97,6 @@ def told(found: list[Search], spent: list[float], budget: int, touched: int) -> 
     """Means over seeds and mazes with their intervals: of successes over all, of expansions over mazes."""
     success = np.array([np.asarray(f.path.found) for f in found])
     tried = np.where(success, np.array([np.asarray(f.expansions) for f in found]), budget)
-
-    def rounded(found: Interval, digits: int) -> list[float]:
-        return [round(float(x), digits) for x in found]
 
     return {
         "budget": budget,

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import machine
+from common import machine, rounded
 from jax import Array
 
 import jdp
@@ -86,10 +86,6 @@ def quiet(config: HierarchicalConfig) -> Policy:
     found = two_levels(replace(CONFIG, chain=chain), MAZE.spec, base=config).behaviour
     assert found is not None
     return found
-
-
-def rounded(values: Any) -> list[float]:
-    return [round(float(x), 3) for x in values]
 
 
 def draw(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], before: float, path: str) -> None:
